@@ -1,0 +1,22 @@
+//! Backend-free decision tables: peers, groups and rows, lowered from rules. Pure.
+//!
+//! - A *class* of addresses belongs to the same atoms ([`AddressIndex`]).
+//! - A *group* is one direction of endpoints with the same ordered policies and own side ([`GroupKey`]).
+//! - A *row* is what a group does with one class, for every protocol and port ([`Row`]), with tiers, order, Pass,
+//!   profiles and defaults compiled away.
+//!
+//! Every backend lowers these tables further; none of them looks at a rule again.
+
+mod address;
+mod group;
+mod row;
+mod sets;
+mod tables;
+
+pub use address::{AddressChanges, AddressIndex, ClassId, Interval};
+pub use group::{Direction, GroupKey, OwnSide};
+pub use row::{
+    Area, EVERYTHING, Painter, Plane, Protocols, Row, Span, Strip, Verdict, complement, intersect, spans,
+};
+pub use sets::Membership;
+pub use tables::{Changes, GroupId, GroupView, Placed, RowRef, Tables};
