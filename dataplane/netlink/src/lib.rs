@@ -1,0 +1,37 @@
+//! Links, addresses, routes, neighbours, sysctls and connection-tracking entries, by netlink.
+//!
+//! The crate is one driver of the dataplane: it is told what should be, looks at what is, and writes the
+//! difference. It starts no process, has no clock of its own in its decisions and needs no asynchronous
+//! runtime: a netlink request is answered before the call that sent it returns.
+//!
+//! Rooms, in reading order:
+//! - [`names`], [`mac`]: the conventions by which an interface is recognised as ours;
+//! - [`workload`]: one pod's interface, from nothing to reachable, and back;
+//! - [`nodes`]: which routes lead to the other nodes' pods;
+//! - [`routes`], [`neighbours`], [`addresses`], [`links`], [`sysctl`], [`conntrack`]: one kind of kernel
+//!   object each, with its intended form, its observed form, a pure plan between them, and its execution;
+//! - [`events`]: what the kernel says has changed;
+//! - [`namespace`], [`rtnetlink`], [`error`] (and the private `socket` and `attributes`): how the kernel is spoken to.
+
+pub mod addresses;
+mod attributes;
+pub mod conntrack;
+pub mod error;
+pub mod events;
+pub mod links;
+pub mod mac;
+pub mod names;
+pub mod namespace;
+pub mod neighbours;
+pub mod nodes;
+pub mod routes;
+pub mod rtnetlink;
+mod socket;
+pub mod sysctl;
+pub mod workload;
+
+pub use error::NetlinkError;
+pub use mac::MacAddress;
+pub use names::{InterfaceName, InterfacePrefixes, host_interface_name};
+pub use namespace::NetworkNamespace;
+pub use rtnetlink::Rtnetlink;

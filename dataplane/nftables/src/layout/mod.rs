@@ -1,0 +1,26 @@
+//! The layout of our table, as pure values: what it says, in numbers, and how one state becomes the next.
+//!
+//! An address leads to an *identity*, an interface to its *group*, identity and group to a *row*, and row, protocol and
+//! port to a *result*. A packet's cost does not grow with the number of policies.
+//!
+//! A commit is not a moment for a packet that is between two lookups: it may see the old answer of the first and the
+//! new one of the second. Hence the write protocol. *Prepare*: what is new is committed before anything points at it.
+//! *Switch*: pointers change. *Retire*: what is no longer used goes a second later. A number never gets another
+//! meaning while a packet may still hold it.
+
+mod groups;
+mod identities;
+pub mod names;
+mod ops;
+mod planner;
+mod row;
+mod simulate;
+mod skeleton;
+mod state;
+
+pub use ops::{Op, SetSpec};
+pub use planner::{Plan, Planner};
+pub use row::{LoweredRow, RowRule, lower};
+pub use simulate::{Packet, Way, dangling, simulate};
+pub use skeleton::{EndpointToHost, LayoutSettings};
+pub use state::{EndpointState, GroupState, State};

@@ -1,0 +1,284 @@
+//! The chains that are always there, and their rules.
+
+use super::names::{self, ALLOW, FROM_WL, NOTHING, OWN4, OWN6, PORTS, PROTOS, ROWS, SELF, SPOOF, TABLE, TO_WL, WL_IN, WL_OUT, WL6};
+use crate::wire::{
+    Batch, Chain, CmpOp, Expr, Hook, MetaKey, OnHit, Rule, Source, Value, Verdict, compare, concat, ct_state,
+    drop_counted, icmpv6_type, interface_starts_with, masked, only_family, priority, set_priority,
+    set_priority_from_map, vmap,
+};
+use crate::wire::CtKey;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What happens to a workload's packet to its own node, once its egress policy let it pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndpointToHost {
+    /// Dropped.
+    #[default]
+    Drop,
+    /// Left to other tables and the rest of the node's own rules.
+    Return,
+    /// Accepted by our table.
+    Accept,
+}
+
+/// Settings that shape the chains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutSettings {
+    /// How the names of workload interfaces begin.
+    pub interface_prefixes: Vec<String>,
+    /// What happens to a workload's packet to its own node.
+    pub endpoint_to_host: EndpointToHost,
+    /// Whether a TCP packet that opens no connection may make a connection-tracking entry on workload interfaces.
+    /// With `FlowsOnPolicyChange=Recheck` it must not: a deleted flow would come back through its next packet.
+    pub refuse_midstream: bool,
+    /// Whether packets with an invalid connection-tracking state are dropped.
+    pub drop_invalid: bool,
+    /// Whether interval maps are changed in place; otherwise a twin is built and switched to.
+    pub intervals_in_place: bool,
+}
+
+impl Default for LayoutSettings {
+    fn default() -> Self {
+        LayoutSettings {
+            interface_prefixes: vec!["cali".to_string()],
+            endpoint_to_host: EndpointToHost::default(),
+            refuse_midstream: false,
+            drop_invalid: true,
+            intervals_in_place: true,
+        }
+    }
+}
+
+const V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+/// Router solicitation, neighbour solicitation and advertisement: what a workload may say from a link-local address.
+const NEIGHBOUR_DISCOVERY: [u8; 3] = [133, 135, 136];
+
+fn in_name() -> Source {
+    Source::Meta(MetaKey::InInterfaceName)
+}
+
+fn out_name() -> Source {
+    Source::Meta(MetaKey::OutInterfaceName)
+}
+
+fn ct_state_is(bits: u32) -> Vec<Expr> {
+    let mask = Value::host32(bits);
+    let xor = Value::host32(0);
+    let from = crate::wire::Register::FIRST;
+    vec![
+        Expr::ct(CtKey::State),
+        Expr::Bitwise { from, to: from, mask, xor },
+        Expr::differs(Value::host32(0)),
+    ]
+}
+
+fn rule(parts: impl IntoIterator<Item = Vec<Expr>>) -> Vec<Expr> {
+    parts.into_iter().flatten().collect()
+}
+
+fn verdict(v: Verdict) -> Vec<Expr> {
+    vec![Expr::Verdict(v)]
+}
+
+/// The names of the address maps that the rules use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressMaps {
+    /// `id4`, `id6`.
+    pub id: [String; 2],
+    /// `net4`, `net6`.
+    pub net: [String; 2],
+}
+
+/// The rules of `to_wl` or `from_wl`: identity, row, result.
+pub fn lookup_rules(maps: &AddressMaps, to_workload: bool) -> Vec<Vec<Expr>> {
+    let mut rules = Vec::new();
+    for (n, family) in [V4, V6].into_iter().enumerate() {
+        for map in [&maps.net[n], &maps.id[n]] {
+            // The exact map comes second and wins.
+            rules.push(rule([
+                only_family(family).to_vec(),
+                set_priority_from_map([Source::address(family, to_workload)], map.as_str()),
+            ]));
+        }
+    }
+    rules.push(if to_workload { vmap([out_name()], WL_IN) } else { vmap([in_name()], WL_OUT) });
+    let row = Source::Meta(MetaKey::Priority);
+    let protocol = Source::Meta(MetaKey::L4Protocol);
+    rules.push(set_priority_from_map([row, protocol, Source::DestinationPort], PORTS));
+    rules.push(vmap([row], ROWS));
+    rules.push(set_priority_from_map([row, protocol], PROTOS));
+    rules
+}
+
+/// The rule of a group's chain.
+pub fn group_rules(map: &str) -> Vec<Vec<Expr>> {
+    vec![set_priority_from_map([Source::Meta(MetaKey::Priority)], map)]
+}
+
+fn spoof_rules() -> Vec<Vec<Expr>> {
+    let own = |family: IpAddr, set: &str| {
+        let mut exprs = only_family(family).to_vec();
+        exprs.extend(concat([in_name(), Source::address(family, true)]));
+        exprs.push(Expr::lookup(set, OnHit::Match));
+        exprs.push(Expr::Verdict(Verdict::Return));
+        exprs
+    };
+    let mut rules = vec![own(V4, OWN4), own(V6, OWN6)];
+    for kind in NEIGHBOUR_DISCOVERY {
+        // From fe80::/10 and from :: (duplicate address detection), and only where the workload has IPv6 at all.
+        for source in ["fe80::/10", "::/128"] {
+            let Ok(net) = source.parse() else { continue };
+            rules.push(rule([
+                only_family(V6).to_vec(),
+                masked(Source::address(V6, true), CmpOp::Eq, net),
+                icmpv6_type(kind),
+                concat([in_name()]).collect(),
+                vec![Expr::lookup(WL6, OnHit::Match), Expr::Verdict(Verdict::Return)],
+            ]));
+        }
+    }
+    rules.push(drop_counted().to_vec());
+    rules
+}
+
+/// Accepts what belongs to a known connection and drops what belongs to none.
+fn connection_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
+    let mut rules =
+        vec![rule([ct_state_is(ct_state::ESTABLISHED | ct_state::RELATED), verdict(Verdict::Accept)])];
+    if settings.drop_invalid {
+        rules.push(rule([ct_state_is(ct_state::INVALID), drop_counted().to_vec()]));
+    }
+    rules
+}
+
+/// Drops a TCP packet of a new connection that is not its first.
+fn midstream_rule(on: Vec<Expr>) -> Vec<Expr> {
+    let from = crate::wire::Register::FIRST;
+    let (fin_syn_rst_ack, syn) = (0x17u8, 0x02u8);
+    rule([
+        on,
+        crate::wire::only_protocol(6).to_vec(),
+        ct_state_is(ct_state::NEW),
+        vec![
+            Expr::Payload { base: crate::wire::PayloadBase::Transport, offset: 13, len: 1, to: from },
+            Expr::Bitwise { from, to: from, mask: Value::byte(fin_syn_rst_ack), xor: Value::byte(0) },
+            Expr::differs(Value::byte(syn)),
+        ],
+        drop_counted().to_vec(),
+    ])
+}
+
+fn forward_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
+    let mut rules = connection_rules(settings);
+    let key = |key: MetaKey, prefix: &str| interface_starts_with(key, prefix).to_vec();
+    if settings.refuse_midstream {
+        for prefix in &settings.interface_prefixes {
+            rules.push(midstream_rule(key(MetaKey::InInterfaceName, prefix)));
+            rules.push(midstream_rule(key(MetaKey::OutInterfaceName, prefix)));
+        }
+    }
+    // A workload that reaches itself through its own Service goes out and comes in again at one interface.
+    rules.push(rule([
+        concat([in_name(), out_name()]).collect(),
+        vec![Expr::lookup(SELF, OnHit::Match), Expr::Verdict(Verdict::Accept)],
+    ]));
+    rules.push(set_priority(NOTHING).to_vec());
+    for (side, chain) in [(MetaKey::InInterfaceName, FROM_WL), (MetaKey::OutInterfaceName, TO_WL)] {
+        for prefix in &settings.interface_prefixes {
+            rules.push(rule([key(side, prefix), vec![Expr::jump(chain)]]));
+            rules.push(rule([key(side, prefix), not_allowed(), drop_counted().to_vec()]));
+        }
+    }
+    // What other programs see of the packet's priority is as good as untouched.
+    rules.push(set_priority(NOTHING).to_vec());
+    rules
+}
+
+fn not_allowed() -> Vec<Expr> {
+    compare(Source::Meta(MetaKey::Priority), CmpOp::Neq, Value::host32(ALLOW)).to_vec()
+}
+
+fn input_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
+    let mut rules = Vec::new();
+    for prefix in &settings.interface_prefixes {
+        let on = || interface_starts_with(MetaKey::InInterfaceName, prefix).to_vec();
+        for connection in connection_rules(settings) {
+            rules.push(rule([on(), connection]));
+        }
+        if settings.refuse_midstream {
+            rules.push(midstream_rule(on()));
+        }
+        for kind in NEIGHBOUR_DISCOVERY {
+            rules.push(rule([on(), icmpv6_type(kind), verdict(Verdict::Accept)]));
+        }
+        rules.push(rule([on(), set_priority(NOTHING).to_vec()]));
+        rules.push(rule([on(), vec![Expr::jump(FROM_WL)]]));
+        rules.push(rule([on(), not_allowed(), drop_counted().to_vec()]));
+        rules.push(rule([on(), set_priority(NOTHING).to_vec()]));
+        match settings.endpoint_to_host {
+            EndpointToHost::Drop => rules.push(rule([on(), drop_counted().to_vec()])),
+            EndpointToHost::Accept => rules.push(rule([on(), verdict(Verdict::Accept)])),
+            EndpointToHost::Return => {}
+        }
+    }
+    rules
+}
+
+fn prerouting_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
+    let on = |prefix: &String| interface_starts_with(MetaKey::InInterfaceName, prefix).to_vec();
+    settings.interface_prefixes.iter().map(|p| rule([on(p), vec![Expr::jump(SPOOF)]])).collect()
+}
+
+/// A base chain of ours: name, hook, priority.
+pub const BASE_CHAINS: [(&str, Hook, i32); 3] = [
+    ("prerouting", Hook::Prerouting, priority::RAW),
+    ("forward", Hook::Forward, priority::FILTER),
+    ("input", Hook::Input, priority::FILTER),
+];
+
+/// The rules of a base chain.
+pub fn base_rules(chain: &str, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
+    match chain {
+        "prerouting" => prerouting_rules(settings),
+        "forward" => forward_rules(settings),
+        _ => input_rules(settings),
+    }
+}
+
+/// The regular chains that are always there, with their rules.
+pub fn regular_chains(maps: &AddressMaps) -> [(&'static str, Vec<Vec<Expr>>); 3] {
+    [(SPOOF, spoof_rules()), (TO_WL, lookup_rules(maps, true)), (FROM_WL, lookup_rules(maps, false))]
+}
+
+/// The sets and maps that are always there, address maps left out, with their sizes.
+pub const FIXED_SETS: [(&str, Option<u32>); 9] = [
+    (WL_IN, None),
+    (WL_OUT, None),
+    (OWN4, Some(16_384)),
+    (OWN6, Some(16_384)),
+    (WL6, Some(16_384)),
+    (SELF, Some(16_384)),
+    (PORTS, Some(262_144)),
+    (PROTOS, Some(65_536)),
+    (ROWS, None),
+];
+
+/// Writes the base chains with their rules: the moment from which packets meet the table.
+pub fn write_base_chains(batch: &mut Batch, settings: &LayoutSettings) {
+    for (name, hook, priority) in BASE_CHAINS {
+        batch.chain(&Chain::filter(TABLE, name, hook, priority));
+        for rule in base_rules(name, settings) {
+            batch.rule(&Rule::new(TABLE, name, &rule));
+        }
+    }
+}
+
+/// The address maps of a state.
+pub fn maps_of(state: &super::State) -> AddressMaps {
+    let map = |base, generation| names::address_map(base, generation);
+    AddressMaps {
+        id: [map("id4", state.id_generation[0]), map("id6", state.id_generation[1])],
+        net: [map("net4", state.net_generation[0]), map("net6", state.net_generation[1])],
+    }
+}

@@ -1,0 +1,54 @@
+//! What our table says, in numbers: everything but the single addresses, which the decision tables hold already.
+
+use super::row::LoweredRow;
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// An endpoint as the table knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointState {
+    /// Number of the group of traffic to it.
+    pub ingress: u32,
+    /// Number of the group of traffic from it.
+    pub egress: u32,
+    /// Addresses that it may send from, sorted.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A group's map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupState {
+    /// Row or result of identities that have no entry.
+    pub default: u32,
+    /// Row or result by identity.
+    pub entries: FxHashMap<u32, u32>,
+    /// Most entries that the map takes, the default included.
+    pub size: u32,
+}
+
+/// An interval with the identity of its addresses.
+pub type NetEntry = (IpAddr, IpAddr, u32);
+
+/// What the table says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Groups of traffic to workloads, by number.
+    pub ingress: BTreeMap<u32, GroupState>,
+    /// Groups of traffic from workloads, by number.
+    pub egress: BTreeMap<u32, GroupState>,
+    /// Rows, by number.
+    pub rows: BTreeMap<u32, LoweredRow>,
+    /// Endpoints, by interface.
+    pub endpoints: BTreeMap<String, EndpointState>,
+    /// Intervals of IPv4 and of IPv6, sorted.
+    pub nets: [Vec<NetEntry>; 2],
+    /// Identity of addresses that are in no interval, of IPv4 and of IPv6.
+    pub world: [u32; 2],
+    /// Which making of `id4` and `id6` the rules use.
+    pub id_generation: [u32; 2],
+    /// Which making of `net4` and `net6` the rules use.
+    pub net_generation: [u32; 2],
+    /// Most elements that `id4` and `id6` take.
+    pub id_size: [u32; 2],
+}
