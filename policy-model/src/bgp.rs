@@ -23,7 +23,11 @@ pub struct BgpConfigurationSpec {
     #[serde(default, rename = "serviceExternalIPs", skip_serializing_if = "Vec::is_empty")]
     pub service_external_ips: Vec<ServiceBlock>,
     /// Ranges of load-balancer addresses that are announced.
-    #[serde(default, rename = "serviceLoadBalancerIPs", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        rename = "serviceLoadBalancerIPs",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub service_load_balancer_ips: Vec<ServiceBlock>,
     /// Port that the nodes listen on; absent means 179.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -25,12 +25,21 @@ fn with_advice(text: &str) -> String {
     if text.starts_with("invalid type: boolean") && text.ends_with("a string") {
         return format!("{text}; quote it (unquoted true, false, yes, no, on, off, y and n are booleans)");
     }
-    let number = text.starts_with("invalid type: integer") || text.starts_with("invalid type: floating point");
-    if number && text.ends_with("a string") { format!("{text}; quote it") } else { text.to_string() }
+    let number =
+        text.starts_with("invalid type: integer") || text.starts_with("invalid type: floating point");
+    if number && text.ends_with("a string") {
+        format!("{text}; quote it")
+    } else {
+        text.to_string()
+    }
 }
 
 fn push_key(path: &mut String, key: &str) {
-    if key.bytes().any(|b| matches!(b, b'.' | b'/' | b'[' | b']') || b.is_ascii_whitespace()) || key.is_empty() {
+    if key
+        .bytes()
+        .any(|b| matches!(b, b'.' | b'/' | b'[' | b']') || b.is_ascii_whitespace())
+        || key.is_empty()
+    {
         // Writing to a String cannot fail.
         let _ = write!(path, "[{key}]");
     } else {

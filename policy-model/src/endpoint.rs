@@ -60,7 +60,11 @@ pub struct WorkloadEndpointSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<EndpointPort>,
     /// Source networks, beside its own addresses, that it may send from.
-    #[serde(default, deserialize_with = "crate::net::matched", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::net::matched",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub allow_spoofed_source_prefixes: Vec<IpNet>,
 }
 

@@ -14,13 +14,20 @@ pub struct FieldError {
 impl FieldError {
     /// Makes a fault from a path and a reason.
     pub fn new(field: impl Into<String>, reason: impl fmt::Display) -> Self {
-        FieldError { field: field.into(), reason: reason.to_string() }
+        FieldError {
+            field: field.into(),
+            reason: reason.to_string(),
+        }
     }
 }
 
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.field.is_empty() { write!(f, "{}", self.reason) } else { write!(f, "{}: {}", self.field, self.reason) }
+        if self.field.is_empty() {
+            write!(f, "{}", self.reason)
+        } else {
+            write!(f, "{}: {}", self.field, self.reason)
+        }
     }
 }
 
@@ -34,7 +41,9 @@ pub struct InvalidResource {
 impl InvalidResource {
     /// A refusal with one fault.
     pub fn one(field: impl Into<String>, reason: impl fmt::Display) -> Self {
-        InvalidResource { faults: vec![FieldError::new(field, reason)] }
+        InvalidResource {
+            faults: vec![FieldError::new(field, reason)],
+        }
     }
 }
 

@@ -111,7 +111,11 @@ fn yes() -> bool {
 
 impl Default for IpamConfigSpec {
     fn default() -> Self {
-        IpamConfigSpec { strict_affinity: false, auto_allocate_blocks: true, max_blocks_per_host: 0 }
+        IpamConfigSpec {
+            strict_affinity: false,
+            auto_allocate_blocks: true,
+            max_blocks_per_host: 0,
+        }
     }
 }
 

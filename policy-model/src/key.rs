@@ -111,7 +111,10 @@ impl Kind {
 
     /// Whether objects of this kind live in a namespace.
     pub fn is_namespaced(self) -> bool {
-        matches!(self, Kind::NetworkPolicy | Kind::NetworkSet | Kind::WorkloadEndpoint | Kind::ServiceEndpoints)
+        matches!(
+            self,
+            Kind::NetworkPolicy | Kind::NetworkSet | Kind::WorkloadEndpoint | Kind::ServiceEndpoints
+        )
     }
 }
 
@@ -125,7 +128,10 @@ impl FromStr for Kind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Kind::ALL.into_iter().find(|k| k.as_str() == text).ok_or_else(|| format!("unknown kind '{text}'"))
+        Kind::ALL
+            .into_iter()
+            .find(|k| k.as_str() == text)
+            .ok_or_else(|| format!("unknown kind '{text}'"))
     }
 }
 
@@ -143,12 +149,20 @@ pub struct Key {
 impl Key {
     /// The key of a cluster-scoped object.
     pub fn global(kind: Kind, name: impl Into<String>) -> Self {
-        Key { kind, namespace: String::new(), name: name.into() }
+        Key {
+            kind,
+            namespace: String::new(),
+            name: name.into(),
+        }
     }
 
     /// The key of an object in a namespace.
     pub fn namespaced(kind: Kind, namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Key { kind, namespace: namespace.into(), name: name.into() }
+        Key {
+            kind,
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 

@@ -44,8 +44,8 @@ pub use net::{InvalidNet, parse_net};
 pub use network_set::NetworkSetSpec;
 pub use node::{NodeAddress, NodeBgpSpec, NodeSpec, OrchRef};
 pub use policy::{
-    Action, EntityRule, GlobalNetworkPolicySpec, HttpMatch, HttpPath, Icmp, NetworkPolicySpec, PolicyRule, PolicyType,
-    RuleMetadata, ServiceAccountMatch, ServiceMatch,
+    Action, EntityRule, GlobalNetworkPolicySpec, HttpMatch, HttpPath, Icmp, NetworkPolicySpec, PolicyRule,
+    PolicyType, RuleMetadata, ServiceAccountMatch, ServiceMatch,
 };
 pub use pool::{EncapsulationMode, IpPoolSpec};
 pub use port::{InvalidPort, Port, PortRange};

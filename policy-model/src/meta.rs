@@ -36,11 +36,24 @@ pub struct Object<S> {
 impl<S> Object<S> {
     /// Makes an object from a name and a specification, without namespace, labels or annotations.
     pub fn named(name: impl Into<String>, spec: S) -> Self {
-        Object { metadata: Metadata { name: name.into(), ..Metadata::default() }, spec }
+        Object {
+            metadata: Metadata {
+                name: name.into(),
+                ..Metadata::default()
+            },
+            spec,
+        }
     }
 
     /// Makes an object in a namespace.
     pub fn namespaced(namespace: impl Into<String>, name: impl Into<String>, spec: S) -> Self {
-        Object { metadata: Metadata { name: name.into(), namespace: namespace.into(), ..Metadata::default() }, spec }
+        Object {
+            metadata: Metadata {
+                name: name.into(),
+                namespace: namespace.into(),
+                ..Metadata::default()
+            },
+            spec,
+        }
     }
 }

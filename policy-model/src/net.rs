@@ -31,7 +31,10 @@ impl<'de> Deserialize<'de> for Net {
 
 /// Networks that are matched: host bits mean nothing and are cleared.
 pub(crate) fn matched<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    Ok(Vec::<Net>::deserialize(deserializer)?.into_iter().map(|n| n.0.trunc()).collect())
+    Ok(Vec::<Net>::deserialize(deserializer)?
+        .into_iter()
+        .map(|n| n.0.trunc())
+        .collect())
 }
 
 /// An address with the length of its subnet.
@@ -41,5 +44,8 @@ pub(crate) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
 
 /// Addresses with the length of their subnet.
 pub(crate) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    Ok(Vec::<Net>::deserialize(deserializer)?.into_iter().map(|n| n.0).collect())
+    Ok(Vec::<Net>::deserialize(deserializer)?
+        .into_iter()
+        .map(|n| n.0)
+        .collect())
 }

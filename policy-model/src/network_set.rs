@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkSetSpec {
     /// The networks. Duplicates and overlaps are fine.
-    #[serde(default, deserialize_with = "crate::net::matched", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::net::matched",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub nets: Vec<IpNet>,
 }

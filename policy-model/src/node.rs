@@ -12,13 +12,25 @@ pub struct NodeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bgp: Option<NodeBgpSpec>,
     /// Address of the node's VXLAN device.
-    #[serde(default, rename = "ipv4VXLANTunnelAddr", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "ipv4VXLANTunnelAddr",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ipv4_vxlan_tunnel_addr: Option<Ipv4Addr>,
     /// Address of the node's IPv6 VXLAN device.
-    #[serde(default, rename = "ipv6VXLANTunnelAddr", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "ipv6VXLANTunnelAddr",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ipv6_vxlan_tunnel_addr: Option<Ipv6Addr>,
     /// Hardware address of the node's VXLAN device.
-    #[serde(default, rename = "vxlanTunnelMACAddr", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        rename = "vxlanTunnelMACAddr",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub vxlan_tunnel_mac_addr: String,
     /// The node's names elsewhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -31,7 +43,12 @@ pub struct NodeSpec {
 impl NodeSpec {
     /// The addresses that other nodes reach this one by: those of `bgp` first, then all others, none twice.
     pub fn all_addresses(&self) -> Vec<IpAddr> {
-        let bgp = self.bgp.iter().flat_map(|b| [b.ipv4_address, b.ipv6_address]).flatten().map(|n| n.addr());
+        let bgp = self
+            .bgp
+            .iter()
+            .flat_map(|b| [b.ipv4_address, b.ipv6_address])
+            .flatten()
+            .map(|n| n.addr());
         let mut all = Vec::new();
         for address in bgp.chain(self.addresses.iter().map(|a| a.address)) {
             if !all.contains(&address) {
@@ -66,10 +83,18 @@ pub struct NodeBgpSpec {
     )]
     pub ipv6_address: Option<IpNet>,
     /// Address of the node's IPIP device.
-    #[serde(default, rename = "ipv4IPIPTunnelAddr", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "ipv4IPIPTunnelAddr",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ipv4_ipip_tunnel_addr: Option<Ipv4Addr>,
     /// Cluster identifier of a route reflector.
-    #[serde(default, rename = "routeReflectorClusterID", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        rename = "routeReflectorClusterID",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub route_reflector_cluster_id: String,
 }
 

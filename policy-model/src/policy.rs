@@ -53,7 +53,7 @@ pub struct NetworkPolicySpec {
     /// Which service accounts' endpoints; empty means all.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub service_account_selector: String,
-    /// Directions; empty means Ingress, and Egress too where egress rules are written.
+    /// Directions; empty means those that have rules, and Ingress where neither has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub types: Vec<PolicyType>,
     /// Rules for traffic to the endpoint, first match decides.
@@ -86,7 +86,7 @@ pub struct GlobalNetworkPolicySpec {
     /// Which service accounts' endpoints; empty means all.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub service_account_selector: String,
-    /// Directions; empty means Ingress, and Egress too where egress rules are written.
+    /// Directions; empty means those that have rules, and Ingress where neither has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub types: Vec<PolicyType>,
     /// Rules for traffic to the endpoint, first match decides.
@@ -160,10 +160,18 @@ pub struct Icmp {
 #[serde(rename_all = "camelCase")]
 pub struct EntityRule {
     /// The address is in one of these networks.
-    #[serde(default, deserialize_with = "crate::net::matched", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::net::matched",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub nets: Vec<IpNet>,
     /// The address is in none of these networks.
-    #[serde(default, deserialize_with = "crate::net::matched", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::net::matched",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub not_nets: Vec<IpNet>,
     /// The address belongs to an endpoint or network set that this selects.
     #[serde(default, skip_serializing_if = "String::is_empty")]

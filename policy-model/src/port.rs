@@ -13,11 +13,17 @@ pub struct PortRange {
 
 impl PortRange {
     /// Every port.
-    pub const ANY: PortRange = PortRange { first: 0, last: u16::MAX };
+    pub const ANY: PortRange = PortRange {
+        first: 0,
+        last: u16::MAX,
+    };
 
     /// The range of one port.
     pub const fn single(port: u16) -> Self {
-        PortRange { first: port, last: port }
+        PortRange {
+            first: port,
+            last: port,
+        }
     }
 
     /// The range from `first` to `last`, both included, or `None` where `first` is the larger.
@@ -43,7 +49,11 @@ impl PortRange {
 
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}:{}", self.first, self.last) }
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}:{}", self.first, self.last)
+        }
     }
 }
 
@@ -68,16 +78,29 @@ impl FromStr for Port {
         let invalid = || InvalidPort(text.to_string());
         let number = |t: &str| {
             // A sign or white space is accepted by no one else who reads these manifests.
-            if t.bytes().all(|b| b.is_ascii_digit()) { t.parse::<u16>().map_err(|_| invalid()) } else { Err(invalid()) }
+            if t.bytes().all(|b| b.is_ascii_digit()) {
+                t.parse::<u16>().map_err(|_| invalid())
+            } else {
+                Err(invalid())
+            }
         };
         if let Some((first, last)) = text.split_once(':') {
-            return PortRange::new(number(first)?, number(last)?).map(Port::Range).ok_or_else(invalid);
+            return PortRange::new(number(first)?, number(last)?)
+                .map(Port::Range)
+                .ok_or_else(invalid);
         }
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
             return number(text).map(|n| Port::Range(PortRange::single(n)));
         }
-        let named = text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if named && !text.is_empty() { Ok(Port::Name(text.to_string())) } else { Err(invalid()) }
+        let named = text.len() <= 128
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if named && !text.is_empty() {
+            Ok(Port::Name(text.to_string()))
+        } else {
+            Err(invalid())
+        }
     }
 }
 
@@ -116,7 +139,9 @@ impl<'de> Deserialize<'de> for Port {
                     .map_err(|_| E::custom(InvalidPort(v.to_string())))
             }
             fn visit_i64<E: de::Error>(self, v: i64) -> Result<Port, E> {
-                u64::try_from(v).map_err(|_| E::custom(InvalidPort(v.to_string()))).and_then(|v| self.visit_u64(v))
+                u64::try_from(v)
+                    .map_err(|_| E::custom(InvalidPort(v.to_string())))
+                    .and_then(|v| self.visit_u64(v))
             }
         }
         deserializer.deserialize_any(Visitor)

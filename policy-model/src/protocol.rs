@@ -9,8 +9,14 @@ use std::str::FromStr;
 pub struct Protocol(u8);
 
 /// The names that are understood (in any case) and printed, with their IANA numbers.
-const NAMES: [(&str, u8); 6] =
-    [("TCP", 6), ("UDP", 17), ("SCTP", 132), ("ICMP", 1), ("ICMPv6", 58), ("UDPLite", 136)];
+const NAMES: [(&str, u8); 6] = [
+    ("TCP", 6),
+    ("UDP", 17),
+    ("SCTP", 132),
+    ("ICMP", 1),
+    ("ICMPv6", 58),
+    ("UDPLite", 136),
+];
 
 impl Protocol {
     /// TCP.
@@ -38,7 +44,10 @@ impl Protocol {
 
     /// Whether packets of this protocol have ports where TCP has them.
     pub fn has_ports(self) -> bool {
-        matches!(self, Protocol::TCP | Protocol::UDP | Protocol::SCTP | Protocol::UDP_LITE)
+        matches!(
+            self,
+            Protocol::TCP | Protocol::UDP | Protocol::SCTP | Protocol::UDP_LITE
+        )
     }
 
     /// Whether this is ICMP of either family.
@@ -110,7 +119,9 @@ impl<'de> Deserialize<'de> for Protocol {
                 }
             }
             fn visit_i64<E: de::Error>(self, v: i64) -> Result<Protocol, E> {
-                u64::try_from(v).map_err(|_| E::custom(InvalidProtocol(v.to_string()))).and_then(|v| self.visit_u64(v))
+                u64::try_from(v)
+                    .map_err(|_| E::custom(InvalidProtocol(v.to_string())))
+                    .and_then(|v| self.visit_u64(v))
             }
         }
         deserializer.deserialize_any(Visitor)

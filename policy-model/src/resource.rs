@@ -1,10 +1,11 @@
 //! Any object of the model, and its way in and out of the serialised form.
 
 use crate::{
-    API_VERSION, BgpConfigurationSpec, BgpPeerSpec, BlockAffinitySpec, ClusterInformationSpec, FelixConfigurationSpec,
-    GlobalNetworkPolicySpec, HostEndpointSpec, InvalidResource, IpPoolSpec, IpReservationSpec, IpamBlockSpec,
-    IpamConfigSpec, IpamHandleSpec, Key, Kind, Metadata, NetworkPolicySpec, NetworkSetSpec, NodeSpec, Object,
-    ProfileSpec, ServiceEndpointsSpec, TierSpec, WorkloadEndpointSpec, decode, validate,
+    API_VERSION, BgpConfigurationSpec, BgpPeerSpec, BlockAffinitySpec, ClusterInformationSpec,
+    FelixConfigurationSpec, GlobalNetworkPolicySpec, HostEndpointSpec, InvalidResource, IpPoolSpec,
+    IpReservationSpec, IpamBlockSpec, IpamConfigSpec, IpamHandleSpec, Key, Kind, Metadata, NetworkPolicySpec,
+    NetworkSetSpec, NodeSpec, Object, ProfileSpec, ServiceEndpointsSpec, TierSpec, WorkloadEndpointSpec,
+    decode, validate,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -96,7 +97,11 @@ impl Resource {
     /// The name under which the datastore keeps the object.
     pub fn key(&self) -> Key {
         let metadata = self.metadata();
-        Key { kind: self.kind(), namespace: metadata.namespace.clone(), name: metadata.name.clone() }
+        Key {
+            kind: self.kind(),
+            namespace: metadata.namespace.clone(),
+            name: metadata.name.clone(),
+        }
     }
 
     /// Reads an object from its serialised form and validates it.
@@ -109,12 +114,22 @@ impl Resource {
         match text("apiVersion") {
             Some(API_VERSION) => {}
             Some(other) => {
-                return Err(InvalidResource::one("apiVersion", format!("'{other}' is not {API_VERSION}")));
+                return Err(InvalidResource::one(
+                    "apiVersion",
+                    format!("'{other}' is not {API_VERSION}"),
+                ));
             }
-            None => return Err(InvalidResource::one("apiVersion", format!("is missing; write {API_VERSION}"))),
+            None => {
+                return Err(InvalidResource::one(
+                    "apiVersion",
+                    format!("is missing; write {API_VERSION}"),
+                ));
+            }
         }
         let kind: Kind = match text("kind") {
-            Some(kind) => kind.parse().map_err(|reason| InvalidResource::one("kind", reason))?,
+            Some(kind) => kind
+                .parse()
+                .map_err(|reason| InvalidResource::one("kind", reason))?,
             None => return Err(InvalidResource::one("kind", "is missing")),
         };
         let mut unknown_fields = Vec::new();
@@ -144,7 +159,10 @@ impl Resource {
         }
         let resource = Resource::read(kind, &mut value, &mut unknown_fields)?;
         resource.validate()?;
-        Ok(ParsedResource { resource, unknown_fields })
+        Ok(ParsedResource {
+            resource,
+            unknown_fields,
+        })
     }
 
     /// Checks what the types alone cannot say.
@@ -153,7 +171,11 @@ impl Resource {
     /// Every fault found, each with the path of its field.
     pub fn validate(&self) -> Result<(), InvalidResource> {
         let faults = validate::resource(self);
-        if faults.is_empty() { Ok(()) } else { Err(InvalidResource { faults }) }
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(InvalidResource { faults })
+        }
     }
 
     /// The serialised form, with `apiVersion` and `kind` first.
@@ -167,7 +189,10 @@ impl Resource {
     }
 }
 
-fn read_object<S: DeserializeOwned>(value: &mut Value, unknown: &mut Vec<String>) -> Result<Object<S>, InvalidResource> {
+fn read_object<S: DeserializeOwned>(
+    value: &mut Value,
+    unknown: &mut Vec<String>,
+) -> Result<Object<S>, InvalidResource> {
     if let Value::Object(map) = value {
         // An object without a specification is one whose every field has its default.
         map.entry("spec").or_insert_with(|| json!({}));

@@ -2,8 +2,8 @@
 
 use crate::policy::{EntityRule, Icmp, PolicyRule};
 use crate::{
-    EncapsulationMode, FieldError, GlobalNetworkPolicySpec, IpPoolSpec, IpamBlockSpec, Port, PolicyType, Resource,
-    WorkloadEndpointSpec,
+    EncapsulationMode, FieldError, GlobalNetworkPolicySpec, IpPoolSpec, IpamBlockSpec, PolicyType, Port,
+    Resource, WorkloadEndpointSpec,
 };
 use ipnet::IpNet;
 use policy_model_selector::Selector;
@@ -16,13 +16,21 @@ pub(crate) fn resource(resource: &Resource) -> Vec<FieldError> {
     match resource {
         Resource::NetworkPolicy(p) => {
             selector("spec.selector", &p.spec.selector, out);
-            selector("spec.serviceAccountSelector", &p.spec.service_account_selector, out);
+            selector(
+                "spec.serviceAccountSelector",
+                &p.spec.service_account_selector,
+                out,
+            );
             rules(&p.spec.types, &p.spec.ingress, &p.spec.egress, out);
         }
         Resource::GlobalNetworkPolicy(p) => {
             selector("spec.selector", &p.spec.selector, out);
             selector("spec.namespaceSelector", &p.spec.namespace_selector, out);
-            selector("spec.serviceAccountSelector", &p.spec.service_account_selector, out);
+            selector(
+                "spec.serviceAccountSelector",
+                &p.spec.service_account_selector,
+                out,
+            );
             host_only_flags(&p.spec, out);
             rules(&p.spec.types, &p.spec.ingress, &p.spec.egress, out);
         }
@@ -64,9 +72,15 @@ fn metadata(resource: &Resource, out: &mut Vec<FieldError>) {
     let kind = resource.kind();
     name("metadata.name", &metadata.name, out);
     match (kind.is_namespaced(), metadata.namespace.is_empty()) {
-        (true, true) => out.push(FieldError::new("metadata.namespace", format!("is missing; a {kind} lives in one"))),
+        (true, true) => out.push(FieldError::new(
+            "metadata.namespace",
+            format!("is missing; a {kind} lives in one"),
+        )),
         (false, false) => {
-            out.push(FieldError::new("metadata.namespace", format!("must not be set; a {kind} lives in none")));
+            out.push(FieldError::new(
+                "metadata.namespace",
+                format!("must not be set; a {kind} lives in none"),
+            ));
         }
         (true, false) => name("metadata.namespace", &metadata.namespace, out),
         (false, true) => {}
@@ -92,16 +106,25 @@ fn name(field: &str, text: &str, out: &mut Vec<FieldError>) {
 
 fn selector(field: &str, text: &str, out: &mut Vec<FieldError>) {
     if let Err(error) = Selector::parse(text) {
-        out.push(FieldError::new(field, format!("invalid selector '{text}': {error}")));
+        out.push(FieldError::new(
+            field,
+            format!("invalid selector '{text}': {error}"),
+        ));
     }
 }
 
 fn host_only_flags(spec: &GlobalNetworkPolicySpec, out: &mut Vec<FieldError>) {
     if spec.do_not_track && spec.pre_dnat {
-        out.push(FieldError::new("spec.preDNAT", "cannot be combined with doNotTrack"));
+        out.push(FieldError::new(
+            "spec.preDNAT",
+            "cannot be combined with doNotTrack",
+        ));
     }
     if (spec.do_not_track || spec.pre_dnat) && !spec.apply_on_forward {
-        out.push(FieldError::new("spec.applyOnForward", "must be true with doNotTrack or preDNAT"));
+        out.push(FieldError::new(
+            "spec.applyOnForward",
+            "must be true with doNotTrack or preDNAT",
+        ));
     }
     if spec.pre_dnat && (!spec.egress.is_empty() || spec.types.contains(&PolicyType::Egress)) {
         out.push(FieldError::new("spec.egress", "must be empty with preDNAT"));
@@ -133,7 +156,10 @@ fn rule(at: &str, rule: &PolicyRule, out: &mut Vec<FieldError>) {
                 out.push(FieldError::new(format!("{at}.{field}.type"), "must be 0 to 254"));
             }
             if !rule.protocol.is_some_and(|p| p.is_icmp()) {
-                out.push(FieldError::new(format!("{at}.{field}"), "needs protocol ICMP or ICMPv6"));
+                out.push(FieldError::new(
+                    format!("{at}.{field}"),
+                    "needs protocol ICMP or ICMPv6",
+                ));
             }
         }
     }
@@ -142,7 +168,10 @@ fn rule(at: &str, rule: &PolicyRule, out: &mut Vec<FieldError>) {
         let at = format!("{at}.{field}");
         for (field, ports) in [("ports", &side.ports), ("notPorts", &side.not_ports)] {
             if !has_ports && !ports.is_empty() {
-                out.push(FieldError::new(format!("{at}.{field}"), "need protocol TCP, UDP, SCTP or UDPLite"));
+                out.push(FieldError::new(
+                    format!("{at}.{field}"),
+                    "need protocol TCP, UDP, SCTP or UDPLite",
+                ));
             }
         }
         entity(&at, side, out);
@@ -174,14 +203,20 @@ fn entity(at: &str, side: &EntityRule, out: &mut Vec<FieldError>) {
             || !side.ports.is_empty()
             || !side.not_ports.is_empty();
         if others {
-            out.push(FieldError::new(format!("{at}.services"), "cannot be combined with other matches of this side"));
+            out.push(FieldError::new(
+                format!("{at}.services"),
+                "cannot be combined with other matches of this side",
+            ));
         }
     }
     for port in side.ports.iter().chain(&side.not_ports) {
         if let Port::Name(n) = port
             && n.len() > 63
         {
-            out.push(FieldError::new(format!("{at}.ports"), format!("port name '{n}' is longer than 63 characters")));
+            out.push(FieldError::new(
+                format!("{at}.ports"),
+                format!("port name '{n}' is longer than 63 characters"),
+            ));
         }
     }
 }
@@ -191,7 +226,10 @@ fn families(at: &str, side: &EntityRule, version: Option<u8>, out: &mut Vec<Fiel
         for (n, net) in nets.iter().enumerate() {
             let family = if matches!(net, IpNet::V4(_)) { 4 } else { 6 };
             if version.is_some_and(|v| v != family) {
-                out.push(FieldError::new(format!("{at}.{field}[{n}]"), format!("{net} is not of the rule's ipVersion")));
+                out.push(FieldError::new(
+                    format!("{at}.{field}[{n}]"),
+                    format!("{net} is not of the rule's ipVersion"),
+                ));
             }
         }
     }
@@ -200,12 +238,18 @@ fn families(at: &str, side: &EntityRule, version: Option<u8>, out: &mut Vec<Fiel
 fn workload_endpoint(spec: &WorkloadEndpointSpec, out: &mut Vec<FieldError>) {
     for (n, net) in spec.ip_networks.iter().enumerate() {
         if net.prefix_len() != net.max_prefix_len() {
-            out.push(FieldError::new(format!("spec.ipNetworks[{n}]"), format!("{net} is not a single address")));
+            out.push(FieldError::new(
+                format!("spec.ipNetworks[{n}]"),
+                format!("{net} is not a single address"),
+            ));
         }
     }
     let bad = |b: u8| b == b'/' || b.is_ascii_whitespace() || b.is_ascii_control() || b == b':';
     if spec.interface_name.len() > 15 || spec.interface_name.bytes().any(bad) {
-        out.push(FieldError::new("spec.interfaceName", format!("'{}' is no interface name", spec.interface_name)));
+        out.push(FieldError::new(
+            "spec.interfaceName",
+            format!("'{}' is no interface name", spec.interface_name),
+        ));
     }
 }
 
@@ -218,20 +262,33 @@ fn pool(spec: &IpPoolSpec, out: &mut Vec<FieldError>) {
             format!("{} has host bits set; {} is meant", spec.cidr, spec.cidr.trunc()),
         ));
     }
-    let (low, high) = if matches!(spec.cidr, IpNet::V4(_)) { (20, 32) } else { (116, 128) };
+    let (low, high) = if matches!(spec.cidr, IpNet::V4(_)) {
+        (20, 32)
+    } else {
+        (116, 128)
+    };
     let size = spec.block_prefix_len();
     if !(low..=high).contains(&size) {
-        out.push(FieldError::new("spec.blockSize", format!("{size} is not between {low} and {high}")));
+        out.push(FieldError::new(
+            "spec.blockSize",
+            format!("{size} is not between {low} and {high}"),
+        ));
     } else if size < spec.cidr.prefix_len() {
         let why = format!("a block of /{size} does not fit into {}", spec.cidr);
         // Calico calls this a fault of the pool's range: a pool smaller than its block cannot give one block.
         out.push(FieldError::new("spec.cidr", why));
     }
     if spec.ipip_mode != EncapsulationMode::Never && spec.vxlan_mode != EncapsulationMode::Never {
-        out.push(FieldError::new("spec.vxlanMode", "cannot be combined with ipipMode"));
+        out.push(FieldError::new(
+            "spec.vxlanMode",
+            "cannot be combined with ipipMode",
+        ));
     }
     if spec.ipip_mode != EncapsulationMode::Never && matches!(spec.cidr, IpNet::V6(_)) {
-        out.push(FieldError::new("spec.ipipMode", "is not possible for IPv6; use vxlanMode"));
+        out.push(FieldError::new(
+            "spec.ipipMode",
+            "is not possible for IPv6; use vxlanMode",
+        ));
     }
     for (n, used) in spec.allowed_uses.iter().enumerate() {
         if !["Workload", "Tunnel", "LoadBalancer"].contains(&used.as_str()) {
@@ -245,7 +302,10 @@ fn pool(spec: &IpPoolSpec, out: &mut Vec<FieldError>) {
         && mode != "Automatic"
         && mode != "Manual"
     {
-        out.push(FieldError::new("spec.assignmentMode", format!("'{mode}' is not Automatic or Manual")));
+        out.push(FieldError::new(
+            "spec.assignmentMode",
+            format!("'{mode}' is not Automatic or Manual"),
+        ));
     }
 }
 
@@ -254,17 +314,26 @@ fn block(spec: &IpamBlockSpec, out: &mut Vec<FieldError>) {
     let size = if bits > 16 { 0 } else { 1usize << bits };
     if spec.allocations.len() != size {
         let found = spec.allocations.len();
-        out.push(FieldError::new("spec.allocations", format!("has {found} entries, a block {} has {size}", spec.cidr)));
+        out.push(FieldError::new(
+            "spec.allocations",
+            format!("has {found} entries, a block {} has {size}", spec.cidr),
+        ));
         return;
     }
     for (ordinal, attribute) in spec.allocations.iter().enumerate() {
         if attribute.is_some_and(|a| a as usize >= spec.attributes.len()) {
-            out.push(FieldError::new(format!("spec.allocations[{ordinal}]"), "points at no attribute"));
+            out.push(FieldError::new(
+                format!("spec.allocations[{ordinal}]"),
+                "points at no attribute",
+            ));
         }
     }
     for (n, ordinal) in spec.unallocated.iter().enumerate() {
         if spec.allocations.get(*ordinal as usize) != Some(&None) {
-            out.push(FieldError::new(format!("spec.unallocated[{n}]"), format!("ordinal {ordinal} is not free")));
+            out.push(FieldError::new(
+                format!("spec.unallocated[{n}]"),
+                format!("ordinal {ordinal} is not free"),
+            ));
         }
     }
 }

@@ -1,5 +1,12 @@
 //! Our bytes against those of the nft program (captured, `tests/golden/README.md`).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
+
 mod support;
 
 use dataplane_nftables::wire::{

@@ -2,6 +2,13 @@
 //!
 //! Each test has a network namespace of its own.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
+
 mod support;
 
 use std::os::fd::AsFd;
@@ -159,29 +166,38 @@ fn rules_read_from_a_dump_can_be_written_back() {
         let before = nft_ruleset();
         let mut link = Link::open().unwrap();
         let rules = link.rules(INET, "probe").unwrap();
-        let mut batch = Batch::new(INET);
-        let mut replaced = 0;
-        for rule in &rules {
-            // A rule with an anonymous set cannot be said without the set.
-            let anonymous = |expression: &Expr| matches!(expression, Expr::Lookup(lookup) if lookup.set.starts_with("__"));
-            if rule.expressions.iter().any(anonymous) {
-                continue;
-            }
-            replaced += 1;
-            batch.at(replaced).rule(&Rule {
-                place: RulePlace::Replace(rule.handle),
-                comment: rule.comment.as_deref(),
-                ..Rule::new("probe", &rule.chain, &rule.expressions)
-            });
-        }
-        link.transact(&mut batch).unwrap();
-        assert_eq!(nft_ruleset(), before);
-        let after = link.rules(INET, "probe").unwrap();
-        let changed = after
+        // A rule with an anonymous set cannot be said without the set.
+        let anonymous =
+            |expression: &Expr| matches!(expression, Expr::Lookup(lookup) if lookup.set.starts_with("__"));
+        let plain: Vec<_> = rules
             .iter()
-            .filter(|rule| rules.iter().all(|old| old.handle != rule.handle))
-            .count();
-        assert_eq!(changed, replaced);
+            .filter(|rule| !rule.expressions.iter().any(anonymous))
+            .collect();
+        assert!(plain.len() > 40);
+        // First something else in place of each, so that the second writing is what mends it.
+        commit(&mut link, |batch| {
+            for rule in &plain {
+                let place = RulePlace::Replace(rule.handle);
+                batch.rule(&Rule {
+                    place,
+                    ..Rule::new("probe", &rule.chain, &[Expr::counter()])
+                });
+            }
+        });
+        assert_ne!(nft_ruleset(), before);
+        // The handles of the rules that stand there now, in their order, are those of the same places.
+        let places = link.rules(INET, "probe").unwrap();
+        commit(&mut link, |batch| {
+            for (rule, now) in rules.iter().zip(&places).filter(|(rule, _)| plain.contains(rule)) {
+                let (place, comment) = (RulePlace::Replace(now.handle), rule.comment.as_deref());
+                batch.rule(&Rule {
+                    place,
+                    comment,
+                    ..Rule::new("probe", &rule.chain, &rule.expressions)
+                });
+            }
+        });
+        assert_eq!(nft_ruleset(), before);
     });
 }
 
@@ -396,7 +412,7 @@ fn a_message_that_is_too_long_is_not_sent() {
         batch.at(1).table(&Table::new("t"));
         batch
             .at(2)
-            .rule(&Rule::new("t", "c", &vec![Expr::counter(); 3000]));
+            .rule(&Rule::new("t", "c", &vec![Expr::counter(); 4000]));
         assert!(matches!(
             link.transact(&mut batch),
             Err(TransactError::TooLong { label: 2 })
@@ -538,7 +554,7 @@ fn the_monitor_hears_others_and_not_us() {
         assert_eq!(read_all(&mut monitor), []);
 
         nft(&[
-            "add table inet foreign { chain c { counter; }; set s { type ipv4_addr; elements = { 10.0.0.1 }; } }",
+            "add table inet foreign { chain c { counter; }; set s { type ipv4_addr; elements = { 10.0.0.1 }; }; }",
         ]);
         assert!(readable(&monitor));
         let events = read_all(&mut monitor);

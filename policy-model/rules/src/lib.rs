@@ -6,10 +6,13 @@
 
 pub mod compile;
 pub mod oracle;
+mod order;
 mod policy;
 mod rule;
 mod set;
 
+pub use compile::{Compiled, InvalidPolicy, compile_policy};
+pub use order::{PolicySortKey, SortOrder, TierSortKey};
 pub use policy::{CompiledPolicy, PolicyId, PolicyKind, TierId};
 pub use rule::{IpVersion, PortMatch, Rule, RuleAction, RuleSide, Side};
 pub use set::AddressSet;

@@ -33,17 +33,29 @@ pub struct PolicyId {
 impl PolicyId {
     /// The identity of a policy in a namespace.
     pub fn namespaced(namespace: &str, name: &str) -> Self {
-        PolicyId { kind: PolicyKind::Namespaced, namespace: namespace.into(), name: name.into() }
+        PolicyId {
+            kind: PolicyKind::Namespaced,
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     /// The identity of a policy of the whole cluster.
     pub fn global(name: &str) -> Self {
-        PolicyId { kind: PolicyKind::Global, namespace: "".into(), name: name.into() }
+        PolicyId {
+            kind: PolicyKind::Global,
+            namespace: "".into(),
+            name: name.into(),
+        }
     }
 
     /// The identity of a profile.
     pub fn profile(name: &str) -> Self {
-        PolicyId { kind: PolicyKind::Profile, namespace: "".into(), name: name.into() }
+        PolicyId {
+            kind: PolicyKind::Profile,
+            namespace: "".into(),
+            name: name.into(),
+        }
     }
 }
 
@@ -66,7 +78,8 @@ pub struct CompiledPolicy<A> {
     pub tier: TierId,
     /// Order within the tier; `None` comes last. Ties go by name, then by namespace.
     pub order: Option<f64>,
-    /// The endpoints that it selects, namespace and service account included.
+    /// The endpoints that it selects, namespace and service account included. A profile's selects nothing: endpoints
+    /// name their profiles.
     pub selector: Selector,
     /// Whether it applies to traffic to the endpoint. With no rule that matches, the tier's default action decides.
     pub applies_ingress: bool,

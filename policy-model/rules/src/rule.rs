@@ -14,7 +14,20 @@ pub enum IpVersion {
 impl IpVersion {
     /// The family of an address.
     pub fn of(address: std::net::IpAddr) -> Self {
-        if address.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 }
+        if address.is_ipv4() {
+            IpVersion::V4
+        } else {
+            IpVersion::V6
+        }
+    }
+}
+
+impl std::fmt::Display for IpVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            IpVersion::V4 => "IPv4",
+            IpVersion::V6 => "IPv6",
+        })
     }
 }
 
@@ -50,9 +63,9 @@ pub struct Rule<A> {
 /// What one side of a packet must be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Side<A> {
-    /// The address is in every one of these sets.
+    /// The address is in every one of these sets. Compiled sides hold only sets without ports here.
     pub sets: Vec<A>,
-    /// The address is in none of these sets.
+    /// The address is in none of these sets. Compiled sides hold only sets without ports here.
     pub not_sets: Vec<A>,
     /// The port is one of these. `None` matches every port, and packets without ports.
     pub ports: Option<PortMatch<A>>,
@@ -66,13 +79,19 @@ pub struct PortMatch<A> {
     /// Numbers, sorted, neither overlapping nor touching.
     pub ranges: Vec<PortRange>,
     /// Sets of (address, protocol, port) in which the side's own triple may be found
-    /// ([`AddressSet::NamedPort`](crate::AddressSet::NamedPort)).
+    /// ([`AddressSet::NamedPort`](crate::AddressSet::NamedPort), and
+    /// [`AddressSet::Service`](crate::AddressSet::Service) of a destination).
     pub named: Vec<A>,
 }
 
 impl<A> Default for Side<A> {
     fn default() -> Self {
-        Side { sets: Vec::new(), not_sets: Vec::new(), ports: None, not_ports: None }
+        Side {
+            sets: Vec::new(),
+            not_sets: Vec::new(),
+            ports: None,
+            not_ports: None,
+        }
     }
 }
 
@@ -114,7 +133,10 @@ impl<A> Side<A> {
             ranges: p.ranges.clone(),
             named: p.named.iter().map(&mut f).collect(),
         };
-        let (yes, no) = (self.ports.as_ref().map(&mut ports), self.not_ports.as_ref().map(&mut ports));
+        let (yes, no) = (
+            self.ports.as_ref().map(&mut ports),
+            self.not_ports.as_ref().map(&mut ports),
+        );
         Side {
             sets: self.sets.iter().map(&mut f).collect(),
             not_sets: self.not_sets.iter().map(&mut f).collect(),

@@ -11,7 +11,9 @@ mod spec;
 
 pub use execute::{RouteFailure, execute};
 pub(crate) use observe::read_body;
-pub use observe::{ObservedLink, ObservedRoute, ObservedRoutes, ObservedTarget, observe, observe_all};
+pub use observe::{
+    ObservedLink, ObservedRoute, ObservedRoutes, ObservedTarget, is_local, observe, observe_all,
+};
 pub use ours::{DEVICE_PROTOCOL, PLAIN_PROTOCOL, RouteOwnership};
 pub use plan::{RouteStep, missing, plan, waiting};
 pub use spec::{Reach, RouteTable, RouteTarget};

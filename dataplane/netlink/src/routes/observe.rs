@@ -9,6 +9,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use rustc_hash::FxHashMap;
 
+use crate::addresses::family;
 use crate::attributes;
 use crate::error::NetlinkError;
 use crate::links;
@@ -34,7 +35,10 @@ const MAIN_TABLE: u32 = 254;
 const FAMILY_V4: u8 = 2;
 const FAMILY_V6: u8 = 10;
 const TYPE_UNICAST: u8 = 1;
+const TYPE_LOCAL: u8 = 2;
 const TYPE_BLACKHOLE: u8 = 6;
+/// Where the type of a route stands in its message.
+const TYPE_OFFSET: usize = 7;
 /// The gateway was taken for granted to be on the link (`RTNH_F_ONLINK`).
 const FLAG_ON_LINK: u32 = 4;
 /// The route is a cache entry, not configuration (`RTM_F_CLONED`).
@@ -173,6 +177,40 @@ pub fn observe_all(netlink: &mut Rtnetlink) -> Result<ObservedRoutes, NetlinkErr
         links: observe_links(netlink)?,
         routes,
     })
+}
+
+/// Whether the namespace takes packets to an address in as its own.
+///
+/// The kernel makes an IPv6 address effective in the background, some time after it was accepted.
+///
+/// # Errors
+/// The kernel's refusal, other than that no route leads to the address at all.
+pub fn is_local(netlink: &mut Rtnetlink, address: IpAddr) -> Result<bool, NetlinkError> {
+    let destination = IpNet::from(address);
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(address);
+    message.header.destination_prefix_length = destination.prefix_len();
+    message
+        .attributes
+        .push(RouteAttribute::Destination(address.into()));
+    let operation = format_args!("find route to {address}");
+    let route_type = netlink.fetch(&RouteNetlinkMessage::GetRoute(message), &operation, |answer| {
+        (answer.message_type == NEW_ROUTE)
+            .then(|| answer.body.get(TYPE_OFFSET).copied())
+            .flatten()
+    });
+    match route_type {
+        Ok(route_type) => Ok(route_type == Some(TYPE_LOCAL)),
+        Err(error)
+            if matches!(
+                error.errno(),
+                Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL)
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn observe_links(netlink: &mut Rtnetlink) -> Result<BTreeMap<InterfaceName, ObservedLink>, NetlinkError> {

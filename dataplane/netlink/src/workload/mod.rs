@@ -13,6 +13,7 @@ mod request;
 mod side;
 mod spec;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub use request::{ConnectRequest, InvalidRequest, WorkloadError};
@@ -22,14 +23,14 @@ use crate::error::NetlinkError;
 use crate::links::{self, AdminState, Link, LinkSpec, OperState, VethEnd};
 use crate::mac::MacAddress;
 use crate::names::InterfaceName;
-use crate::routes::RouteOwnership;
+use crate::routes::{self, RouteOwnership};
 use crate::rtnetlink::Rtnetlink;
 use crate::sysctl::Sysctls;
 use crate::workload::pairing::Pairing;
 use crate::workload::side::{Age, Routes, SideError};
 
-/// How often, a millisecond apart, the far end is asked whether it can carry packets.
-const CARRIER_LOOKS: u32 = 1_000;
+/// How often, a millisecond apart, the far end is asked whether it is ready.
+const READY_LOOKS: u32 = 1_000;
 
 /// The number of every namespace's loopback interface.
 const LOOPBACK: u32 = 1;
@@ -177,7 +178,7 @@ impl Workloads {
             owner,
         )
         .map_err(|error| wrap.side(error))?;
-        wait_for_carrier(&mut socket, &container).map_err(|error| wrap.netlink(error))?;
+        wait_until_ready(&mut socket, &container, &request.addresses).map_err(|error| wrap.netlink(error))?;
         Ok(Connected {
             host_index: link.index,
             host_mac: MacAddress::HOST_SIDE,
@@ -402,18 +403,29 @@ fn raise_loopback(socket: &mut Rtnetlink) -> Result<(), NetlinkError> {
     links::execute(socket, &loopback, &links::plan(&wanted, &loopback))
 }
 
-/// Waits until the far end can carry packets.
+/// Waits until the workload can send and receive.
 ///
 /// The kernel notices in the background that the near end came up, and drops what the workload sends until
-/// then: without this, the workload's first packet would be lost now and then.
-fn wait_for_carrier(socket: &mut Rtnetlink, container: &Link) -> Result<(), NetlinkError> {
-    for _ in 0..CARRIER_LOOKS {
-        match links::find_index(socket, container.index)? {
-            Some(link) if link.oper_state == OperState::Down => std::thread::sleep(Duration::from_millis(1)),
-            Some(_) | None => return Ok(()),
+/// then; and it makes IPv6 addresses effective in the background, and drops what is sent to them until then.
+/// Without this, the workload's first packet would be lost now and then.
+fn wait_until_ready(
+    socket: &mut Rtnetlink,
+    container: &Link,
+    addresses: &[IpAddr],
+) -> Result<(), NetlinkError> {
+    for _ in 0..READY_LOOKS {
+        let link = links::find_index(socket, container.index)?;
+        let mut ready = link.is_some_and(|link| link.oper_state != OperState::Down);
+        for address in addresses {
+            ready = ready && routes::is_local(socket, *address)?;
         }
+        if ready {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
-    tracing::warn!(interface = %container.name, "the sandbox's interface has no carrier after a second");
+    // Not a failure: all that can be written is written, and the kernel may be very busy.
+    tracing::warn!(interface = %container.name, ?addresses, "the sandbox's interface is not ready after a second");
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dataplane_netlink::links::{self, AdminState, LinkSpec};
 use dataplane_netlink::workload::{ConnectRequest, WorkloadSettings, Workloads};
-use dataplane_netlink::{InterfaceName, NetworkNamespace, Rtnetlink, addresses, sysctl};
+use dataplane_netlink::{InterfaceName, NetworkNamespace, Rtnetlink, addresses, routes, sysctl};
 
 /// How long a packet that has to arrive is waited for; only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,6 +59,9 @@ pub(crate) fn node_address(address: &str) -> IpAddr {
         &[addresses::AddressStep::Add(address.into())],
     )
     .unwrap();
+    while !routes::is_local(&mut netlink, address).unwrap() {
+        std::thread::yield_now();
+    }
     address
 }
 

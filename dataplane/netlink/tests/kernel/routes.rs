@@ -42,13 +42,17 @@ fn remote(net: &str, node: &str, interface: Option<&str>, reach: Reach) -> Remot
 }
 
 /// Everybody's routes as `ip` shows them, without those of ours.
+///
+/// What the kernel adds and marks in the background (its own IPv6 routes, missing carriers) is left out.
 fn foreign() -> BTreeSet<String> {
-    let shown = iproute("-o route show table all") + &iproute("-o -6 route show table all");
-    let ours = |line: &&str| line.contains("proto 80") && !line.contains("table 77");
-    shown
-        .lines()
+    let ours = |line: &str| line.contains("proto 80") && !line.contains("table 77");
+    let v4 = iproute("-o route show table all");
+    let v6 = iproute("-o -6 route show table all");
+    let v6 = v6.lines().filter(|line| !line.contains("proto kernel"));
+    v4.lines()
+        .chain(v6)
         .filter(|line| !ours(line))
-        .map(str::to_owned)
+        .map(|line| line.replace(" linkdown", ""))
         .collect()
 }
 

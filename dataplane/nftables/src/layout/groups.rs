@@ -36,12 +36,6 @@ impl Groups {
         self.next = self.next.max(number);
     }
 
-    pub(super) fn fresh(&mut self) -> u32 {
-        let number = self.next;
-        self.next += 1;
-        number
-    }
-
     /// Places all endpoints.
     ///
     /// `placed`: each endpoint that there is now, with its group. `may_stay`: whether the number's map can become the

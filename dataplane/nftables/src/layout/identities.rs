@@ -202,9 +202,4 @@ impl Identities {
         }
         homeless.extend(others);
     }
-
-    /// The classes of a number.
-    pub(super) fn classes_of(&self, number: u32) -> impl Iterator<Item = ClassId> + '_ {
-        self.classes.get(&number).into_iter().flatten().copied()
-    }
 }

@@ -15,12 +15,14 @@ mod ops;
 mod planner;
 mod row;
 mod simulate;
-mod skeleton;
+pub mod skeleton;
 mod state;
 
 pub use ops::{Op, SetSpec};
+pub(crate) use planner::{Move, endpoint_elements, net_element, row_elements, slot};
 pub use planner::{Plan, Planner};
 pub use row::{LoweredRow, RowRule, lower};
 pub use simulate::{Packet, Way, dangling, simulate};
+pub(crate) use skeleton::maps_of;
 pub use skeleton::{EndpointToHost, LayoutSettings};
-pub use state::{EndpointState, GroupState, State};
+pub use state::{EndpointState, GroupState, NetEntry, State};

@@ -51,10 +51,10 @@ enum Retired {
 
 /// An address whose identity may change: the number that the kernel has for it and the class that it has now.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Move {
-    pub(super) address: IpAddr,
-    pub(super) before: Option<u32>,
-    pub(super) class: Option<ClassId>,
+pub(crate) struct Move {
+    pub(crate) address: IpAddr,
+    pub(crate) before: Option<u32>,
+    pub(crate) class: Option<ClassId>,
 }
 
 /// Keeps the numbers and plans the passes.
@@ -74,7 +74,7 @@ pub struct Planner {
     retired: Vec<(u64, Retired)>,
 }
 
-pub(super) fn slot(direction: Direction) -> u8 {
+pub(crate) fn slot(direction: Direction) -> u8 {
     match direction {
         Direction::Ingress => 0,
         Direction::Egress => 1,
@@ -691,8 +691,44 @@ impl Planner {
 
     // --- adoption -------------------------------------------------------------------------------------------------
 
+    /// The state, for taking over what the kernel has.
+    pub(crate) fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    /// Takes over an endpoint's place in a group.
+    pub(crate) fn adopt_group_member(&mut self, direction: Direction, number: u32, endpoint: EndpointId) {
+        self.groups[usize::from(slot(direction))].adopt(number, endpoint);
+    }
+
+    /// Takes over a group's map.
+    pub(crate) fn adopt_group(&mut self, direction: Direction, number: u32, group: GroupState) {
+        self.groups[usize::from(slot(direction))].skip_to(number + 1);
+        self.group_state_mut(direction).insert(number, group);
+    }
+
+    /// Takes over the number of a class.
+    pub(crate) fn adopt_identity(&mut self, class: ClassId, number: u32, vector: Vec<((u8, u32), u32)>) {
+        self.identities.adopt(class, number, vector);
+    }
+
+    /// Makes sure that no identity below this number is given.
+    pub(crate) fn skip_identities(&mut self, number: u32) {
+        self.identities.skip_to(number);
+    }
+
+    /// Makes sure that this row's number is not given.
+    pub(crate) fn skip_row(&mut self, code: u32) {
+        self.next_row = self.next_row.max(code + 1);
+    }
+
+    /// Plans the first pass on a table that was taken over; `moves` names every address.
+    pub(crate) fn plan_adopted(&mut self, tables: &Tables, moves: Vec<Move>, now: u64) -> Plan {
+        self.pass(tables, &Changes::default(), moves, true, now)
+    }
+
     /// Takes over a row that the kernel has.
-    pub(super) fn adopt_row(&mut self, code: u32, lowered: LoweredRow) {
+    pub(crate) fn adopt_row(&mut self, code: u32, lowered: LoweredRow) {
         self.next_row = self.next_row.max(code + 1);
         self.row_numbers.entry(lowered.clone()).or_insert(code);
         self.row_content.insert(code, Rc::new(lowered.clone()));
@@ -700,7 +736,7 @@ impl Planner {
     }
 
     /// Counts the uses of rows after the state was taken over, and lets everything go that is unused.
-    pub(super) fn finish_adoption(&mut self, now: u64) {
+    pub(crate) fn finish_adoption(&mut self, now: u64) {
         let mut uses: FxHashMap<u32, usize> = FxHashMap::default();
         for group in self.state.ingress.values().chain(self.state.egress.values()) {
             for code in group.entries.values().chain([&group.default]).filter(|c| is_row(**c)) {
@@ -726,7 +762,7 @@ impl Planner {
     }
 
     /// Lets a group go that the kernel has and that no endpoint was found in.
-    pub(super) fn retire_stranger(&mut self, direction: Direction, number: u32, now: u64) {
+    pub(crate) fn retire_stranger(&mut self, direction: Direction, number: u32, now: u64) {
         self.retire_later(Retired::Group(direction, number), now);
     }
 }
@@ -754,7 +790,7 @@ pub(super) fn classid_element(key: u32, data: u32) -> Element {
 }
 
 /// An element of a map of intervals.
-pub(super) fn net_element(entry: &NetEntry) -> Element {
+pub(crate) fn net_element(entry: &NetEntry) -> Element {
     Element::range(Value::ip(entry.0), Value::ip(entry.1)).to(Value::host32(entry.2))
 }
 
@@ -766,7 +802,7 @@ fn push(ops: &mut Vec<Op>, set: &str, elements: Vec<Element>, add: bool) {
 }
 
 /// A row's elements of `ports` and `protos`, and whether it has a chain.
-pub(super) fn row_elements(code: u32, row: &LoweredRow) -> (Vec<Element>, Vec<Element>, bool) {
+pub(crate) fn row_elements(code: u32, row: &LoweredRow) -> (Vec<Element>, Vec<Element>, bool) {
     let result = |allows: bool| Value::host32(if allows { ALLOW } else { DENY });
     let key = |protocol: u8| Value::host32(code).and(Value::byte(protocol));
     let port = |(p, d, allows): &(u8, u16, bool)| Element::value(key(*p).and(Value::port(*d))).to(result(*allows));
@@ -795,7 +831,7 @@ struct EndpointOps {
 }
 
 /// An endpoint's elements, by set.
-pub(super) fn endpoint_elements(interface: &str, state: &EndpointState) -> Vec<(&'static str, Element)> {
+pub(crate) fn endpoint_elements(interface: &str, state: &EndpointState) -> Vec<(&'static str, Element)> {
     let name = || Value::interface(interface);
     let jump = |direction, number| Nft::Jump(names::group(direction, number).into());
     let mut out = vec![

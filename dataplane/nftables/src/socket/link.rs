@@ -217,9 +217,18 @@ impl Link {
         request: &Request<'_>,
         take: impl Fn(Object, &mut Vec<T>),
     ) -> Result<Vec<T>, DumpError> {
+        if !request.is_dump() {
+            return self.ask_once(request, &take)?.ok_or(DumpError::NoAnswer);
+        }
+        // The kernel marks a disturbed dump of elements only in its messages' generation, and not if the last message is the
+        // disturbed one; so the generation is compared around the whole.
+        let mut before = self.generation()?.id;
         for _ in 0..DUMP_ATTEMPTS {
-            if let Some(found) = self.ask_once(request, &take)? {
-                return Ok(found);
+            let found = self.ask_once(request, &take)?;
+            let after = self.generation()?.id;
+            match found {
+                Some(found) if before == after => return Ok(found),
+                _ => before = after,
             }
         }
         Err(DumpError::Interrupted { times: DUMP_ATTEMPTS })

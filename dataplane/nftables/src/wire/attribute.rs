@@ -68,8 +68,10 @@ pub(crate) fn open(out: &mut Vec<u8>, kind: u16) -> usize {
 }
 
 /// Closes what [`open`] opened at `start`.
-pub(crate) fn close(out: &mut [u8], start: usize) {
+pub(crate) fn close(out: &mut Vec<u8>, start: usize) {
     let length = (out.len() - start) as u16;
+    // Only foreign bytes, copied as they were, can end off the grid.
+    pad(out);
     if let Some(field) = out.get_mut(start..start + 2) {
         field.copy_from_slice(&length.to_ne_bytes());
     }

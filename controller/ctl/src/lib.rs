@@ -1,0 +1,1 @@
+//! manx, the operator's command: lab, simulate, explain, diff, check, status.

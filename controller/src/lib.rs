@@ -1,0 +1,1 @@
+//! The cluster controller: manifests in, datastore model out.

@@ -1,0 +1,456 @@
+//! Carries plans out, takes over what an earlier life left, notices drift and mends it. It decides nothing.
+
+use crate::adopt::adopt;
+use crate::contents::{Difference, contents, difference};
+use crate::layout::names::{TABLE, TABLE_COMMENT};
+use crate::layout::skeleton::{FIXED_SETS, base_rules, maps_of, regular_chains, write_base_chains};
+use crate::layout::{LayoutSettings, Op, Planner, SetSpec};
+use crate::observe::{Observed, observe};
+use crate::socket::{DumpError, Event, Link, Monitor, MonitorError, OpenError, TransactError};
+use crate::wire::{Batch, Family, Rule, Table, TableFlags};
+use dataplane_tables::{Changes, Tables};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// How long what an earlier life left over stays after the first switch, in milliseconds: packets may be on their way.
+const SWEEP_AFTER: u64 = 2_000;
+
+/// Settings of the driver.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DriverSettings {
+    /// What shapes the chains.
+    pub layout: LayoutSettings,
+    /// Whether the table is owned and persistent where the kernel has that (Linux 6.9): others cannot write to it,
+    /// and it outlives the agent.
+    pub owned: bool,
+}
+
+/// What the driver could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// No netlink socket. Usually the privilege CAP_NET_ADMIN lacks, or the kernel has no nf_tables.
+    #[error("opening a netlink socket to nf_tables")]
+    Open(#[source] OpenError),
+    /// Our table could not be read. Try again.
+    #[error("reading our nftables table '{TABLE}'")]
+    Read(#[source] DumpError),
+    /// A transaction was refused; nothing of it is in force. The table is compared and mended by the next apply.
+    #[error("writing nftables object '{object}' ({phase})")]
+    Write {
+        /// Which transaction of the write protocol.
+        phase: &'static str,
+        /// The object that was refused.
+        object: String,
+        /// Why.
+        #[source]
+        source: TransactError,
+    },
+    /// Another process owns our table: a second agent on this node.
+    #[error("the nftables table '{TABLE}' belongs to another running process (netlink port {port:?}): is another felix running on this node?")]
+    OwnedByAnother {
+        /// Netlink port of the owner.
+        port: Option<u32>,
+    },
+    /// The event socket broke.
+    #[error("reading nf_tables events")]
+    Monitor(#[source] MonitorError),
+}
+
+/// What one apply did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Transactions that were committed.
+    pub transactions: usize,
+    /// Messages in them.
+    pub messages: usize,
+    /// Objects and elements that were not as they should be, and are again.
+    pub mended: usize,
+}
+
+/// The nftables driver of one network namespace. Not for use by several threads at once.
+#[derive(Debug)]
+pub struct Driver {
+    settings: DriverSettings,
+    link: Link,
+    monitor: Monitor,
+    planner: Planner,
+    started: bool,
+    /// Whether the kernel may differ from what the planner believes.
+    suspect: bool,
+    /// Whether the table is owned by our socket.
+    owned: bool,
+    /// When what an earlier life left over goes, on the clock of `now`.
+    sweep_at: Option<u64>,
+}
+
+impl Driver {
+    /// Opens the sockets. Nothing is written.
+    ///
+    /// # Errors
+    /// [`DriverError::Open`].
+    pub fn open(settings: DriverSettings) -> Result<Self, DriverError> {
+        let link = Link::open().map_err(DriverError::Open)?;
+        let monitor = Monitor::open(&[link.port()]).map_err(DriverError::Open)?;
+        let planner = Planner::new(settings.layout.clone());
+        Ok(Driver { settings, link, monitor, planner, started: false, suspect: false, owned: false, sweep_at: None })
+    }
+
+    /// The planner, for status and tests.
+    pub fn planner(&self) -> &Planner {
+        &self.planner
+    }
+
+    /// Whether others cannot write to the table.
+    pub fn is_owned(&self) -> bool {
+        self.owned
+    }
+
+    /// Whether the first pass is done.
+    pub fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// Brings the kernel to what the decision tables say after a commit. The first call takes over or makes the table.
+    ///
+    /// # Errors
+    /// What was refused or could not be read. What is in force stays; the next call compares and mends.
+    pub fn apply(&mut self, tables: &Tables, changes: &Changes, now: u64) -> Result<Applied, DriverError> {
+        if !self.started {
+            let applied = self.start(tables, now)?;
+            self.started = true;
+            return Ok(applied);
+        }
+        let mut applied = Applied::default();
+        let plan = self.planner.plan(tables, changes, now);
+        if self.suspect {
+            // The planner knows what should be there; the comparison finds out what that takes.
+            return self.resync(tables);
+        }
+        self.suspect = true;
+        self.commit("prepare", &plan.prepare, &mut applied)?;
+        self.commit("switch", &plan.switch, &mut applied)?;
+        self.suspect = false;
+        Ok(applied)
+    }
+
+    /// Removes what no packet can hold any more.
+    ///
+    /// # Errors
+    /// What was refused; the next apply compares and mends.
+    pub fn retire(&mut self, tables: &Tables, now: u64) -> Result<Applied, DriverError> {
+        let mut applied = Applied::default();
+        let ops = self.planner.retire(now);
+        if !self.suspect {
+            self.suspect = true;
+            self.commit("retire", &ops, &mut applied)?;
+            self.suspect = false;
+        }
+        if self.sweep_at.is_some_and(|due| due <= now) {
+            self.sweep_at = None;
+            let swept = self.resync(tables)?;
+            applied.transactions += swept.transactions;
+            applied.messages += swept.messages;
+        }
+        Ok(applied)
+    }
+
+    /// When [`Driver::retire`] has something to do, on the clock of `now`.
+    pub fn next_retirement(&self) -> Option<u64> {
+        self.planner.next_retirement().into_iter().chain(self.sweep_at).min()
+    }
+
+    /// Reads the events that have come and says whether somebody else touched our table.
+    ///
+    /// # Errors
+    /// [`DriverError::Monitor`].
+    pub fn touched_by_others(&mut self) -> Result<bool, DriverError> {
+        let mut events = Vec::new();
+        let mut touched = false;
+        while self.monitor.read(&mut events).map_err(DriverError::Monitor)? {
+            touched |= events.drain(..).any(|event| match event {
+                Event::Overflow => true,
+                Event::Change { notice, .. } => notice.object().table() == Some((Family::Inet, TABLE)),
+                #[allow(unreachable_patterns)] // Kinds of events that a later kernel may bring concern no object.
+                _ => false,
+            });
+        }
+        if touched && self.started {
+            self.suspect = true;
+        }
+        Ok(touched && self.started)
+    }
+
+    /// Whether the kernel may differ from what was written.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
+    /// Compares the whole table with what it should hold, and mends what differs.
+    ///
+    /// # Errors
+    /// What was refused or could not be read; call again.
+    pub fn resync(&mut self, tables: &Tables) -> Result<Applied, DriverError> {
+        let mut applied = Applied::default();
+        self.suspect = true;
+        let wanted = contents(&self.planner, tables);
+        let Some(observed) = observe(&mut self.link).map_err(DriverError::Read)? else {
+            self.rebuild(tables, false, &mut applied)?;
+            applied.mended += 1;
+            self.suspect = false;
+            return Ok(applied);
+        };
+        let difference = difference(&wanted, &observed);
+        applied.mended = difference.count();
+        if difference.broken.is_some() {
+            self.rebuild(tables, true, &mut applied)?;
+        } else {
+            self.mend(&difference, &mut applied)?;
+        }
+        self.suspect = false;
+        Ok(applied)
+    }
+
+    fn mend(&mut self, difference: &Difference, applied: &mut Applied) -> Result<(), DriverError> {
+        // What an administrator flushed and what an earlier failure left half done are mended alike: what lacks
+        // first, then what is wrong together with the hooks, then what is too much.
+        self.commit("mend: add", &difference.missing, applied)?;
+        let mut batch = Batch::new(Family::Inet);
+        let labels: Vec<String> = difference.wrong.iter().map(|op| op.object().to_string()).collect();
+        for (n, op) in difference.wrong.iter().enumerate() {
+            op.write(batch.at(n));
+        }
+        for chain in &difference.base_chains {
+            batch.flush_chain(TABLE, chain);
+            for rule in base_rules(chain, self.planner.settings()) {
+                batch.rule(&Rule::new(TABLE, chain, &rule));
+            }
+        }
+        self.send("mend: correct", batch, |n| labels.get(n).cloned(), applied)?;
+        self.commit("mend: remove", &difference.extra, applied)
+    }
+
+    fn start(&mut self, tables: &Tables, now: u64) -> Result<Applied, DriverError> {
+        let mut applied = Applied::default();
+        // While a quarter of a million elements are loaded, nobody should be told of each.
+        self.monitor.pause().map_err(DriverError::Monitor)?;
+        let result = self.start_quietly(tables, now, &mut applied);
+        self.monitor.resume().map_err(DriverError::Monitor)?;
+        result.map(|()| applied)
+    }
+
+    fn start_quietly(&mut self, tables: &Tables, now: u64, applied: &mut Applied) -> Result<(), DriverError> {
+        self.planner = Planner::new(self.settings.layout.clone());
+        self.planner.size_for(tables);
+        if let Some(table) = self.find_table()? {
+            self.claim(&table.0, table.1)?;
+            if let Some(observed) = observe(&mut self.link).map_err(DriverError::Read)?
+                && takes_over(&observed)
+            {
+                return self.take_over(&observed, tables, now, applied);
+            }
+            // Not ours to understand, or torn: made anew in one transaction, so that the old one holds until then.
+            let plan = self.planner.plan_first(tables, now);
+            drop(plan);
+            return self.rebuild(tables, true, applied);
+        }
+        self.create(tables, now, applied)
+    }
+
+    fn find_table(&mut self) -> Result<Option<(TableFlags, Option<u32>)>, DriverError> {
+        let tables = self.link.tables(Family::Inet).map_err(DriverError::Read)?;
+        Ok(tables.into_iter().find(|t| t.name == TABLE).map(|t| (t.flags, t.owner)))
+    }
+
+    /// Becomes the owner of a table that an earlier life left behind.
+    fn claim(&mut self, flags: &TableFlags, owner: Option<u32>) -> Result<(), DriverError> {
+        if !flags.has(TableFlags::OWNER) {
+            return Ok(());
+        }
+        let mut batch = Batch::new(Family::Inet);
+        batch.table(&table_of(TableFlags::OWNER.and(TableFlags::PERSIST)));
+        match self.link.transact(&mut batch) {
+            Ok(_) => {
+                self.owned = true;
+                Ok(())
+            }
+            Err(TransactError::Refused { .. }) => Err(DriverError::OwnedByAnother { port: owner }),
+            Err(source) => Err(DriverError::Write { phase: "claim", object: TABLE.to_string(), source }),
+        }
+    }
+
+    fn take_over(
+        &mut self,
+        observed: &Observed,
+        tables: &Tables,
+        now: u64,
+        applied: &mut Applied,
+    ) -> Result<(), DriverError> {
+        let moves = adopt(&mut self.planner, observed, tables, now);
+        let plan = self.planner.plan_adopted(tables, moves, now);
+        // From here on the comparison with what the planner believes is exact but for leftovers, which a resync after
+        // the grace time removes.
+        self.suspect = true;
+        self.commit("prepare", &plan.prepare, applied)?;
+        self.commit("switch", &plan.switch, applied)?;
+        self.settle_chains(observed, applied)?;
+        self.sweep_at = Some(now + SWEEP_AFTER);
+        self.suspect = false;
+        Ok(())
+    }
+
+    /// Settings may have changed since the chains were written.
+    fn settle_chains(&mut self, observed: &Observed, applied: &mut Applied) -> Result<(), DriverError> {
+        let mut batch = Batch::new(Family::Inet);
+        let none: Vec<Vec<crate::wire::Expr>> = Vec::new();
+        let maps = maps_of(self.planner.state());
+        let base = crate::layout::skeleton::BASE_CHAINS.map(|(n, _, _)| (n, base_rules(n, self.planner.settings())));
+        for (name, rules) in base.into_iter().chain(regular_chains(&maps)) {
+            if observed.rules.get(name).unwrap_or(&none) != &rules {
+                batch.flush_chain(TABLE, name);
+                for rule in &rules {
+                    batch.rule(&Rule::new(TABLE, name, rule));
+                }
+            }
+        }
+        self.send("settings", batch, |_| None, applied)
+    }
+
+    fn create(&mut self, tables: &Tables, now: u64, applied: &mut Applied) -> Result<(), DriverError> {
+        self.create_table()?;
+        // No hook yet: what is built sees no packet until it is whole.
+        let mut batch = Batch::new(Family::Inet);
+        self.write_skeleton(&mut batch);
+        self.send("create", batch, |_| None, applied)?;
+        let plan = self.planner.plan_first(tables, now);
+        self.commit("prepare", &plan.prepare, applied)?;
+        self.commit("switch", &plan.switch, applied)?;
+        let mut batch = Batch::new(Family::Inet);
+        write_base_chains(&mut batch, self.planner.settings());
+        self.send("hook", batch, |_| None, applied)
+    }
+
+    /// Makes the table, owned where that is wanted and the kernel has it.
+    fn create_table(&mut self) -> Result<(), DriverError> {
+        if self.settings.owned {
+            let mut batch = Batch::new(Family::Inet);
+            batch.table(&table_of(TableFlags::OWNER.and(TableFlags::PERSIST)));
+            if self.link.transact(&mut batch).is_ok() {
+                self.owned = true;
+                return Ok(());
+            }
+            // Before Linux 6.9 the kernel refuses the flags; the table is then open to others, and watched.
+        }
+        let mut batch = Batch::new(Family::Inet);
+        batch.table(&table_of(TableFlags::NONE));
+        self.owned = false;
+        self.send("create", batch, |_| None, &mut Applied::default())
+    }
+
+    fn write_skeleton(&self, batch: &mut Batch) {
+        for (name, size) in FIXED_SETS {
+            Op::AddSet(SetSpec { name: name.to_string(), size }).write(batch);
+        }
+        for spec in self.planner.address_sets() {
+            Op::AddSet(spec).write(batch);
+        }
+        for (name, rules) in regular_chains(&maps_of(self.planner.state())) {
+            Op::AddChain(name.to_string(), rules).write(batch);
+        }
+    }
+
+    /// Makes the whole table anew in one transaction: packets meet either the old or the new one.
+    fn rebuild(&mut self, tables: &Tables, exists: bool, applied: &mut Applied) -> Result<(), DriverError> {
+        let wanted = contents(&self.planner, tables);
+        let mut batch = Batch::new(Family::Inet);
+        if exists {
+            batch.remove_table(TABLE);
+        }
+        let flags = if self.owned { TableFlags::OWNER.and(TableFlags::PERSIST) } else { TableFlags::NONE };
+        batch.table(&table_of(flags));
+        let sets = wanted.sets.values();
+        let mut ops: Vec<Op> = sets.clone().map(|(spec, _)| Op::AddSet(spec.clone())).collect();
+        // Rows and groups before the chains that only look their sets up; jumps come with the elements, last.
+        ops.extend(wanted.chains.iter().map(|(name, rules)| Op::AddChain(name.clone(), rules.clone())));
+        ops.extend(sets.filter(|(_, e)| !e.is_empty()).map(|(s, e)| Op::AddElements(s.name.clone(), e.clone())));
+        let labels: Vec<String> = ops.iter().map(|op| op.object().to_string()).collect();
+        for (n, op) in ops.iter().enumerate() {
+            op.write(batch.at(n));
+        }
+        write_base_chains(&mut batch, self.planner.settings());
+        self.send("rebuild", batch, |n| labels.get(n).cloned(), applied)
+    }
+
+    fn commit(&mut self, phase: &'static str, ops: &[Op], applied: &mut Applied) -> Result<(), DriverError> {
+        let mut batch = Batch::new(Family::Inet);
+        for (n, op) in ops.iter().enumerate() {
+            op.write(batch.at(n));
+        }
+        self.send(phase, batch, |n| ops.get(n).map(|op| op.object().to_string()), applied)
+    }
+
+    fn send(
+        &mut self,
+        phase: &'static str,
+        mut batch: Batch,
+        object: impl Fn(usize) -> Option<String>,
+        applied: &mut Applied,
+    ) -> Result<(), DriverError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        match self.link.transact(&mut batch) {
+            Ok(committed) => {
+                applied.transactions += 1;
+                applied.messages += committed.messages;
+                Ok(())
+            }
+            Err(source) => {
+                let label = match &source {
+                    TransactError::Refused { failures } => failures.first().and_then(|f| f.label),
+                    _ => None,
+                };
+                let object = label.and_then(object).unwrap_or_else(|| TABLE.to_string());
+                Err(DriverError::Write { phase, object, source })
+            }
+        }
+    }
+}
+
+impl AsFd for Driver {
+    /// The event socket, for polling.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.monitor.as_fd()
+    }
+}
+
+fn table_of(flags: TableFlags) -> Table<'static> {
+    Table { name: TABLE, flags, comment: Some(TABLE_COMMENT) }
+}
+
+/// Whether a table is one of this layout, whole enough to be taken over.
+fn takes_over(observed: &Observed) -> bool {
+    let layout = observed.table.comment.as_deref() == Some(TABLE_COMMENT);
+    let sets = FIXED_SETS.iter().all(|(name, _)| observed.sets.contains_key(*name));
+    let chains = crate::layout::skeleton::BASE_CHAINS.iter().all(|(name, hook, _)| {
+        observed.chains.get(*name).and_then(|c| c.base.as_ref()).is_some_and(|b| b.hook == *hook)
+    });
+    let shapes = observed.sets.iter().all(|(name, (set, _))| {
+        crate::layout::names::shape(name).is_some_and(|(key, data, intervals)| {
+            set.key.as_ref() == Some(&key) && set.data.as_ref() == Some(&data) && set.intervals == intervals
+        })
+    });
+    layout && sets && chains && shapes
+}
+
+/// Removes our table, whoever left it, and says whether there was one.
+///
+/// # Errors
+/// No socket, or the table belongs to a process that still runs.
+pub fn cleanup() -> Result<bool, DriverError> {
+    let mut driver = Driver::open(DriverSettings::default())?;
+    let Some((flags, owner)) = driver.find_table()? else { return Ok(false) };
+    driver.claim(&flags, owner)?;
+    let mut batch = Batch::new(Family::Inet);
+    batch.remove_table(TABLE);
+    driver.send("cleanup", batch, |_| None, &mut Applied::default())?;
+    Ok(true)
+}

@@ -1,0 +1,265 @@
+//! The driver against the real kernel, in a network namespace of its own.
+
+use dataplane_api::{AtomId, AtomScope, EndpointId, Member, Policy, TierPolicies, Update, WorkloadEndpoint};
+use dataplane_nftables::contents::{contents, difference};
+use dataplane_nftables::layout::LayoutSettings;
+use dataplane_nftables::observe::observe;
+use dataplane_nftables::socket::Link;
+use dataplane_nftables::{Driver, DriverSettings, cleanup};
+use dataplane_tables::Tables;
+use policy_model::{Action, DefaultAction, PortRange, Protocol};
+use policy_model_rules::{PolicyId, PortMatch, Rule, Side};
+use policy_model_selector::Selector;
+use std::process::Command;
+use std::sync::Arc;
+
+/// Runs a test in a thread with a network namespace of its own, which goes with the thread.
+fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace; these tests need root");
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn nft(args: &[&str]) -> (bool, String) {
+    let output = Command::new("nft").args(args).output().expect("the nft program");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
+}
+
+/// The ruleset without the lines that say who owns the table at the moment.
+fn ruleset() -> String {
+    let (fine, text) = nft(&["list", "ruleset"]);
+    assert!(fine, "{text}");
+    text.lines().filter(|l| !l.starts_with("table inet manx") && !l.starts_with("\tflags ")).collect::<Vec<_>>().join("\n")
+}
+
+fn settings(owned: bool) -> DriverSettings {
+    DriverSettings { layout: LayoutSettings::default(), owned }
+}
+
+fn policy(name: &str, from: u32, ports: &[(u16, u16)]) -> Update {
+    let ranges = ports.iter().map(|(a, b)| PortRange::new(*a, *b).unwrap()).collect();
+    let rule = Rule {
+        action: Action::Allow,
+        index: 0,
+        ip_version: None,
+        protocol: Some(Protocol::TCP),
+        not_protocol: None,
+        icmp: None,
+        not_icmp: None,
+        source: Side { sets: vec![AtomId(from)], ..Side::default() },
+        destination: Side { ports: Some(PortMatch { ranges, named: Vec::new() }), ..Side::default() },
+    };
+    Update::Policy(Arc::new(Policy {
+        id: PolicyId::namespaced("ns", name),
+        tier: "default".into(),
+        order: None,
+        selector: Selector::all(),
+        applies_ingress: true,
+        applies_egress: false,
+        ingress: vec![rule],
+        egress: Vec::new(),
+    }))
+}
+
+fn endpoint(n: u8, policies: &[&str]) -> Update {
+    let tier = |p: &[&str]| {
+        let policies: Vec<PolicyId> = p.iter().map(|p| PolicyId::namespaced("ns", p)).collect();
+        vec![TierPolicies { tier: "default".into(), default_action: DefaultAction::Deny, policies }]
+    };
+    Update::Workload(Arc::new(WorkloadEndpoint {
+        id: EndpointId { namespace: "ns".into(), name: format!("pod{n}").as_str().into() },
+        interface: format!("cali{n}"),
+        mac: None,
+        addresses: vec![format!("10.0.0.{n}").parse().unwrap(), format!("fd00::{n}").parse().unwrap()],
+        spoofable: Vec::new(),
+        ingress: if policies.is_empty() { Vec::new() } else { tier(policies) },
+        egress: Vec::new(),
+        profiles: Vec::new(),
+    }))
+}
+
+fn atom(n: u32, nets: &[&str]) -> Vec<Update> {
+    let added = nets.iter().map(|n| Member::Net(n.parse().unwrap())).collect();
+    vec![
+        Update::AtomCreated { atom: AtomId(n), scope: AtomScope::Peer },
+        Update::Members { atom: AtomId(n), added, removed: Vec::new() },
+    ]
+}
+
+fn world() -> Vec<Update> {
+    let mut updates = atom(1, &["10.0.0.2/32", "10.0.0.3/32", "fd00::2/128"]);
+    updates.extend(atom(2, &["172.16.0.0/16", "172.16.5.0/24", "10.0.0.3/32"]));
+    updates.push(policy("web", 1, &[(80, 80), (8000, 9000)]));
+    updates.push(policy("db", 2, &[(5432, 5432)]));
+    updates.extend([endpoint(1, &["web"]), endpoint(2, &["web", "db"]), endpoint(3, &[])]);
+    updates.push(Update::InSync);
+    updates
+}
+
+fn assert_exact(driver: &Driver, tables: &Tables) {
+    let observed = observe(&mut Link::open().unwrap()).unwrap().expect("our table");
+    let difference = difference(&contents(driver.planner(), tables), &observed);
+    assert_eq!(difference.count(), 0, "{difference:#?}");
+}
+
+#[test]
+fn what_is_observed_after_an_apply_is_what_was_wanted() {
+    in_namespace(|| {
+        let mut tables = Tables::new();
+        world().iter().for_each(|u| tables.apply(u));
+        let mut driver = Driver::open(settings(true)).unwrap();
+        let changes = tables.commit();
+        driver.apply(&tables, &changes, 0).unwrap();
+        assert_exact(&driver, &tables);
+        // The distribution's program goes on working, and what it prints loads again.
+        let (fine, text) = nft(&["list", "ruleset"]);
+        assert!(fine && text.contains("table inet manx"), "{text}");
+        let (fine, text) = nft(&["-j", "list", "ruleset"]);
+        assert!(fine, "{text}");
+
+        let changes = {
+            tables.apply(&policy("web", 1, &[(81, 81)]));
+            tables.commit()
+        };
+        let applied = driver.apply(&tables, &changes, 10).unwrap();
+        assert_eq!(applied.transactions, 2, "prepare and switch");
+        assert_exact(&driver, &tables);
+        // Applying again changes nothing.
+        let changes = tables.commit();
+        assert_eq!(driver.apply(&tables, &changes, 20).unwrap().transactions, 0);
+        driver.retire(&tables, 5_000).unwrap();
+        assert_exact(&driver, &tables);
+
+        tables.apply(&Update::WorkloadRemoved(EndpointId { namespace: "ns".into(), name: "pod2".into() }));
+        tables.apply(&Update::AtomRemoved(AtomId(2)));
+        tables.apply(&Update::PolicyRemoved(PolicyId::namespaced("ns", "db")));
+        let changes = tables.commit();
+        driver.apply(&tables, &changes, 6_000).unwrap();
+        assert_exact(&driver, &tables);
+        while let Some(due) = driver.next_retirement() {
+            driver.retire(&tables, due).unwrap();
+            assert_exact(&driver, &tables);
+        }
+        drop(driver);
+        assert!(cleanup().unwrap());
+        assert!(!nft(&["list", "ruleset"]).1.contains("manx"));
+        assert!(!cleanup().unwrap());
+    });
+}
+
+#[test]
+fn a_restarted_driver_takes_over_and_writes_nothing() {
+    in_namespace(|| {
+        let mut tables = Tables::new();
+        world().iter().for_each(|u| tables.apply(u));
+        let changes = tables.commit();
+        let mut driver = Driver::open(settings(true)).unwrap();
+        driver.apply(&tables, &changes, 0).unwrap();
+        let before = ruleset();
+        drop(driver);
+        assert_eq!(ruleset(), before, "the table outlives its owner");
+
+        // Another order of arrival, hence other internal numbers.
+        let mut again = Tables::new();
+        let mut updates = world();
+        updates[..6].rotate_left(2);
+        updates.iter().for_each(|u| again.apply(u));
+        let changes = again.commit();
+        let mut driver = Driver::open(settings(true)).unwrap();
+        let applied = driver.apply(&again, &changes, 0).unwrap();
+        assert_eq!(applied.messages, 0, "{}", ruleset());
+        assert_eq!(ruleset(), before);
+        assert_exact(&driver, &again);
+        while let Some(due) = driver.next_retirement() {
+            driver.retire(&again, due).unwrap();
+        }
+        assert_eq!(ruleset(), before);
+    });
+}
+
+#[test]
+fn a_restart_meets_a_changed_world() {
+    in_namespace(|| {
+        let mut tables = Tables::new();
+        world().iter().for_each(|u| tables.apply(u));
+        let changes = tables.commit();
+        Driver::open(settings(false)).unwrap().apply(&tables, &changes, 0).unwrap();
+
+        let mut after = Tables::new();
+        let mut updates = atom(7, &["10.0.0.9/32", "10.0.0.2/32"]);
+        updates.extend(atom(2, &["172.17.0.0/16"]));
+        updates.push(policy("web", 7, &[(443, 443), (1000, 2000)]));
+        updates.push(policy("new", 2, &[(53, 53)]));
+        updates.extend([endpoint(1, &["web", "new"]), endpoint(9, &["new"]), Update::InSync]);
+        updates.iter().for_each(|u| after.apply(u));
+        let changes = after.commit();
+        let mut driver = Driver::open(settings(false)).unwrap();
+        driver.apply(&after, &changes, 0).unwrap();
+        while let Some(due) = driver.next_retirement() {
+            driver.retire(&after, due).unwrap();
+        }
+        assert_exact(&driver, &after);
+        let text = nft(&["list", "ruleset"]).1;
+        assert!(!text.contains("cali2") && text.contains("cali9"), "{text}");
+    });
+}
+
+#[test]
+fn tampering_is_noticed_and_mended() {
+    in_namespace(|| {
+        let mut tables = Tables::new();
+        world().iter().for_each(|u| tables.apply(u));
+        let changes = tables.commit();
+        let mut driver = Driver::open(settings(false)).unwrap();
+        driver.apply(&tables, &changes, 0).unwrap();
+        assert!(!driver.touched_by_others().unwrap(), "own events are nobody's drift");
+        nft(&["add", "table", "inet", "foreign"]);
+        assert!(!driver.touched_by_others().unwrap(), "what others do to their own tables is theirs");
+        for tampering in [
+            &["flush", "chain", "inet", "manx", "forward"][..],
+            &["flush", "chain", "inet", "manx", "to_wl"],
+            &["flush", "map", "inet", "manx", "id4"],
+            &["flush", "map", "inet", "manx", "wl_in"],
+            &["add", "element", "inet", "manx", "own4", "{ \"cali3\" . 10.0.0.77 }"],
+            &["add", "chain", "inet", "manx", "stranger"],
+            &["delete", "table", "inet", "manx"],
+            &["flush", "ruleset"],
+        ] {
+            let (fine, text) = nft(tampering);
+            assert!(fine, "{tampering:?}: {text}");
+            assert!(driver.touched_by_others().unwrap(), "{tampering:?}");
+            let applied = driver.resync(&tables).unwrap();
+            assert!(applied.mended > 0, "{tampering:?}");
+            assert_exact(&driver, &tables);
+            assert!(!driver.touched_by_others().unwrap(), "{tampering:?}: mending is not tampering");
+        }
+        assert!(driver.resync(&tables).unwrap().mended == 0);
+    });
+}
+
+#[test]
+fn an_owned_table_refuses_others() {
+    in_namespace(|| {
+        let mut tables = Tables::new();
+        world().iter().for_each(|u| tables.apply(u));
+        let changes = tables.commit();
+        let mut driver = Driver::open(settings(true)).unwrap();
+        driver.apply(&tables, &changes, 0).unwrap();
+        if !driver.is_owned() {
+            // Linux before 6.9: there is nothing to refuse; the test above covers what then holds.
+            assert!(nft(&["list", "ruleset"]).1.contains("table inet manx"));
+            return;
+        }
+        assert!(!nft(&["flush", "chain", "inet", "manx", "forward"]).0);
+        assert!(!nft(&["delete", "table", "inet", "manx"]).0);
+        assert!(nft(&["flush", "ruleset"]).0, "others may empty what is theirs");
+        assert_exact(&driver, &tables);
+        let second = Driver::open(settings(true)).unwrap().apply(&tables, &changes, 0);
+        assert!(second.unwrap_err().to_string().contains("another running process"));
+    });
+}

@@ -1,0 +1,1 @@
+//! The proofs: namespaces as nodes, a virtual machine, a real cluster.

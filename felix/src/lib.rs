@@ -1,0 +1,11 @@
+//! The agent on every node: settings, wiring, health, metrics.
+//!
+//! The rooms here decide nothing about policy. They say what was asked of the agent ([`settings`]), how it stands
+//! ([`health`], [`metrics`]) and what it does ([`logging`]); the calculation graph and the dataplane have their own
+//! crates.
+
+pub mod health;
+pub mod http;
+pub mod logging;
+pub mod metrics;
+pub mod settings;

@@ -1,0 +1,290 @@
+//! List, then watch, then list again when the watch breaks: one stream of changes that never ends.
+//!
+//! A consumer sees each object's newest state and exact removals whatever happens to the store meanwhile: after a
+//! break, the new listing is compared with what was told before, and only the differences are told.
+
+use crate::{Datastore, DatastoreError, Listing, Selection, Version, Versioned, Watch, WatchEvent};
+use policy_model::Key;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Pauses between attempts to reach a store that does not answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BackOff {
+    /// The first pause.
+    pub initial: Duration,
+    /// The longest pause; each is twice the one before until then.
+    pub longest: Duration,
+    /// The part of a pause that is random, 0 to 1, so that many agents do not return at the same moment.
+    pub jitter: f64,
+}
+
+impl Default for BackOff {
+    fn default() -> Self {
+        BackOff {
+            initial: Duration::from_millis(100),
+            longest: Duration::from_secs(10),
+            jitter: 0.5,
+        }
+    }
+}
+
+impl BackOff {
+    /// The pause after so many failures in a row (0 is the first), with a random number from 0 to 1.
+    pub fn pause(&self, failures: u32, random: f64) -> Duration {
+        let grown = self.initial.saturating_mul(2u32.saturating_pow(failures.min(31)));
+        let jitter = if self.jitter.is_finite() {
+            self.jitter.clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
+        let random = if random.is_finite() {
+            random.clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
+        grown.min(self.longest).mul_f64(1.0 - jitter * random)
+    }
+}
+
+/// How a syncer stands with its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncStatus {
+    /// The store does not answer; what was told stays in force.
+    WaitForDatastore,
+    /// A listing is being told.
+    ResyncInProgress,
+    /// Everything of the listing was told, and changes follow as they come.
+    InSync,
+}
+
+/// What a syncer tells.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SyncEvent {
+    /// An object is new or changed.
+    Upsert(Versioned),
+    /// An object that was told is gone.
+    Delete(Key),
+    /// For the first time everything was told. Comes once; before it, nothing may be concluded from an absence.
+    InSync,
+    /// The standing with the store changed.
+    Status(SyncStatus),
+}
+
+/// Follows a selection of a store for good.
+pub struct Syncer {
+    store: Arc<dyn Datastore>,
+    selection: Selection,
+    back_off: BackOff,
+    random: Box<dyn FnMut() -> f64 + Send>,
+    /// What was told, to tell only differences after a new listing.
+    told: BTreeMap<Key, Version>,
+    queue: VecDeque<SyncEvent>,
+    watch: Option<Watch>,
+    status: Option<SyncStatus>,
+    was_in_sync: bool,
+    failures: u32,
+    watching_since: Option<Instant>,
+    not_before: Option<Instant>,
+    last_error: Option<DatastoreError>,
+}
+
+impl Syncer {
+    /// Makes a syncer; nothing is asked of the store before the first event is.
+    ///
+    /// `random` returns numbers from 0 to 1 for the pauses.
+    pub fn new(
+        store: Arc<dyn Datastore>,
+        selection: Selection,
+        back_off: BackOff,
+        random: impl FnMut() -> f64 + Send + 'static,
+    ) -> Self {
+        Syncer {
+            store,
+            selection,
+            back_off,
+            random: Box::new(random),
+            told: BTreeMap::new(),
+            queue: VecDeque::new(),
+            watch: None,
+            status: None,
+            was_in_sync: false,
+            failures: 0,
+            watching_since: None,
+            not_before: None,
+            last_error: None,
+        }
+    }
+
+    /// Waits for the next event. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> SyncEvent {
+        loop {
+            if let Some(event) = self.queue.pop_front() {
+                return event;
+            }
+            self.fill(1).await;
+        }
+    }
+
+    /// Waits for an event, then returns what is there without further waiting, at most `max` events (and at least
+    /// one, whatever `max` says), so that a consumer can treat a burst as one change. Dropping the future loses nothing.
+    pub async fn next_batch(&mut self, max: usize) -> Vec<SyncEvent> {
+        let max = max.max(1);
+        while self.queue.is_empty() {
+            self.fill(max).await;
+        }
+        self.queue.drain(..max.min(self.queue.len())).collect()
+    }
+
+    /// How the syncer stood with its store after the last event; `None` before the first.
+    pub fn status(&self) -> Option<SyncStatus> {
+        self.status
+    }
+
+    /// Why the store was last lost, to be logged beside a `WaitForDatastore` or a `ResyncInProgress`.
+    pub fn last_error(&self) -> Option<&DatastoreError> {
+        self.last_error.as_ref()
+    }
+
+    /// Makes one step that may add to the queue. Each `await` may be dropped: the step is then made again.
+    async fn fill(&mut self, max: usize) {
+        if self.status.is_none() {
+            self.set_status(SyncStatus::WaitForDatastore);
+            return;
+        }
+        match &mut self.watch {
+            Some(watch) => match watch.next_batch(max).await {
+                Ok(events) => events.into_iter().for_each(|event| self.tell(event)),
+                Err(error) => {
+                    self.watch = None;
+                    // A watch that lived longer than any pause shows that the store was well, however quiet it was.
+                    if self
+                        .watching_since
+                        .is_some_and(|since| since.elapsed() > self.back_off.longest)
+                    {
+                        self.failures = 0;
+                    }
+                    // Falling behind is no fault of the store: the new listing comes at once.
+                    if !matches!(error, DatastoreError::Expired { .. }) {
+                        self.pause();
+                    }
+                    self.last_error = Some(error);
+                    self.set_status(SyncStatus::ResyncInProgress);
+                }
+            },
+            None => {
+                if let Some(moment) = self.not_before {
+                    tokio::time::sleep_until(moment).await;
+                    self.not_before = None;
+                }
+                match list_and_watch(self.store.as_ref(), &self.selection).await {
+                    Ok((listing, watch)) => {
+                        self.watch = Some(watch);
+                        self.watching_since = Some(Instant::now());
+                        self.resync(listing);
+                    }
+                    Err(error) => {
+                        self.pause();
+                        self.last_error = Some(error);
+                        self.set_status(SyncStatus::WaitForDatastore);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the differences between a listing and what was told before.
+    fn resync(&mut self, listing: Listing) {
+        self.set_status(SyncStatus::ResyncInProgress);
+        let mut gone: BTreeSet<Key> = self.told.keys().cloned().collect();
+        // Removals come first: what takes the place of something must not meet it.
+        let listed: Vec<(Key, Versioned)> = listing.items.into_iter().map(|v| (v.key(), v)).collect();
+        for (key, _) in &listed {
+            gone.remove(key);
+        }
+        for key in gone {
+            self.told.remove(&key);
+            self.queue.push_back(SyncEvent::Delete(key));
+        }
+        for (key, versioned) in listed {
+            self.upsert(key, versioned);
+        }
+        self.set_status(SyncStatus::InSync);
+        if !self.was_in_sync {
+            self.was_in_sync = true;
+            self.queue.push_back(SyncEvent::InSync);
+        }
+    }
+
+    fn tell(&mut self, event: WatchEvent) {
+        // Only a watch that delivers shows that the store is well; one that breaks at once must not reset the pauses.
+        self.failures = 0;
+        match event {
+            WatchEvent::Upsert(versioned) => self.upsert(versioned.key(), versioned),
+            WatchEvent::Delete { key, .. } => {
+                if self.told.remove(&key).is_some() {
+                    self.queue.push_back(SyncEvent::Delete(key));
+                }
+            }
+        }
+    }
+
+    fn upsert(&mut self, key: Key, versioned: Versioned) {
+        if self.told.get(&key) != Some(&versioned.version) {
+            self.told.insert(key, versioned.version.clone());
+            self.queue.push_back(SyncEvent::Upsert(versioned));
+        }
+    }
+
+    fn set_status(&mut self, status: SyncStatus) {
+        if self.status != Some(status) {
+            self.status = Some(status);
+            self.queue.push_back(SyncEvent::Status(status));
+        }
+    }
+
+    fn pause(&mut self) {
+        let pause = self.back_off.pause(self.failures, (self.random)());
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(Instant::now() + pause);
+    }
+}
+
+async fn list_and_watch(
+    store: &dyn Datastore,
+    selection: &Selection,
+) -> Result<(Listing, Watch), DatastoreError> {
+    let listing = store.list(selection.clone()).await?;
+    let watch = store.watch(selection.clone(), listing.revision).await?;
+    Ok((listing, watch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_longest_and_are_shortened_by_chance() {
+        let back_off = BackOff {
+            initial: Duration::from_millis(100),
+            longest: Duration::from_secs(1),
+            jitter: 0.5,
+        };
+        assert_eq!(back_off.pause(0, 0.0), Duration::from_millis(100));
+        assert_eq!(back_off.pause(1, 0.0), Duration::from_millis(200));
+        assert_eq!(back_off.pause(9, 0.0), Duration::from_secs(1));
+        assert_eq!(back_off.pause(u32::MAX, 0.0), Duration::from_secs(1));
+        assert_eq!(back_off.pause(0, 1.0), Duration::from_millis(50));
+        assert_eq!(back_off.pause(0, f64::NAN), Duration::from_millis(100));
+        assert_eq!(
+            BackOff {
+                jitter: 7.0,
+                ..back_off
+            }
+            .pause(0, 1.0),
+            Duration::ZERO
+        );
+    }
+}

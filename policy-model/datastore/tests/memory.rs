@@ -1,0 +1,223 @@
+//! The store in memory passes the suite, and the syncer survives what that store can do to it.
+
+use policy_model::{Key, Kind, Object, Resource, TierSpec};
+use policy_model_datastore::{
+    BackOff, Datastore, DatastoreError, MemoryStore, Selection, SyncEvent, SyncStatus, Syncer, conformance,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+fn tier(name: &str, order: f64) -> Resource {
+    Object::named(
+        name,
+        TierSpec {
+            order: Some(order),
+            default_action: None,
+        },
+    )
+    .into()
+}
+
+fn key(name: &str) -> Key {
+    Key::global(Kind::Tier, name)
+}
+
+fn syncer(store: &MemoryStore) -> Syncer {
+    let back_off = BackOff {
+        initial: Duration::from_millis(1),
+        longest: Duration::from_millis(4),
+        jitter: 1.0,
+    };
+    Syncer::new(Arc::new(store.clone()), Selection::all(), back_off, || 0.5)
+}
+
+/// Follows until the status is in sync, and returns what was told on the way.
+async fn until_in_sync(syncer: &mut Syncer) -> Vec<SyncEvent> {
+    let mut events = Vec::new();
+    loop {
+        let event = syncer.next().await;
+        let end = event == SyncEvent::Status(SyncStatus::InSync);
+        events.push(event);
+        if end {
+            return events;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_memory_store_conforms() {
+    let factory: conformance::Factory<'_> = &|count| {
+        Box::pin(async move {
+            let store = MemoryStore::new();
+            (0..count)
+                .map(|_| Arc::new(store.clone()) as Arc<dyn Datastore>)
+                .collect()
+        })
+    };
+    if let Err(failure) = conformance::run(factory).await {
+        panic!("{failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_forgotten_revision_expires_and_a_watch_that_is_behind_breaks() {
+    let store = MemoryStore::new();
+    let start = store.list(Selection::all()).await.unwrap().revision;
+    store.create(tier("a", 1.0)).await.unwrap();
+    let mut behind = store.watch(Selection::all(), start).await.unwrap();
+    store.compact();
+    assert!(matches!(behind.next().await, Err(DatastoreError::Expired { .. })));
+    assert!(matches!(
+        store.watch(Selection::all(), start).await,
+        Err(DatastoreError::Expired { .. })
+    ));
+    let now = store.list(Selection::all()).await.unwrap().revision;
+    store.watch(Selection::all(), now).await.unwrap();
+}
+
+#[tokio::test]
+async fn removals_beyond_the_memory_expire() {
+    let store = MemoryStore::remembering(2);
+    let start = store.list(Selection::all()).await.unwrap().revision;
+    for name in ["a", "b", "c"] {
+        store.create(tier(name, 1.0)).await.unwrap();
+        store.delete(&key(name), None).await.unwrap();
+    }
+    assert!(matches!(
+        store.watch(Selection::all(), start).await,
+        Err(DatastoreError::Expired { .. })
+    ));
+}
+
+#[tokio::test]
+async fn after_a_break_the_syncer_tells_only_differences() {
+    let store = MemoryStore::new();
+    let kept = store.create(tier("kept", 1.0)).await.unwrap();
+    let changed = store.create(tier("changed", 1.0)).await.unwrap();
+    store.create(tier("gone", 1.0)).await.unwrap();
+    let mut syncer = syncer(&store);
+    until_in_sync(&mut syncer).await;
+    assert_eq!(syncer.next().await, SyncEvent::InSync);
+
+    store
+        .update(tier("changed", 2.0), &changed.version)
+        .await
+        .unwrap();
+    store.delete(&key("gone"), None).await.unwrap();
+    store.create(tier("new", 1.0)).await.unwrap();
+    store.create(tier("brief", 1.0)).await.unwrap();
+    store.delete(&key("brief"), None).await.unwrap();
+    store.compact();
+    store.break_watches();
+    let told = until_in_sync(&mut syncer).await;
+    assert_eq!(told[0], SyncEvent::Status(SyncStatus::ResyncInProgress));
+    assert_eq!(told[1], SyncEvent::Delete(key("gone")));
+    let upserts: Vec<String> = told
+        .iter()
+        .filter_map(|e| match e {
+            SyncEvent::Upsert(v) => Some(v.key().name),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(upserts, ["changed", "new"], "{} stays untold", kept.key());
+    assert_eq!(told.len(), 5, "{told:?}");
+
+    // Nothing is told twice, and InSync never again.
+    store.break_watches();
+    let told = until_in_sync(&mut syncer).await;
+    assert_eq!(
+        told,
+        [SyncStatus::ResyncInProgress, SyncStatus::InSync].map(SyncEvent::Status)
+    );
+}
+
+#[tokio::test]
+async fn an_absent_store_is_waited_for() {
+    let store = MemoryStore::new();
+    store.set_available(false);
+    let mut syncer = syncer(&store);
+    assert_eq!(
+        syncer.next().await,
+        SyncEvent::Status(SyncStatus::WaitForDatastore)
+    );
+    assert!(
+        tokio::time::timeout(Duration::from_millis(30), syncer.next())
+            .await
+            .is_err()
+    );
+    assert!(syncer.last_error().is_some_and(DatastoreError::is_transient));
+    store.set_available(true);
+    store.create(tier("a", 1.0)).await.unwrap();
+    until_in_sync(&mut syncer).await;
+    assert_eq!(syncer.next().await, SyncEvent::InSync);
+
+    store.set_available(false);
+    assert_eq!(
+        syncer.next().await,
+        SyncEvent::Status(SyncStatus::ResyncInProgress)
+    );
+    assert_eq!(
+        syncer.next().await,
+        SyncEvent::Status(SyncStatus::WaitForDatastore)
+    );
+    store.set_available(true);
+    store.delete(&key("a"), None).await.unwrap();
+    assert!(
+        until_in_sync(&mut syncer)
+            .await
+            .contains(&SyncEvent::Delete(key("a")))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_syncer_that_is_broken_at_random_arrives_at_the_listing() {
+    let store = MemoryStore::remembering(3);
+    let mut syncer = syncer(&store);
+    let writer = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for n in 0..2_000u32 {
+                let name = format!("t{}", n * 7 % 11);
+                if n % 3 == 0 {
+                    let _ = store.delete(&key(&name), None).await;
+                } else if let Some(current) = store.get(&key(&name)).await.unwrap() {
+                    store
+                        .update(tier(&name, f64::from(n)), &current.version)
+                        .await
+                        .unwrap();
+                } else {
+                    store.create(tier(&name, f64::from(n))).await.unwrap();
+                }
+                match n % 97 {
+                    0 => store.compact(),
+                    50 => store.break_watches(),
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+            store.create(tier("end", 1.0)).await.unwrap();
+        })
+    };
+    let mut told = BTreeMap::new();
+    // Equality is waited for, because the last object may come in the middle of a resynchronisation.
+    while !(writer.is_finished()
+        && store
+            .list(Selection::all())
+            .await
+            .unwrap()
+            .items
+            .iter()
+            .eq(told.values()))
+    {
+        let batch = tokio::time::timeout(Duration::from_secs(60), syncer.next_batch(5)).await;
+        for event in batch.expect("the syncer has told everything, and it differs from the listing") {
+            match event {
+                SyncEvent::Upsert(v) => drop(told.insert(v.key(), v)),
+                SyncEvent::Delete(key) => assert!(told.remove(&key).is_some(), "{key} was never told"),
+                SyncEvent::InSync | SyncEvent::Status(_) => {}
+            }
+        }
+    }
+    writer.await.unwrap();
+    assert!(told.contains_key(&key("end")));
+}

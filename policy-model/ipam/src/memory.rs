@@ -1,0 +1,123 @@
+//! Drives the engine over a map in memory: for `manx simulate`, and for tests of everything above.
+//!
+//! Nothing here depends on chance or time: the same objects and requests give the same addresses.
+
+use crate::IpamError;
+use crate::engine::{Answer, Machine, Outcome, Request, Step, Stored, Write};
+use policy_model::{IpamBlockSpec, Key, Kind, Resource};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A datastore in memory: each object with its version, which no two writes share.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    objects: BTreeMap<Key, (Arc<Resource>, u64)>,
+    version: u64,
+}
+
+impl MemoryStore {
+    /// A store that holds some objects.
+    pub fn with(resources: impl IntoIterator<Item = Resource>) -> Self {
+        let mut store = MemoryStore::default();
+        for resource in resources {
+            store.put(resource);
+        }
+        store
+    }
+
+    /// Creates or replaces an object, whatever is there.
+    pub fn put(&mut self, resource: Resource) {
+        self.insert(Arc::new(resource));
+    }
+
+    /// Deletes an object, if it is there.
+    pub fn remove(&mut self, key: &Key) {
+        self.objects.remove(key);
+    }
+
+    /// An object and its version.
+    pub fn get(&self, key: &Key) -> Option<Stored<u64>> {
+        self.objects.get(key).map(|(resource, version)| Stored {
+            resource: resource.clone(),
+            version: *version,
+        })
+    }
+
+    /// All objects, in the order of their keys.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.objects.values().map(|(resource, _)| &**resource)
+    }
+
+    /// All blocks.
+    pub fn blocks(&self) -> impl Iterator<Item = &IpamBlockSpec> {
+        self.of_kind(Kind::IPAMBlock)
+            .filter_map(|(resource, _)| match &**resource {
+                Resource::IPAMBlock(block) => Some(&block.spec),
+                _ => None,
+            })
+    }
+
+    /// Answers a step of a machine; nothing for the last one.
+    pub fn answer(&mut self, step: &Step<u64>) -> Option<Answer<u64>> {
+        match step {
+            Step::Get(key) => Some(Answer::Object(self.get(key))),
+            Step::List(kind) => {
+                let all = self.of_kind(*kind);
+                let stored = all.map(|(resource, version)| Stored {
+                    resource: resource.clone(),
+                    version: *version,
+                });
+                Some(Answer::Objects(stored.collect()))
+            }
+            Step::Write(write) => Some(self.write(write)),
+            Step::Done(_) | Step::Failed(_) => None,
+        }
+    }
+
+    /// Runs a request to its end. `now` is in microseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn run(&mut self, request: Request, now: u64) -> Result<Outcome, IpamError> {
+        let mut machine = Machine::new(request, now);
+        let mut answer = Answer::Start;
+        loop {
+            let step = machine.next(answer);
+            answer = match step {
+                Step::Done(outcome) => return Ok(outcome),
+                Step::Failed(error) => return Err(error),
+                // Answering the remaining steps always gives an answer; starting anew would be harmless.
+                going_on => self.answer(&going_on).unwrap_or(Answer::Start),
+            };
+        }
+    }
+
+    fn write(&mut self, write: &Write<u64>) -> Answer<u64> {
+        let found = self.objects.get(&write.key()).map(|(_, version)| *version);
+        match write {
+            Write::Create { resource } if found.is_none() => Answer::Written(self.insert(resource.clone())),
+            Write::Update { resource, version } if found == Some(*version) => {
+                Answer::Written(self.insert(resource.clone()))
+            }
+            Write::Delete { key, version } if found == Some(*version) => {
+                self.objects.remove(key);
+                Answer::Deleted
+            }
+            Write::Create { .. } | Write::Update { .. } | Write::Delete { .. } => Answer::Conflict,
+        }
+    }
+
+    fn insert(&mut self, resource: Arc<Resource>) -> u64 {
+        self.version += 1;
+        self.objects.insert(resource.key(), (resource, self.version));
+        self.version
+    }
+
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &(Arc<Resource>, u64)> {
+        let from = Key::global(kind, "");
+        self.objects
+            .range(from..)
+            .take_while(move |(key, _)| key.kind == kind)
+            .map(|(_, stored)| stored)
+    }
+}
