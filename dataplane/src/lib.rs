@@ -1,1 +1,14 @@
 //! The hands: the order of one apply pass, and the managers that turn intent into kernel terms.
+//!
+//! The order, from [`Dataplane::apply`]: policy tables (sets before rules, policies before endpoints), then workload
+//! interfaces and routes, then routes to other nodes; for what goes, routes first and then the connection-tracking
+//! entries of its addresses. Nothing is written before the brain has said everything it knows and the interfaces
+//! have been read. This crate knows no datastore and no Kubernetes.
+
+mod flows;
+mod interfaces;
+mod pass;
+mod settings;
+
+pub use pass::{ApplyError, Dataplane, PassReport, Programmed};
+pub use settings::{DataplaneSettings, FlowsOnPolicyChange};

@@ -58,21 +58,42 @@ pub(crate) struct AddressBook {
 
 impl AddressBook {
     /// Enters a block or replaces it.
-    pub(crate) fn set_block(&mut self, interner: &mut Interner, name: &str, spec: &IpamBlockSpec) -> BlockChange {
+    pub(crate) fn set_block(
+        &mut self,
+        interner: &mut Interner,
+        name: &str,
+        spec: &IpamBlockSpec,
+    ) -> BlockChange {
         let cidr = spec.cidr.trunc();
-        let owner = spec.affinity.as_deref().and_then(|affinity| affinity.strip_prefix("host:"));
-        let node = owner.filter(|node| !node.is_empty()).map(|node| interner.intern(node));
+        let owner = spec
+            .affinity
+            .as_deref()
+            .and_then(|affinity| affinity.strip_prefix("host:"));
+        let node = owner
+            .filter(|node| !node.is_empty())
+            .map(|node| interner.intern(node));
         let mut allocations = Vec::new();
         for (ordinal, attribute) in spec.allocations.iter().enumerate() {
-            let Some(attribute) = attribute.and_then(|place| spec.attributes.get(place as usize)) else { continue };
+            let Some(attribute) = attribute.and_then(|place| spec.attributes.get(place as usize)) else {
+                continue;
+            };
             let secondary = |key: &str| attribute.secondary.get(key).filter(|value| !value.is_empty());
-            let (Some(namespace), Some(pod)) = (secondary("namespace"), secondary("pod")) else { continue };
-            let Some(address) = nth(cidr, ordinal) else { continue };
+            let (Some(namespace), Some(pod)) = (secondary("namespace"), secondary("pod")) else {
+                continue;
+            };
+            let Some(address) = nth(cidr, ordinal) else {
+                continue;
+            };
             let namespace = interner.intern(namespace);
             allocations.push((address, self.pod(namespace, pod)));
         }
         allocations.sort_unstable();
-        let block = Block { name: name.into(), cidr, node, allocations: allocations.into_boxed_slice() };
+        let block = Block {
+            name: name.into(),
+            cidr,
+            node,
+            allocations: allocations.into_boxed_slice(),
+        };
 
         let before = self.by_name.get(name).and_then(|number| self.blocks.get(*number));
         let same_range = before.is_some_and(|before| before.cidr == block.cidr && before.node == block.node);
@@ -130,7 +151,9 @@ impl AddressBook {
 
     fn allocate(&mut self, allocations: &[(IpAddr, u32)], given: bool, change: &mut BlockChange) {
         for (address, number) in allocations {
-            let Some(pod) = self.pods.get_mut(*number) else { continue };
+            let Some(pod) = self.pods.get_mut(*number) else {
+                continue;
+            };
             if given {
                 pod.addresses.push(*address);
             } else if let Some(place) = pod.addresses.iter().position(|other| other == address) {
@@ -144,15 +167,19 @@ impl AddressBook {
     /// The block of exactly this range; the first by name where several claim it.
     pub(crate) fn block(&self, cidr: IpNet) -> Option<&Block> {
         let numbers = self.by_cidr.get(&cidr)?;
-        numbers.iter().filter_map(|number| self.blocks.get(*number)).min_by(|a, b| a.name.cmp(&b.name))
+        numbers
+            .iter()
+            .filter_map(|number| self.blocks.get(*number))
+            .min_by(|a, b| a.name.cmp(&b.name))
     }
 
     /// The smallest block that an address is in.
     pub(crate) fn block_around(&self, address: IpAddr) -> Option<&Block> {
         let of_family = (address.is_ipv4(), 0)..=(address.is_ipv4(), u8::MAX);
-        self.lengths.range(of_family).rev().find_map(|((_, length), _)| {
-            self.block(IpNet::new(address, *length).ok()?.trunc())
-        })
+        self.lengths
+            .range(of_family)
+            .rev()
+            .find_map(|((_, length), _)| self.block(IpNet::new(address, *length).ok()?.trunc()))
     }
 
     pub(crate) fn blocks(&self) -> impl Iterator<Item = &Block> {
@@ -172,7 +199,8 @@ impl AddressBook {
         let hash = self.hasher.hash_one((namespace, name));
         let pods = &self.pods;
         let is_it = |number: &u32| {
-            pods.get(*number).is_some_and(|pod| pod.namespace == namespace && *pod.name == *name)
+            pods.get(*number)
+                .is_some_and(|pod| pod.namespace == namespace && *pod.name == *name)
         };
         if let Some(number) = self.by_pod.find(hash, is_it) {
             return *number;
@@ -185,7 +213,8 @@ impl AddressBook {
         });
         let (pods, hasher) = (&self.pods, &self.hasher);
         self.by_pod.insert_unique(hash, number, |other| {
-            pods.get(*other).map_or(0, |pod| hasher.hash_one((pod.namespace, &*pod.name)))
+            pods.get(*other)
+                .map_or(0, |pod| hasher.hash_one((pod.namespace, &*pod.name)))
         });
         number
     }
@@ -223,16 +252,24 @@ impl AddressBook {
 
     /// The addresses of a pod; some repeatedly where several blocks claim one.
     pub(crate) fn addresses(&self, number: u32) -> &[IpAddr] {
-        self.pods.get(number).map(|pod| pod.addresses.as_slice()).unwrap_or_default()
+        self.pods
+            .get(number)
+            .map(|pod| pod.addresses.as_slice())
+            .unwrap_or_default()
     }
 
     /// The addresses of the pod of a name.
     pub(crate) fn addresses_of(&self, namespace: Symbol, name: &str) -> &[IpAddr] {
         let hash = self.hasher.hash_one((namespace, name));
         let is_it = |number: &u32| {
-            self.pods.get(*number).is_some_and(|pod| pod.namespace == namespace && *pod.name == *name)
+            self.pods
+                .get(*number)
+                .is_some_and(|pod| pod.namespace == namespace && *pod.name == *name)
         };
-        self.by_pod.find(hash, is_it).map(|number| self.addresses(*number)).unwrap_or_default()
+        self.by_pod
+            .find(hash, is_it)
+            .map(|number| self.addresses(*number))
+            .unwrap_or_default()
     }
 
     /// Calls `visit` with every symbol that is held here.
@@ -249,8 +286,12 @@ fn length_of(cidr: IpNet) -> (bool, u8) {
 /// The address of a block at an ordinal.
 pub(crate) fn nth(block: IpNet, ordinal: usize) -> Option<IpAddr> {
     let address = match block.network() {
-        IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits().checked_add(u32::try_from(ordinal).ok()?)?).into(),
-        IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits().checked_add(u128::try_from(ordinal).ok()?)?).into(),
+        IpAddr::V4(first) => {
+            Ipv4Addr::from_bits(first.to_bits().checked_add(u32::try_from(ordinal).ok()?)?).into()
+        }
+        IpAddr::V6(first) => {
+            Ipv6Addr::from_bits(first.to_bits().checked_add(u128::try_from(ordinal).ok()?)?).into()
+        }
     };
     block.contains(&address).then_some(address)
 }
@@ -267,7 +308,10 @@ mod tests {
             allocations[*ordinal] = Some(attributes.len() as u32);
             let pair = |key: &str, value: &str| (key.to_string(), value.to_string());
             let secondary = BTreeMap::from([pair("namespace", "shop"), pair("pod", pod)]);
-            attributes.push(AllocationAttribute { handle_id: None, secondary });
+            attributes.push(AllocationAttribute {
+                handle_id: None,
+                secondary,
+            });
         }
         IpamBlockSpec {
             cidr: cidr.parse().unwrap(),
@@ -292,29 +336,59 @@ mod tests {
         let shop = interner.intern("shop");
         let web = book.bind(shop, "web", ItemId(7));
         assert!(book.addresses(web).is_empty());
-        let change = book.set_block(&mut interner, "b", &block("10.0.0.4/30", Some("host:n1"), &[(1, "web"), (2, "db")]));
+        let change = book.set_block(
+            &mut interner,
+            "b",
+            &block("10.0.0.4/30", Some("host:n1"), &[(1, "web"), (2, "db")]),
+        );
         assert_eq!((change.items, change.ranges.len()), (vec![ItemId(7)], 1));
         assert_eq!(texts(book.addresses(web)), ["10.0.0.5"]);
         assert_eq!(texts(book.addresses_of(shop, "db")), ["10.0.0.6"]);
-        let again = book.set_block(&mut interner, "b", &block("10.0.0.4/30", Some("host:n1"), &[(1, "web"), (2, "db")]));
+        let again = book.set_block(
+            &mut interner,
+            "b",
+            &block("10.0.0.4/30", Some("host:n1"), &[(1, "web"), (2, "db")]),
+        );
         assert!(again.items.is_empty() && again.ranges.is_empty());
-        let moved = book.set_block(&mut interner, "b", &block("10.0.0.4/30", Some("host:n1"), &[(3, "web")]));
+        let moved = book.set_block(
+            &mut interner,
+            "b",
+            &block("10.0.0.4/30", Some("host:n1"), &[(3, "web")]),
+        );
         assert_eq!((moved.items.contains(&ItemId(7)), moved.ranges.len()), (true, 0));
         assert_eq!(texts(book.addresses(web)), ["10.0.0.7"]);
         let owned = book.set_block(&mut interner, "b", &block("10.0.0.4/30", None, &[(3, "web")]));
         assert_eq!((owned.items.len(), owned.ranges.is_empty()), (0, false));
         assert_eq!(book.remove_block("b").items, [ItemId(7)]);
         book.unbind(web, ItemId(7));
-        assert_eq!((book.pods.len(), book.by_pod.len(), book.lengths.len(), book.by_cidr.len()), (0, 0, 0, 0));
+        assert_eq!(
+            (
+                book.pods.len(),
+                book.by_pod.len(),
+                book.lengths.len(),
+                book.by_cidr.len()
+            ),
+            (0, 0, 0, 0)
+        );
     }
 
     #[test]
     fn the_smallest_block_around_an_address_counts() {
         let (mut book, mut interner) = (AddressBook::default(), Interner::new());
         book.set_block(&mut interner, "wide", &block("10.0.0.0/24", Some("host:a"), &[]));
-        book.set_block(&mut interner, "narrow", &block("10.0.0.4/30", Some("host:b"), &[]));
-        let around = |address: &str| book.block_around(address.parse().unwrap()).map(|block| &*block.name);
-        assert_eq!((around("10.0.0.5"), around("10.0.0.9"), around("10.0.1.1")), (Some("narrow"), Some("wide"), None));
+        book.set_block(
+            &mut interner,
+            "narrow",
+            &block("10.0.0.4/30", Some("host:b"), &[]),
+        );
+        let around = |address: &str| {
+            book.block_around(address.parse().unwrap())
+                .map(|block| &*block.name)
+        };
+        assert_eq!(
+            (around("10.0.0.5"), around("10.0.0.9"), around("10.0.1.1")),
+            (Some("narrow"), Some("wide"), None)
+        );
         assert_eq!(around("fd00::1"), None);
     }
 }

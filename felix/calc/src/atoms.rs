@@ -82,8 +82,14 @@ impl Atoms {
         let id = AtomId(self.last);
         let set = Arc::new(set.clone());
         self.of_scope(scope).insert(set.clone(), id);
-        let atom =
-            Atom { set, scope, uses: 1, source: Source::Fixed, announced: false, pending: FxHashMap::default() };
+        let atom = Atom {
+            set,
+            scope,
+            uses: 1,
+            source: Source::Fixed,
+            announced: false,
+            pending: FxHashMap::default(),
+        };
         self.by_id.insert(id, atom);
         self.created.push(id);
         id
@@ -134,15 +140,25 @@ impl Atoms {
             }
         }
         for id in std::mem::take(&mut self.changed) {
-            let Some(atom) = self.by_id.get_mut(&id) else { continue };
+            let Some(atom) = self.by_id.get_mut(&id) else {
+                continue;
+            };
             let (mut added, mut removed) = (Vec::new(), Vec::new());
             for (member, came) in std::mem::take(&mut atom.pending) {
-                if came { added.push(member) } else { removed.push(member) }
+                if came {
+                    added.push(member)
+                } else {
+                    removed.push(member)
+                }
             }
             if !(added.is_empty() && removed.is_empty()) {
                 added.sort_unstable();
                 removed.sort_unstable();
-                out.atoms.push(Update::Members { atom: id, added, removed });
+                out.atoms.push(Update::Members {
+                    atom: id,
+                    added,
+                    removed,
+                });
             }
         }
     }
@@ -151,7 +167,9 @@ impl Atoms {
         if self.by_id.get(&id).is_none_or(|atom| atom.uses > 0) {
             return;
         }
-        let Some(atom) = self.by_id.remove(&id) else { return };
+        let Some(atom) = self.by_id.remove(&id) else {
+            return;
+        };
         self.of_scope(atom.scope).remove(&*atom.set);
         match (&atom.source, &*atom.set) {
             (Source::Selector(selector), _) => self.detach(interner, *selector, id),
@@ -183,9 +201,16 @@ impl Atoms {
             }
             AddressSet::Selected(selector) | AddressSet::NamedPort { selector, .. } => {
                 let selector = self.attach(interner, selector, id);
-                (Source::Selector(selector), self.all_members(interner, items, id, selector))
+                (
+                    Source::Selector(selector),
+                    self.all_members(interner, items, id, selector),
+                )
             }
-            AddressSet::Service { namespace, name, with_ports } => {
+            AddressSet::Service {
+                namespace,
+                name,
+                with_ports,
+            } => {
                 let service = (namespace.as_str().into(), name.as_str().into());
                 self.of_services.entry(service).or_default().push(id);
                 let members = self.services.members(namespace, name, *with_ports);
@@ -198,7 +223,11 @@ impl Atoms {
         }
         out.atoms.push(Update::AtomCreated { atom: id, scope });
         if !added.is_empty() {
-            out.atoms.push(Update::Members { atom: id, added, removed: Vec::new() });
+            out.atoms.push(Update::Members {
+                atom: id,
+                added,
+                removed: Vec::new(),
+            });
         }
     }
 
@@ -222,7 +251,9 @@ impl Atoms {
     }
 
     fn detach(&mut self, interner: &mut Interner, id: SelectorId, atom: AtomId) {
-        let Some(selecting) = self.selectors.get_mut(id.0) else { return };
+        let Some(selecting) = self.selectors.get_mut(id.0) else {
+            return;
+        };
         selecting.atoms.retain(|other| *other != atom);
         if !selecting.atoms.is_empty() {
             return;
@@ -238,20 +269,35 @@ impl Atoms {
 
     /// Tells how a Service's set differs from what the hands know.
     fn refresh_service(&mut self, id: AtomId, out: &mut Sequence) {
-        let Some(atom) = self.by_id.get_mut(&id) else { return };
-        let (AddressSet::Service { namespace, name, with_ports }, Source::Service(known)) =
-            (&*atom.set, &mut atom.source)
+        let Some(atom) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        let (
+            AddressSet::Service {
+                namespace,
+                name,
+                with_ports,
+            },
+            Source::Service(known),
+        ) = (&*atom.set, &mut atom.source)
         else {
             return;
         };
         let now = self.services.members(namespace, name, *with_ports);
         let missing = |here: &[Member], there: &[Member]| -> Vec<Member> {
-            here.iter().filter(|member| there.binary_search(member).is_err()).copied().collect()
+            here.iter()
+                .filter(|member| there.binary_search(member).is_err())
+                .copied()
+                .collect()
         };
         let (added, removed) = (missing(&now, known), missing(known, &now));
         *known = now;
         if !(added.is_empty() && removed.is_empty()) {
-            out.atoms.push(Update::Members { atom: id, added, removed });
+            out.atoms.push(Update::Members {
+                atom: id,
+                added,
+                removed,
+            });
         }
     }
 }

@@ -37,7 +37,9 @@ impl Expansion {
     /// Tells the hands what changed, where they are to have it; else takes it back, and keeps the content if `keep`.
     pub(crate) fn settle(&mut self, in_force: bool, keep: bool, atoms: &mut Atoms, out: &mut Sequence) {
         if in_force {
-            let Some(written) = self.written.take() else { return };
+            let Some(written) = self.written.take() else {
+                return;
+            };
             // The new uses come first, so that a set of both versions keeps its number.
             let now = expanded(*written, atoms);
             let before = self.sent.take();
@@ -72,7 +74,10 @@ fn scope(is_ingress: bool, side: RuleSide) -> AtomScope {
 
 fn expanded(policy: CompiledPolicy<AddressSet>, atoms: &mut Atoms) -> Policy {
     let mut numbered = |rules: &[Rule<AddressSet>], is_ingress| -> Vec<Rule<AtomId>> {
-        rules.iter().map(|rule| rule.map_sets(|set, side| atoms.acquire(set, scope(is_ingress, side)))).collect()
+        rules
+            .iter()
+            .map(|rule| rule.map_sets(|set, side| atoms.acquire(set, scope(is_ingress, side))))
+            .collect()
     };
     let (ingress, egress) = (numbered(&policy.ingress, true), numbered(&policy.egress, false));
     let CompiledPolicy {
@@ -85,13 +90,26 @@ fn expanded(policy: CompiledPolicy<AddressSet>, atoms: &mut Atoms) -> Policy {
         ingress: _,
         egress: _,
     } = policy;
-    Policy { id, tier, order, selector, applies_ingress, applies_egress, ingress, egress }
+    Policy {
+        id,
+        tier,
+        order,
+        selector,
+        applies_ingress,
+        applies_egress,
+        ingress,
+        egress,
+    }
 }
 
 fn collapsed(policy: &Policy, atoms: &Atoms) -> CompiledPolicy<AddressSet> {
     let written = |rules: &[Rule<AtomId>]| -> Vec<Rule<AddressSet>> {
         // Every number that is in use leads to a set; an empty list of networks would match nothing.
-        let set = |id: &AtomId| atoms.set_of(*id).map_or_else(|| AddressSet::Nets(Vec::new()), |set| (**set).clone());
+        let set = |id: &AtomId| {
+            atoms
+                .set_of(*id)
+                .map_or_else(|| AddressSet::Nets(Vec::new()), |set| (**set).clone())
+        };
         rules.iter().map(|rule| rule.map_sets(|id, _| set(id))).collect()
     };
     CompiledPolicy {
@@ -108,6 +126,9 @@ fn collapsed(policy: &Policy, atoms: &Atoms) -> CompiledPolicy<AddressSet> {
 
 fn release(policy: &Policy, atoms: &mut Atoms) {
     for rule in policy.ingress.iter().chain(&policy.egress) {
-        rule.source.all_sets().chain(&mut rule.destination.all_sets()).for_each(|id| atoms.release(*id));
+        rule.source
+            .all_sets()
+            .chain(&mut rule.destination.all_sets())
+            .for_each(|id| atoms.release(*id));
     }
 }

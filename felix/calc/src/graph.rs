@@ -134,8 +134,16 @@ impl CalcGraph {
             other => {
                 if let Err(invalid) = other.validate() {
                     let key = other.key();
-                    let in_force = if self.knows(&key) { InForce::LastValid } else { InForce::Nothing };
-                    return Err(Fault { key, faults: invalid.faults, in_force });
+                    let in_force = if self.knows(&key) {
+                        InForce::LastValid
+                    } else {
+                        InForce::Nothing
+                    };
+                    return Err(Fault {
+                        key,
+                        faults: invalid.faults,
+                        in_force,
+                    });
                 }
                 self.upsert_valid(other);
             }
@@ -155,11 +163,15 @@ impl CalcGraph {
                 self.upsert_network_set(ItemKind::GlobalNetworkSet, &set.metadata, &set.spec.0);
             }
             Resource::ServiceEndpoints(slice) => {
-                self.atoms.services.set(&slice.metadata.namespace, &slice.metadata.name, slice.spec);
+                self.atoms
+                    .services
+                    .set(&slice.metadata.namespace, &slice.metadata.name, slice.spec);
             }
             Resource::IPPool(pool) => self.routes.set_pool(&pool.metadata.name, &pool.spec),
             Resource::IPAMBlock(block) => {
-                let change = self.book.set_block(&mut self.interner, &block.metadata.name, &block.spec);
+                let change = self
+                    .book
+                    .set_block(&mut self.interner, &block.metadata.name, &block.spec);
                 self.follow_block(change);
             }
             Resource::Node(node) => {
@@ -232,7 +244,8 @@ impl CalcGraph {
         self.locals.touch_tiers(&changed, &mut self.policies);
         self.policies.settle(&self.tiers, &mut self.atoms, &mut out);
         // Endpoints name profiles by number, so they are told before a number is taken back.
-        self.locals.settle(&self.tiers, &self.policies, &self.profiles, &mut out);
+        self.locals
+            .settle(&self.tiers, &self.policies, &self.profiles, &mut out);
         self.profiles.settle(&mut self.atoms, &mut out);
         self.atoms.settle(&mut self.interner, &self.items, &mut out);
         self.routes.settle(&self.items, &self.book, &mut out);
@@ -312,13 +325,18 @@ impl CalcGraph {
             visit(item.namespace);
             visit(item.node);
         }
-        self.interner.sweep(|symbol| used.get(symbol.number() as usize).copied().unwrap_or(false));
+        self.interner
+            .sweep(|symbol| used.get(symbol.number() as usize).copied().unwrap_or(false));
         self.swept = self.interner.len();
     }
 }
 
 impl Fault {
     pub(crate) fn of(key: Key, fault: FieldError, in_force: InForce) -> Self {
-        Fault { key, faults: vec![fault], in_force }
+        Fault {
+            key,
+            faults: vec![fault],
+            in_force,
+        }
     }
 }

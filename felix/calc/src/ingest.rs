@@ -10,8 +10,8 @@ use crate::shared_lists::ListId;
 use dataplane_api::EndpointId;
 use ipnet::IpNet;
 use policy_model::{
-    FieldError, HostEndpointSpec, Key, Kind, LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT, Metadata,
-    NAMESPACE_PROFILE_PREFIX, NetworkSetSpec, Object, Resource, WorkloadEndpointSpec,
+    FieldError, HostEndpointSpec, Key, Kind, LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT,
+    Metadata, NAMESPACE_PROFILE_PREFIX, NetworkSetSpec, Object, Resource, WorkloadEndpointSpec,
 };
 use policy_model_rules::{AddressSet, CompiledPolicy, PolicyId, PolicyKind, compile_policy};
 use policy_model_selector::index::{ItemId, ParentId, Symbol};
@@ -34,14 +34,28 @@ impl CalcGraph {
     /// Takes in a workload endpoint.
     pub(crate) fn upsert_workload(&mut self, object: Object<WorkloadEndpointSpec>) -> Result<(), Fault> {
         let Object { metadata, spec } = object;
-        let key = || Key::namespaced(Kind::WorkloadEndpoint, metadata.namespace.as_str(), metadata.name.as_str());
+        let key = || {
+            Key::namespaced(
+                Kind::WorkloadEndpoint,
+                metadata.namespace.as_str(),
+                metadata.name.as_str(),
+            )
+        };
         let is_local = spec.node == self.config.node;
         let mac = match faults_of(&metadata, &spec) {
             Ok(mac) => mac,
             Err(faults) => {
                 let key = key();
-                let in_force = if self.knows(&key) { InForce::LastValid } else { InForce::Nothing };
-                return Err(Fault { key, faults, in_force });
+                let in_force = if self.knows(&key) {
+                    InForce::LastValid
+                } else {
+                    InForce::Nothing
+                };
+                return Err(Fault {
+                    key,
+                    faults,
+                    in_force,
+                });
             }
         };
         // Without the name of its interface nothing can be enforced; but it is a peer of others.
@@ -52,21 +66,36 @@ impl CalcGraph {
         self.read_labels(&metadata);
         // What the endpoint is, whatever its author labelled it: else a label could put it into another's namespace.
         self.set_label(LABEL_NAMESPACE, &metadata.namespace);
-        for (label, value) in
-            [(LABEL_ORCHESTRATOR, &spec.orchestrator), (LABEL_SERVICE_ACCOUNT, &spec.service_account_name)]
-        {
+        for (label, value) in [
+            (LABEL_ORCHESTRATOR, &spec.orchestrator),
+            (LABEL_SERVICE_ACCOUNT, &spec.service_account_name),
+        ] {
             if !value.is_empty() {
                 self.set_label(label, value);
             }
         }
         let profiles = self.profile_numbers(spec.profiles.iter().map(String::as_str));
-        let pod_name = if spec.pod.is_empty() { &metadata.name } else { &spec.pod };
+        let pod_name = if spec.pod.is_empty() {
+            &metadata.name
+        } else {
+            &spec.pod
+        };
         let pod = spec.ip_networks.is_empty().then_some(pod_name.as_str());
         let nets = match pod {
             None => Nets::of(spec.ip_networks.iter().copied()),
-            Some(pod) => Nets::of(self.book.addresses_of(namespace, pod).iter().copied().map(IpNet::from)),
+            Some(pod) => Nets::of(
+                self.book
+                    .addresses_of(namespace, pod)
+                    .iter()
+                    .copied()
+                    .map(IpNet::from),
+            ),
         };
-        let addresses = if is_enforced { nets.addresses().collect() } else { Vec::new() };
+        let addresses = if is_enforced {
+            nets.addresses().collect()
+        } else {
+            Vec::new()
+        };
         let was_enforced = self.put_item(NewItem {
             kind: ItemKind::Workload,
             namespace,
@@ -79,11 +108,24 @@ impl CalcGraph {
             own: is_enforced,
         });
         if is_enforced {
-            let mut spoofable: Vec<IpNet> = spec.allow_spoofed_source_prefixes.iter().map(IpNet::trunc).collect();
+            let mut spoofable: Vec<IpNet> = spec
+                .allow_spoofed_source_prefixes
+                .iter()
+                .map(IpNet::trunc)
+                .collect();
             spoofable.sort_unstable();
             spoofable.dedup();
             let id = endpoint_id(&metadata.namespace, &metadata.name);
-            self.put_local(id, Interface { name: spec.interface_name, mac, addresses, spoofable, profiles });
+            self.put_local(
+                id,
+                Interface {
+                    name: spec.interface_name,
+                    mac,
+                    addresses,
+                    spoofable,
+                    profiles,
+                },
+            );
         } else {
             if was_enforced {
                 self.remove_local(&metadata.namespace, &metadata.name);
@@ -171,13 +213,28 @@ impl CalcGraph {
 
     /// Enters an item, or makes what is known of it what it is to be. Returns whether it was [`Item::own`] before.
     fn put_item(&mut self, new: NewItem<'_>) -> bool {
-        let NewItem { kind, namespace, name, node, nets, ports, profiles, pod, own } = new;
+        let NewItem {
+            kind,
+            namespace,
+            name,
+            node,
+            nets,
+            ports,
+            profiles,
+            pod,
+            own,
+        } = new;
         let (ports, _) = self.items.ports.acquire(&ports);
         let profile_list = self.acquire_profiles(profiles);
         self.parents.clear();
-        self.parents.extend(profiles.iter().map(|number| ParentId(*number)));
+        self.parents
+            .extend(profiles.iter().map(|number| ParentId(*number)));
 
-        let known = self.items.find(&ItemKey { kind, namespace, name });
+        let known = self.items.find(&ItemKey {
+            kind,
+            namespace,
+            name,
+        });
         let Some(id) = known else {
             let id = self.items.insert(Item {
                 name: name.into(),
@@ -193,14 +250,16 @@ impl CalcGraph {
             self.counts[kind as usize] += 1;
             self.bind_pod(id, pod);
             self.touch_routes(id);
-            self.atoms.set_labels(&self.interner, &self.items, id, &self.labels, &self.parents);
+            self.atoms
+                .set_labels(&self.interner, &self.items, id, &self.labels, &self.parents);
             return false;
         };
         let was_own = self.items.get(id).is_some_and(|item| item.own);
         let same_place = self.items.get(id).is_some_and(|item| item.node == node);
         let same_nets = self.items.get(id).is_some_and(|item| item.nets == nets);
         if same_nets && self.items.get(id).is_some_and(|item| item.ports == ports) && was_own == own {
-            self.atoms.set_labels(&self.interner, &self.items, id, &self.labels, &self.parents);
+            self.atoms
+                .set_labels(&self.interner, &self.items, id, &self.labels, &self.parents);
             if !same_place {
                 self.touch_routes(id);
             }
@@ -215,7 +274,8 @@ impl CalcGraph {
             if !same_nets {
                 self.items.set_nets(id, nets);
             }
-            self.atoms.set_labels_quietly(&self.interner, id, &self.labels, &self.parents);
+            self.atoms
+                .set_labels_quietly(&self.interner, id, &self.labels, &self.parents);
             self.atoms.contribute(&self.interner, &self.items, id);
         }
         if let Some(item) = self.items.get_mut(id) {
@@ -238,7 +298,13 @@ impl CalcGraph {
         self.items.set_nets(id, nets);
         self.atoms.contribute(&self.interner, &self.items, id);
         self.touch_routes(id);
-        let Some(item) = self.items.get(id).filter(|item| item.own && item.kind == ItemKind::Workload) else { return };
+        let Some(item) = self
+            .items
+            .get(id)
+            .filter(|item| item.own && item.kind == ItemKind::Workload)
+        else {
+            return;
+        };
         let id = endpoint_id(self.interner.resolve(item.namespace), &item.name);
         let addresses = item.nets.addresses().collect();
         if let Some(number) = self.locals.find(&id) {
@@ -248,7 +314,9 @@ impl CalcGraph {
 
     /// Takes an item out.
     pub(crate) fn remove_item(&mut self, kind: ItemKind, key: &Key) {
-        let Some(id) = self.find_item(kind, key) else { return };
+        let Some(id) = self.find_item(kind, key) else {
+            return;
+        };
         self.touch_routes(id);
         self.atoms.remove_item(&self.interner, &self.items, id);
         self.bind_pod(id, None);
@@ -263,7 +331,11 @@ impl CalcGraph {
 
     pub(crate) fn find_item(&self, kind: ItemKind, key: &Key) -> Option<ItemId> {
         let namespace = self.interner.find(&key.namespace)?;
-        self.items.find(&ItemKey { kind, namespace, name: &key.name })
+        self.items.find(&ItemKey {
+            kind,
+            namespace,
+            name: &key.name,
+        })
     }
 
     /// Looks at an endpoint's routes, as it is now, at the next flush.
@@ -301,7 +373,9 @@ impl CalcGraph {
     }
 
     fn replace_lists(&mut self, id: ItemId, ports: ListId, profiles: ListId) {
-        let Some(item) = self.items.get_mut(id) else { return };
+        let Some(item) = self.items.get_mut(id) else {
+            return;
+        };
         let old_ports = std::mem::replace(&mut item.ports, ports);
         let old_profiles = std::mem::replace(&mut item.profiles, profiles);
         self.items.ports.release(old_ports);
@@ -311,7 +385,9 @@ impl CalcGraph {
     fn acquire_profiles(&mut self, profiles: &[u32]) -> ListId {
         let (id, is_new) = self.profile_lists.acquire(profiles);
         if is_new {
-            profiles.iter().for_each(|number| self.profiles.list(*number, true));
+            profiles
+                .iter()
+                .for_each(|number| self.profiles.list(*number, true));
         }
         id
     }
@@ -332,20 +408,37 @@ impl CalcGraph {
             // Labels may differ all the same.
         } else {
             let before = known.and_then(|number| self.locals.interface(number));
-            let before = before.map(|interface| interface.profiles.clone()).unwrap_or_default();
+            let before = before
+                .map(|interface| interface.profiles.clone())
+                .unwrap_or_default();
             profiles.iter().for_each(|number| self.employ(*number, true));
             before.iter().for_each(|number| self.employ(*number, false));
             self.locals.put(id.clone(), interface);
         }
-        let Some(number) = self.locals.find(&id) else { return };
+        let Some(number) = self.locals.find(&id) else {
+            return;
+        };
         let labels = (self.labels.as_slice(), self.parents.as_slice());
-        self.selection.set_local(&self.interner, number, labels, &mut self.policies, &mut self.locals);
+        self.selection.set_local(
+            &self.interner,
+            number,
+            labels,
+            &mut self.policies,
+            &mut self.locals,
+        );
     }
 
     fn remove_local(&mut self, namespace: &str, name: &str) {
-        let Some(number) = self.locals.find(&endpoint_id(namespace, name)) else { return };
-        let profiles = self.locals.interface(number).map(|interface| interface.profiles.clone()).unwrap_or_default();
-        self.selection.remove_local(&self.interner, number, &mut self.policies, &mut self.locals);
+        let Some(number) = self.locals.find(&endpoint_id(namespace, name)) else {
+            return;
+        };
+        let profiles = self
+            .locals
+            .interface(number)
+            .map(|interface| interface.profiles.clone())
+            .unwrap_or_default();
+        self.selection
+            .remove_local(&self.interner, number, &mut self.policies, &mut self.locals);
         profiles.iter().for_each(|number| self.employ(*number, false));
     }
 
@@ -354,8 +447,18 @@ impl CalcGraph {
     fn employ(&mut self, profile: u32, used: bool) {
         if self.profiles.employ(profile, used) {
             let parent = ParentId(profile);
-            let labels = if used { self.atoms.index.parent_labels(parent) } else { &[] };
-            self.selection.set_parent_labels(&self.interner, parent, labels, &mut self.policies, &mut self.locals);
+            let labels = if used {
+                self.atoms.index.parent_labels(parent)
+            } else {
+                &[]
+            };
+            self.selection.set_parent_labels(
+                &self.interner,
+                parent,
+                labels,
+                &mut self.policies,
+                &mut self.locals,
+            );
         }
     }
 
@@ -375,25 +478,43 @@ impl CalcGraph {
             }
             Err(invalid) => {
                 let in_force = match self.faulty.get(&invalid.key) {
-                    Some(Fault { in_force: InForce::Closed, .. }) if is_known => InForce::Closed,
+                    Some(Fault {
+                        in_force: InForce::Closed,
+                        ..
+                    }) if is_known => InForce::Closed,
                     _ if is_known => InForce::LastValid,
                     _ => InForce::Nothing,
                 };
-                return Err(Fault { key: invalid.key, faults: invalid.faults, in_force });
+                return Err(Fault {
+                    key: invalid.key,
+                    faults: invalid.faults,
+                    in_force,
+                });
             }
         };
         let fault = (!compiled.faults.is_empty()).then(|| {
             let key = resource.key();
-            let was_valid = is_known && self.faulty.get(&key).is_none_or(|f| f.in_force != InForce::Closed);
+            let was_valid = is_known
+                && self
+                    .faulty
+                    .get(&key)
+                    .is_none_or(|f| f.in_force != InForce::Closed);
             let in_force = match (resource.validate(), was_valid) {
                 // A valid policy may say what cannot be enforced here; it is in force all the same.
                 (Ok(()), _) => InForce::Partly,
                 (Err(_), true) => InForce::LastValid,
                 (Err(_), false) => InForce::Closed,
             };
-            Fault { key, faults: compiled.faults, in_force }
+            Fault {
+                key,
+                faults: compiled.faults,
+                in_force,
+            }
         });
-        if fault.as_ref().is_none_or(|fault| fault.in_force != InForce::LastValid) {
+        if fault
+            .as_ref()
+            .is_none_or(|fault| fault.in_force != InForce::LastValid)
+        {
             match resource {
                 Resource::Profile(profile) => {
                     self.put_profile(&profile.spec.labels_to_apply, compiled.policy);
@@ -415,13 +536,17 @@ impl CalcGraph {
             self.unlink_policy(number, selector);
         }
         let number = self.policies.put(policy, selector);
-        self.selection.add_policy(selector, number, &mut self.policies, &mut self.locals);
+        self.selection
+            .add_policy(selector, number, &mut self.policies, &mut self.locals);
     }
 
     pub(crate) fn remove_policy(&mut self, id: &PolicyId) {
-        let Some(number) = self.policies.find(id) else { return };
+        let Some(number) = self.policies.find(id) else {
+            return;
+        };
         if let Some(selector) = self.policies.get(number).map(|record| record.selector) {
-            self.selection.remove_policy(selector, number, &mut self.policies, &mut self.locals);
+            self.selection
+                .remove_policy(selector, number, &mut self.policies, &mut self.locals);
             self.selection.leave(&self.interner, selector);
         }
         self.policies.remove(number);
@@ -429,8 +554,11 @@ impl CalcGraph {
 
     /// Takes a policy from its endpoints before it gets another place, and forgets its selector unless it is `next`.
     fn unlink_policy(&mut self, number: u32, next: policy_model_selector::index::SelectorId) {
-        let Some(selector) = self.policies.get(number).map(|record| record.selector) else { return };
-        self.selection.remove_policy(selector, number, &mut self.policies, &mut self.locals);
+        let Some(selector) = self.policies.get(number).map(|record| record.selector) else {
+            return;
+        };
+        self.selection
+            .remove_policy(selector, number, &mut self.policies, &mut self.locals);
         if selector != next {
             self.selection.leave(&self.interner, selector);
         }
@@ -452,7 +580,9 @@ impl CalcGraph {
     }
 
     pub(crate) fn remove_profile(&mut self, name: &str) {
-        let Some(number) = self.profiles.find(name) else { return };
+        let Some(number) = self.profiles.find(name) else {
+            return;
+        };
         self.labels.clear();
         self.set_profile_labels(number);
         self.profiles.remove(number);
@@ -461,16 +591,26 @@ impl CalcGraph {
     /// Gives a profile the labels in the buffer.
     fn set_profile_labels(&mut self, number: u32) {
         let parent = ParentId(number);
-        self.atoms.set_parent_labels(&self.interner, &self.items, parent, &self.labels);
+        self.atoms
+            .set_parent_labels(&self.interner, &self.items, parent, &self.labels);
         if self.profiles.is_used(number) {
             let labels = self.labels.as_slice();
-            self.selection.set_parent_labels(&self.interner, parent, labels, &mut self.policies, &mut self.locals);
+            self.selection.set_parent_labels(
+                &self.interner,
+                parent,
+                labels,
+                &mut self.policies,
+                &mut self.locals,
+            );
         }
     }
 }
 
 fn endpoint_id(namespace: &str, name: &str) -> EndpointId {
-    EndpointId { namespace: namespace.into(), name: name.into() }
+    EndpointId {
+        namespace: namespace.into(),
+        name: name.into(),
+    }
 }
 
 fn policy_id(resource: &Resource) -> PolicyId {
@@ -488,22 +628,43 @@ fn policy_id(resource: &Resource) -> PolicyId {
 /// again for each.
 fn faults_of(metadata: &Metadata, spec: &WorkloadEndpointSpec) -> Result<Option<[u8; 6]>, Vec<FieldError>> {
     let mut faults = Vec::new();
-    for (field, text) in [("metadata.namespace", &metadata.namespace), ("metadata.name", &metadata.name)] {
+    for (field, text) in [
+        ("metadata.namespace", &metadata.namespace),
+        ("metadata.name", &metadata.name),
+    ] {
         if text.is_empty() {
             faults.push(FieldError::new(field, "is missing"));
         }
     }
-    for (n, net) in spec.ip_networks.iter().enumerate().filter(|(_, net)| !is_address(net)) {
-        faults.push(FieldError::new(format!("spec.ipNetworks[{n}]"), format!("{net} is not a single address")));
+    for (n, net) in spec
+        .ip_networks
+        .iter()
+        .enumerate()
+        .filter(|(_, net)| !is_address(net))
+    {
+        faults.push(FieldError::new(
+            format!("spec.ipNetworks[{n}]"),
+            format!("{net} is not a single address"),
+        ));
     }
     let bad = |b: u8| b == b'/' || b.is_ascii_whitespace() || b.is_ascii_control() || b == b':';
     let interface = &spec.interface_name;
     if interface.len() > 15 || interface.bytes().any(bad) || matches!(interface.as_str(), "." | "..") {
-        faults.push(FieldError::new("spec.interfaceName", format!("'{interface}' is no interface name")));
+        faults.push(FieldError::new(
+            "spec.interfaceName",
+            format!("'{interface}' is no interface name"),
+        ));
     }
-    let mac = if spec.mac.is_empty() { None } else { parse_mac(&spec.mac) };
+    let mac = if spec.mac.is_empty() {
+        None
+    } else {
+        parse_mac(&spec.mac)
+    };
     if mac.is_none() && !spec.mac.is_empty() {
-        faults.push(FieldError::new("spec.mac", format!("'{}' is no hardware address", spec.mac)));
+        faults.push(FieldError::new(
+            "spec.mac",
+            format!("'{}' is no hardware address", spec.mac),
+        ));
     }
     if faults.is_empty() { Ok(mac) } else { Err(faults) }
 }
@@ -513,7 +674,9 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
     let mut parts = text.split([':', '-']);
     for byte in &mut mac {
-        let part = parts.next().filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        let part = parts
+            .next()
+            .filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))?;
         *byte = u8::from_str_radix(part, 16).ok()?;
     }
     parts.next().is_none().then_some(mac)

@@ -62,7 +62,11 @@ pub(crate) const NO_POD: u32 = u32::MAX;
 
 impl Item {
     pub(crate) fn key(&self) -> ItemKey<'_> {
-        ItemKey { kind: self.kind, namespace: self.namespace, name: &self.name }
+        ItemKey {
+            kind: self.kind,
+            namespace: self.namespace,
+            name: &self.name,
+        }
     }
 }
 
@@ -87,7 +91,9 @@ pub(crate) struct Items {
 impl Items {
     pub(crate) fn find(&self, key: &ItemKey<'_>) -> Option<ItemId> {
         let is_it = |number: &u32| self.table.get(*number).is_some_and(|item| item.key() == *key);
-        self.keys.find(self.hasher.hash_one(key), is_it).map(|number| ItemId(*number))
+        self.keys
+            .find(self.hasher.hash_one(key), is_it)
+            .map(|number| ItemId(*number))
     }
 
     pub(crate) fn get(&self, id: ItemId) -> Option<&Item> {
@@ -141,7 +147,9 @@ impl Items {
             let item = self.table.get(holder.item)?;
             (item.nets.get(holder.place as usize) == Some(net)).then_some((ItemId(holder.item), item))
         };
-        self.holders.iter_hash(self.hasher.hash_one(net)).filter_map(holds)
+        self.holders
+            .iter_hash(self.hasher.hash_one(net))
+            .filter_map(holds)
     }
 
     fn enter(&mut self, number: u32) {
@@ -156,7 +164,9 @@ impl Items {
     }
 
     fn leave(&mut self, number: u32) {
-        let Some(item) = self.table.get(number) else { return };
+        let Some(item) = self.table.get(number) else {
+            return;
+        };
         for (place, net) in item.nets.iter().enumerate() {
             let is_it = |holder: &Holder| holder.item == number && holder.place as usize == place;
             if let Ok(entry) = self.holders.find_entry(self.hasher.hash_one(net), is_it) {
@@ -171,7 +181,11 @@ pub(crate) fn named_ports(ports: &[EndpointPort]) -> Vec<NamedPort> {
     let mut named: Vec<NamedPort> = ports
         .iter()
         .filter(|port| !port.name.is_empty())
-        .map(|port| NamedPort { name: port.name.as_str().into(), protocol: port.protocol, port: port.port })
+        .map(|port| NamedPort {
+            name: port.name.as_str().into(),
+            protocol: port.protocol,
+            port: port.port,
+        })
         .collect();
     named.sort_unstable_by(|a, b| (&a.name, a.protocol, a.port).cmp(&(&b.name, b.protocol, b.port)));
     named.dedup();
@@ -186,7 +200,11 @@ mod tests {
     #[test]
     fn items_are_found_by_key_and_by_each_of_their_networks() {
         let mut interner = Interner::new();
-        let (here, there, none) = (interner.intern("here"), interner.intern("there"), interner.intern(""));
+        let (here, there, none) = (
+            interner.intern("here"),
+            interner.intern("there"),
+            interner.intern(""),
+        );
         let net = |text: &str| text.parse::<IpNet>().unwrap();
         let item = |namespace, name: &str, nets: &[&str]| Item {
             name: name.into(),
@@ -202,8 +220,19 @@ mod tests {
         let mut items = Items::default();
         let a = items.insert(item(here, "a", &["10.0.0.1/32", "fd00::/64"]));
         let b = items.insert(item(there, "a", &["10.0.0.1/32"]));
-        let key = |namespace| ItemKey { kind: ItemKind::Workload, namespace, name: "a" };
-        assert_eq!((items.find(&key(here)), items.find(&key(there)), items.find(&key(none))), (Some(a), Some(b), None));
+        let key = |namespace| ItemKey {
+            kind: ItemKind::Workload,
+            namespace,
+            name: "a",
+        };
+        assert_eq!(
+            (
+                items.find(&key(here)),
+                items.find(&key(there)),
+                items.find(&key(none))
+            ),
+            (Some(a), Some(b), None)
+        );
         let holders = |items: &Items, text: &str| {
             let mut ids: Vec<ItemId> = items.holders_of(net(text)).map(|(id, _)| id).collect();
             ids.sort();
@@ -213,8 +242,18 @@ mod tests {
         assert_eq!(holders(&items, "fd00::/64"), [a]);
         items.set_nets(a, Nets::of([net("10.0.0.2/32")]));
         assert_eq!(holders(&items, "10.0.0.1/32"), [b]);
-        assert_eq!((holders(&items, "10.0.0.2/32"), holders(&items, "fd00::/64")), (vec![a], vec![]));
+        assert_eq!(
+            (holders(&items, "10.0.0.2/32"), holders(&items, "fd00::/64")),
+            (vec![a], vec![])
+        );
         items.remove(b);
-        assert_eq!((holders(&items, "10.0.0.1/32"), items.find(&key(there)), items.len()), (vec![], None, 1));
+        assert_eq!(
+            (
+                holders(&items, "10.0.0.1/32"),
+                items.find(&key(there)),
+                items.len()
+            ),
+            (vec![], None, 1)
+        );
     }
 }

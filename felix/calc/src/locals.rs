@@ -59,7 +59,10 @@ impl Locals {
     /// The number of an endpoint that exists.
     pub(crate) fn find(&self, id: &EndpointId) -> Option<u32> {
         let number = *self.by_id.get(id)?;
-        self.table.get(number).filter(|local| local.present).map(|_| number)
+        self.table
+            .get(number)
+            .filter(|local| local.present)
+            .map(|_| number)
     }
 
     pub(crate) fn interface(&self, number: u32) -> Option<&Interface> {
@@ -116,10 +119,14 @@ impl Locals {
 
     /// Enters policies that select an endpoint and did not before.
     pub(crate) fn link(&mut self, number: u32, new: &[u32], policies: &Policies) {
-        let Some(local) = self.table.get_mut(number) else { return };
+        let Some(local) = self.table.get_mut(number) else {
+            return;
+        };
         let mut grown: SmallVec<[usize; 4]> = SmallVec::new();
         for policy in new {
-            let Some(record) = policies.get(*policy) else { continue };
+            let Some(record) = policies.get(*policy) else {
+                continue;
+            };
             let place = match local.tiers.iter().position(|(tier, _)| *tier == record.tier) {
                 Some(place) => place,
                 None => {
@@ -127,7 +134,9 @@ impl Locals {
                     local.tiers.len() - 1
                 }
             };
-            let Some((_, list)) = local.tiers.get_mut(place) else { continue };
+            let Some((_, list)) = local.tiers.get_mut(place) else {
+                continue;
+            };
             if new.len() <= FEW_POLICIES {
                 let at = list.partition_point(|other| policies.compare(*other, *policy).is_lt());
                 list.insert(at, *policy);
@@ -149,12 +158,20 @@ impl Locals {
 
     /// Takes out policies that select an endpoint no more.
     pub(crate) fn unlink(&mut self, number: u32, gone: &[u32]) {
-        let Some(local) = self.table.get_mut(number) else { return };
+        let Some(local) = self.table.get_mut(number) else {
+            return;
+        };
         if let [policy] = gone {
-            local.tiers.iter_mut().for_each(|(_, list)| list.retain(|other| other != policy));
+            local
+                .tiers
+                .iter_mut()
+                .for_each(|(_, list)| list.retain(|other| other != policy));
         } else {
             let gone: FxHashSet<u32> = gone.iter().copied().collect();
-            local.tiers.iter_mut().for_each(|(_, list)| list.retain(|other| !gone.contains(other)));
+            local
+                .tiers
+                .iter_mut()
+                .for_each(|(_, list)| list.retain(|other| !gone.contains(other)));
         }
         local.tiers.retain(|(_, list)| !list.is_empty());
         self.touch(number);
@@ -186,9 +203,17 @@ impl Locals {
     }
 
     /// Tells what changed since the last flush.
-    pub(crate) fn settle(&mut self, tiers: &Tiers, policies: &Policies, profiles: &Profiles, out: &mut Sequence) {
+    pub(crate) fn settle(
+        &mut self,
+        tiers: &Tiers,
+        policies: &Policies,
+        profiles: &Profiles,
+        out: &mut Sequence,
+    ) {
         for number in std::mem::take(&mut self.dirty) {
-            let Some(local) = self.table.get_mut(number) else { continue };
+            let Some(local) = self.table.get_mut(number) else {
+                continue;
+            };
             local.dirty = false;
             if local.present {
                 let now = endpoint(local, tiers, policies, profiles);
@@ -212,8 +237,11 @@ impl Locals {
 }
 
 fn endpoint(local: &Local, tiers: &Tiers, policies: &Policies, profiles: &Profiles) -> WorkloadEndpoint {
-    let mut ordered: Vec<(&Tier, &Vec<u32>)> =
-        local.tiers.iter().filter_map(|(name, list)| Some((tiers.get(name)?, list))).collect();
+    let mut ordered: Vec<(&Tier, &Vec<u32>)> = local
+        .tiers
+        .iter()
+        .filter_map(|(name, list)| Some((tiers.get(name)?, list)))
+        .collect();
     ordered.sort_unstable_by(|(a, _), (b, _)| a.place.cmp(&b.place));
     let in_direction = |applies: fn(&crate::policies::Record) -> bool| -> Vec<TierPolicies> {
         let of_tier = |(tier, list): &(&Tier, &Vec<u32>)| {
@@ -227,7 +255,13 @@ fn endpoint(local: &Local, tiers: &Tiers, policies: &Policies, profiles: &Profil
         };
         ordered.iter().filter_map(of_tier).collect()
     };
-    let Interface { name, mac, addresses, spoofable, profiles: named } = &local.interface;
+    let Interface {
+        name,
+        mac,
+        addresses,
+        spoofable,
+        profiles: named,
+    } = &local.interface;
     WorkloadEndpoint {
         id: local.id.clone(),
         interface: name.clone(),
@@ -236,6 +270,9 @@ fn endpoint(local: &Local, tiers: &Tiers, policies: &Policies, profiles: &Profil
         spoofable: spoofable.clone(),
         ingress: in_direction(|record| record.applies_ingress),
         egress: in_direction(|record| record.applies_egress),
-        profiles: named.iter().filter_map(|number| profiles.id(*number).cloned()).collect(),
+        profiles: named
+            .iter()
+            .filter_map(|number| profiles.id(*number).cloned())
+            .collect(),
     }
 }

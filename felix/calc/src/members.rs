@@ -11,9 +11,7 @@ use crate::shared_lists::SharedLists;
 use dataplane_api::{AtomId, AtomScope, Member, PortKey};
 use ipnet::IpNet;
 use policy_model_rules::AddressSet;
-use policy_model_selector::index::{
-    Interner, ItemId, Label, MatchChange, ParentId, SelectorId, Transition,
-};
+use policy_model_selector::index::{Interner, ItemId, Label, MatchChange, ParentId, SelectorId, Transition};
 
 impl Atom {
     /// Calls `visit` with every member that a matching item contributes, each once.
@@ -26,8 +24,13 @@ impl Atom {
             AddressSet::NamedPort { name, protocol, .. } => {
                 let is_it = |port: &&NamedPort| *port.name == **name && port.protocol == *protocol;
                 for port in ports.get(item.ports).iter().filter(is_it) {
-                    let key = PortKey { protocol: port.protocol, port: port.port };
-                    item.nets.addresses().for_each(|address| visit(Member::Port(address, key)));
+                    let key = PortKey {
+                        protocol: port.protocol,
+                        port: port.port,
+                    };
+                    item.nets
+                        .addresses()
+                        .for_each(|address| visit(Member::Port(address, key)));
                 }
             }
             AddressSet::Nets(_) | AddressSet::Service { .. } => {}
@@ -60,7 +63,8 @@ impl Atoms {
         labels: &[Label],
     ) {
         let mut changes = std::mem::take(&mut self.changes);
-        self.index.set_parent_labels(interner, parent, labels, &mut changes);
+        self.index
+            .set_parent_labels(interner, parent, labels, &mut changes);
         self.follow(interner, items, &mut changes);
         self.changes = changes;
     }
@@ -91,7 +95,8 @@ impl Atoms {
         labels: &[Label],
         parents: &[ParentId],
     ) {
-        self.index.set_item(interner, item, labels, parents, &mut self.changes);
+        self.index
+            .set_item(interner, item, labels, parents, &mut self.changes);
         self.changes.clear();
     }
 
@@ -103,7 +108,9 @@ impl Atoms {
         id: AtomId,
         selector: SelectorId,
     ) -> Vec<Member> {
-        let Some(atom) = self.by_id.get(&id) else { return Vec::new() };
+        let Some(atom) = self.by_id.get(&id) else {
+            return Vec::new();
+        };
         let mut members = Vec::new();
         for item in self.index.items_of(interner, selector) {
             if let Some(item) = items.get(item) {
@@ -121,7 +128,11 @@ impl Atoms {
             return;
         }
         for selector in self.index.selectors_of(interner, item) {
-            let change = MatchChange { selector, item, transition };
+            let change = MatchChange {
+                selector,
+                item,
+                transition,
+            };
             self.follow_one(interner, items, change, &[]);
         }
     }
@@ -138,21 +149,30 @@ impl Atoms {
     }
 
     fn follow_one(&mut self, interner: &Interner, items: &Items, change: MatchChange, ahead: &[MatchChange]) {
-        let Some(item) = items.get(change.item) else { return };
-        let Some(selecting) = self.selectors.get(change.selector.0) else { return };
+        let Some(item) = items.get(change.item) else {
+            return;
+        };
+        let Some(selecting) = self.selectors.get(change.selector.0) else {
+            return;
+        };
         for id in selecting.atoms.clone() {
             let mut members: smallvec::SmallVec<[Member; 4]> = smallvec::SmallVec::new();
-            let Some(atom) = self.by_id.get(&id).filter(|atom| atom.announced) else { continue };
+            let Some(atom) = self.by_id.get(&id).filter(|atom| atom.announced) else {
+                continue;
+            };
             atom.contributions(item, &items.ports, |member| members.push(member));
             members.retain(|member| !self.others_contribute(interner, items, atom, *member, change, ahead));
-            let Some(atom) = self.by_id.get_mut(&id) else { continue };
+            let Some(atom) = self.by_id.get_mut(&id) else {
+                continue;
+            };
             for member in members {
                 if atom.pending.is_empty() {
                     self.changed.push(id);
                 }
                 // What comes and goes between two flushes never was.
                 if atom.pending.remove(&member).is_none() {
-                    atom.pending.insert(member, change.transition == Transition::Started);
+                    atom.pending
+                        .insert(member, change.transition == Transition::Started);
                 }
             }
         }
@@ -179,12 +199,15 @@ impl Atoms {
                 return false;
             }
             let mut contributes = false;
-            atom.contributions(holder, &items.ports, |candidate| contributes |= candidate == member);
+            atom.contributions(holder, &items.ports, |candidate| {
+                contributes |= candidate == member
+            });
             if !contributes {
                 return false;
             }
-            let is_ahead =
-                ahead.binary_search_by(|c| (c.selector, c.item).cmp(&(change.selector, other))).is_ok();
+            let is_ahead = ahead
+                .binary_search_by(|c| (c.selector, c.item).cmp(&(change.selector, other)))
+                .is_ok();
             self.index.is_match(interner, change.selector, other) != is_ahead
         })
     }

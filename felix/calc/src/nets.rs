@@ -22,7 +22,10 @@ impl Nets {
             (Some(IpNet::V4(net)), None) if net.prefix_len() == 32 => Nets::One(net.addr()),
             (Some(first), second) => {
                 let rest = second.into_iter().chain(nets);
-                let mut all: Vec<IpNet> = std::iter::once(first).chain(rest).map(|net| net.trunc()).collect();
+                let mut all: Vec<IpNet> = std::iter::once(first)
+                    .chain(rest)
+                    .map(|net| net.trunc())
+                    .collect();
                 all.sort_unstable();
                 all.dedup();
                 if let [IpNet::V4(net)] = all.as_slice()
@@ -78,9 +81,15 @@ mod tests {
     fn equal_sets_of_networks_have_one_form() {
         assert_eq!(nets(&[]), Nets::None);
         assert_eq!(nets(&["10.0.0.1/32", "10.0.0.1/32"]), nets(&["10.0.0.1/32"]));
-        assert_eq!(nets(&["fd00::1/128", "10.1.2.3/8"]), nets(&["10.0.0.0/8", "fd00::1/128", "10.9.9.9/8"]));
+        assert_eq!(
+            nets(&["fd00::1/128", "10.1.2.3/8"]),
+            nets(&["10.0.0.0/8", "fd00::1/128", "10.9.9.9/8"])
+        );
         let both = nets(&["fd00::1/128", "10.0.0.1/32", "10.0.0.0/8"]);
-        assert_eq!(both.addresses().map(|a| a.to_string()).collect::<Vec<_>>(), ["10.0.0.1", "fd00::1"]);
+        assert_eq!(
+            both.addresses().map(|a| a.to_string()).collect::<Vec<_>>(),
+            ["10.0.0.1", "fd00::1"]
+        );
         assert_eq!((both.len(), both.iter().count(), both.get(3)), (3, 3, None));
     }
 }

@@ -45,7 +45,10 @@ impl Policies {
     /// The number of a policy that exists.
     pub(crate) fn find(&self, id: &PolicyId) -> Option<u32> {
         let number = *self.by_id.get(id)?;
-        self.table.get(number).filter(|record| record.present).map(|_| number)
+        self.table
+            .get(number)
+            .filter(|record| record.present)
+            .map(|_| number)
     }
 
     pub(crate) fn get(&self, number: u32) -> Option<&Record> {
@@ -53,7 +56,12 @@ impl Policies {
     }
 
     /// Whether a policy's place and subject are still those of `policy`, so that only its rules may differ.
-    pub(crate) fn has_same_subject(&self, number: u32, policy: &CompiledPolicy<AddressSet>, selector: SelectorId) -> bool {
+    pub(crate) fn has_same_subject(
+        &self,
+        number: u32,
+        policy: &CompiledPolicy<AddressSet>,
+        selector: SelectorId,
+    ) -> bool {
         self.table.get(number).is_some_and(|record| {
             record.tier == policy.tier
                 && record.selector == selector
@@ -116,9 +124,15 @@ impl Policies {
 
     /// Says that a local endpoint is selected by the policy, or no more.
     pub(crate) fn link(&mut self, number: u32, linked: bool) {
-        let Some(record) = self.table.get_mut(number) else { return };
+        let Some(record) = self.table.get_mut(number) else {
+            return;
+        };
         let before = record.links;
-        record.links = if linked { before + 1 } else { before.saturating_sub(1) };
+        record.links = if linked {
+            before + 1
+        } else {
+            before.saturating_sub(1)
+        };
         if before == 0 || record.links == 0 {
             self.touch(number);
         }
@@ -145,7 +159,9 @@ impl Policies {
     /// Tells what changed since the last flush.
     pub(crate) fn settle(&mut self, tiers: &Tiers, atoms: &mut Atoms, out: &mut Sequence) {
         for number in std::mem::take(&mut self.dirty) {
-            let Some(record) = self.table.get_mut(number) else { continue };
+            let Some(record) = self.table.get_mut(number) else {
+                continue;
+            };
             record.dirty = false;
             let in_force = record.present && record.links > 0 && tiers.get(&record.tier).is_some();
             let was_in_force = record.content.is_sent();

@@ -57,7 +57,10 @@ impl Profiles {
     /// The number of a profile that exists.
     pub(crate) fn find(&self, name: &str) -> Option<u32> {
         let number = *self.by_name.get(name)?;
-        self.table.get(number).filter(|profile| profile.exists).map(|_| number)
+        self.table
+            .get(number)
+            .filter(|profile| profile.exists)
+            .map(|_| number)
     }
 
     pub(crate) fn id(&self, number: u32) -> Option<&PolicyId> {
@@ -90,16 +93,26 @@ impl Profiles {
     /// Says that a list of profiles names it, or no more.
     pub(crate) fn list(&mut self, number: u32, listed: bool) {
         if let Some(profile) = self.table.get_mut(number) {
-            profile.lists = if listed { profile.lists + 1 } else { profile.lists.saturating_sub(1) };
+            profile.lists = if listed {
+                profile.lists + 1
+            } else {
+                profile.lists.saturating_sub(1)
+            };
         }
         self.touch(number);
     }
 
     /// Says that a local endpoint names it, or no more. Returns whether that was the first, or the last.
     pub(crate) fn employ(&mut self, number: u32, used: bool) -> bool {
-        let Some(profile) = self.table.get_mut(number) else { return false };
+        let Some(profile) = self.table.get_mut(number) else {
+            return false;
+        };
         let before = profile.users;
-        profile.users = if used { before + 1 } else { before.saturating_sub(1) };
+        profile.users = if used {
+            before + 1
+        } else {
+            before.saturating_sub(1)
+        };
         let turned = before == 0 || profile.users == 0;
         if turned {
             self.touch(number);
@@ -119,7 +132,9 @@ impl Profiles {
     /// Tells what changed since the last flush.
     pub(crate) fn settle(&mut self, atoms: &mut Atoms, out: &mut Sequence) {
         for number in std::mem::take(&mut self.dirty) {
-            let Some(profile) = self.table.get_mut(number) else { continue };
+            let Some(profile) = self.table.get_mut(number) else {
+                continue;
+            };
             profile.dirty = false;
             let in_force = profile.exists && profile.users > 0;
             let was_in_force = profile.content.is_sent();

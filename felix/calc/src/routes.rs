@@ -58,7 +58,11 @@ impl Routes {
     pub(crate) fn set_node(&mut self, symbol: Symbol, name: &str, spec: &NodeSpec) {
         let all = spec.all_addresses();
         let first = |is_ipv4: bool| all.iter().find(|address| address.is_ipv4() == is_ipv4).copied();
-        let node = Node { name: name.into(), ipv4: first(true), ipv6: first(false) };
+        let node = Node {
+            name: name.into(),
+            ipv4: first(true),
+            ipv6: first(false),
+        };
         if self.nodes.get(&symbol) != Some(&node) {
             self.nodes.insert(symbol, node);
             self.dirty_nodes.insert(symbol);
@@ -102,7 +106,9 @@ impl Routes {
         self.dirty.insert(range);
         let addresses = (0..).map_while(|ordinal| nth(range, ordinal)).map(IpNet::from);
         // A valid block is small; of another one only the beginning is looked at.
-        let held = addresses.take(1 << 16).filter(|net| items.holders_of(*net).next().is_some());
+        let held = addresses
+            .take(1 << 16)
+            .filter(|net| items.holders_of(*net).next().is_some());
         self.dirty.extend(held);
     }
 
@@ -112,7 +118,8 @@ impl Routes {
         let nodes = std::mem::take(&mut self.dirty_nodes);
         if !nodes.is_empty() {
             let is_theirs = |block: &&Block| block.node.is_some_and(|node| nodes.contains(&node));
-            self.dirty.extend(book.blocks().filter(is_theirs).map(|block| block.cidr));
+            self.dirty
+                .extend(book.blocks().filter(is_theirs).map(|block| block.cidr));
             // Nodes' addresses change so seldom that a table of endpoints by node would cost more than this.
             for (_, item) in items.iter().filter(|(_, item)| item.kind == ItemKind::Workload) {
                 if nodes.contains(&item.node) {
@@ -130,7 +137,11 @@ impl Routes {
                     self.sent.insert(destination, (node, via));
                     // A hop comes from a known node only.
                     if let Some(node) = self.nodes.get(&node) {
-                        let route = NodeRoute { destination, node: node.name.clone(), via };
+                        let route = NodeRoute {
+                            destination,
+                            node: node.name.clone(),
+                            via,
+                        };
                         out.routes.push(Update::Route(route));
                     }
                 }
@@ -152,9 +163,14 @@ impl Routes {
             now.entry(pool.cidr).or_insert_with(|| pool.clone());
         }
         let differs = |(cidr, pool): &(&IpNet, &PoolRange)| self.sent_pools.get(*cidr) != Some(*pool);
-        out.routes.extend(now.iter().filter(differs).map(|(_, pool)| Update::Pool(pool.clone())));
+        out.routes.extend(
+            now.iter()
+                .filter(differs)
+                .map(|(_, pool)| Update::Pool(pool.clone())),
+        );
         let gone = self.sent_pools.keys().filter(|cidr| !now.contains_key(*cidr));
-        out.gone_routes.extend(gone.map(|cidr| Update::PoolRemoved(*cidr)));
+        out.gone_routes
+            .extend(gone.map(|cidr| Update::PoolRemoved(*cidr)));
         self.sent_pools = now;
     }
 
@@ -172,12 +188,17 @@ impl Routes {
     /// Where the endpoints with an address want it; `None` where none of them needs a route of its own.
     fn hop_of_endpoint(&self, address: IpNet, items: &Items, book: &AddressBook) -> Option<Option<Hop>> {
         let mut nearest: Option<(&Node, Hop)> = None;
-        for (_, item) in items.holders_of(address).filter(|(_, item)| item.kind == ItemKind::Workload) {
+        for (_, item) in items
+            .holders_of(address)
+            .filter(|(_, item)| item.kind == ItemKind::Workload)
+        {
             if item.node == self.here {
                 // Two endpoints claim the address, and one of them is here: it wins, without a detour.
                 return Some(None);
             }
-            let (Some(node), Some(hop)) = (self.nodes.get(&item.node), self.via(item.node, address)) else { continue };
+            let (Some(node), Some(hop)) = (self.nodes.get(&item.node), self.via(item.node, address)) else {
+                continue;
+            };
             // Of several claims the first node by name counts, whichever came first.
             if nearest.is_none_or(|(other, _)| node.name < other.name) {
                 nearest = Some((node, hop));
@@ -192,7 +213,11 @@ impl Routes {
 
     fn via(&self, node: Symbol, destination: IpNet) -> Option<Hop> {
         let known = self.nodes.get(&node)?;
-        let via = if matches!(destination, IpNet::V4(_)) { known.ipv4 } else { known.ipv6 };
+        let via = if matches!(destination, IpNet::V4(_)) {
+            known.ipv4
+        } else {
+            known.ipv6
+        };
         via.map(|via| (node, via))
     }
 

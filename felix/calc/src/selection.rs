@@ -49,7 +49,9 @@ impl Selection {
         self.changes.clear();
         self.index.add_selector(interner, id, selector, &mut self.changes);
         if let Some(selecting) = self.selectors.get_mut(number) {
-            selecting.locals.extend(self.changes.iter().map(|change| change.item.0));
+            selecting
+                .locals
+                .extend(self.changes.iter().map(|change| change.item.0));
         }
         self.changes.clear();
         id
@@ -57,7 +59,11 @@ impl Selection {
 
     /// Forgets a selector that no policy has.
     pub(crate) fn leave(&mut self, interner: &Interner, id: SelectorId) {
-        if self.selectors.get(id.0).is_none_or(|selecting| !selecting.policies.is_empty()) {
+        if self
+            .selectors
+            .get(id.0)
+            .is_none_or(|selecting| !selecting.policies.is_empty())
+        {
             return;
         }
         if let Some(selecting) = self.selectors.remove(id.0) {
@@ -68,8 +74,16 @@ impl Selection {
     }
 
     /// Links a policy with the endpoints that its selector matches.
-    pub(crate) fn add_policy(&mut self, id: SelectorId, policy: u32, policies: &mut Policies, locals: &mut Locals) {
-        let Some(selecting) = self.selectors.get_mut(id.0) else { return };
+    pub(crate) fn add_policy(
+        &mut self,
+        id: SelectorId,
+        policy: u32,
+        policies: &mut Policies,
+        locals: &mut Locals,
+    ) {
+        let Some(selecting) = self.selectors.get_mut(id.0) else {
+            return;
+        };
         selecting.policies.push(policy);
         for local in &selecting.locals {
             locals.link(*local, &[policy], policies);
@@ -78,8 +92,16 @@ impl Selection {
     }
 
     /// Undoes [`Selection::add_policy`]. The selector stays known.
-    pub(crate) fn remove_policy(&mut self, id: SelectorId, policy: u32, policies: &mut Policies, locals: &mut Locals) {
-        let Some(selecting) = self.selectors.get_mut(id.0) else { return };
+    pub(crate) fn remove_policy(
+        &mut self,
+        id: SelectorId,
+        policy: u32,
+        policies: &mut Policies,
+        locals: &mut Locals,
+    ) {
+        let Some(selecting) = self.selectors.get_mut(id.0) else {
+            return;
+        };
         if let Some(place) = selecting.policies.iter().position(|other| *other == policy) {
             selecting.policies.swap_remove(place);
         }
@@ -98,7 +120,8 @@ impl Selection {
         policies: &mut Policies,
         locals: &mut Locals,
     ) {
-        self.index.set_item(interner, ItemId(local), labels, parents, &mut self.changes);
+        self.index
+            .set_item(interner, ItemId(local), labels, parents, &mut self.changes);
         self.follow(policies, locals);
     }
 
@@ -117,7 +140,9 @@ impl Selection {
             }
         }
         // All at once, where following each selector would look at every list again.
-        locals.remove(local).for_each(|policy| policies.link(policy, false));
+        locals
+            .remove(local)
+            .for_each(|policy| policies.link(policy, false));
     }
 
     /// Gives a parent other labels.
@@ -129,13 +154,16 @@ impl Selection {
         policies: &mut Policies,
         locals: &mut Locals,
     ) {
-        self.index.set_parent_labels(interner, parent, labels, &mut self.changes);
+        self.index
+            .set_parent_labels(interner, parent, labels, &mut self.changes);
         self.follow(policies, locals);
     }
 
     fn follow(&mut self, policies: &mut Policies, locals: &mut Locals) {
         for change in self.changes.drain(..) {
-            let Some(selecting) = self.selectors.get_mut(change.selector.0) else { continue };
+            let Some(selecting) = self.selectors.get_mut(change.selector.0) else {
+                continue;
+            };
             let local = change.item.0;
             match change.transition {
                 Transition::Started => {

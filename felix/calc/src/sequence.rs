@@ -33,8 +33,16 @@ impl Sequence {
             gone_atoms,
         } = self;
         let before = updates.len();
-        let lists =
-            [atoms, policies, endpoints, routes, gone_routes, gone_endpoints, gone_policies, gone_atoms];
+        let lists = [
+            atoms,
+            policies,
+            endpoints,
+            routes,
+            gone_routes,
+            gone_endpoints,
+            gone_policies,
+            gone_atoms,
+        ];
         updates.reserve(lists.iter().map(Vec::len).sum::<usize>() + usize::from(in_sync));
         lists.into_iter().for_each(|list| updates.extend(list));
         if in_sync {

@@ -36,13 +36,18 @@ impl Services {
                 self.remove(namespace, name);
             }
         }
-        self.slices.entry(service.clone()).or_default().insert(name.into(), spec);
+        self.slices
+            .entry(service.clone())
+            .or_default()
+            .insert(name.into(), spec);
         self.changed.insert(service.clone());
         self.service_of.insert(slice, service);
     }
 
     pub(crate) fn remove(&mut self, namespace: &str, name: &str) {
-        let Some(service) = self.service_of.remove(&(namespace.into(), name.into())) else { return };
+        let Some(service) = self.service_of.remove(&(namespace.into(), name.into())) else {
+            return;
+        };
         if let Some(slices) = self.slices.get_mut(&service) {
             slices.remove(name);
             if slices.is_empty() {
@@ -63,10 +68,18 @@ impl Services {
     /// in a set with ports.
     pub(crate) fn members(&self, namespace: &str, name: &str, with_ports: bool) -> Vec<Member> {
         let mut members = Vec::new();
-        for slice in self.slices.get(&(namespace.into(), name.into())).into_iter().flat_map(BTreeMap::values) {
+        for slice in self
+            .slices
+            .get(&(namespace.into(), name.into()))
+            .into_iter()
+            .flat_map(BTreeMap::values)
+        {
             for address in &slice.addresses {
                 if with_ports && !slice.ports.is_empty() {
-                    let port = |p: &policy_model::ServicePort| PortKey { protocol: p.protocol, port: p.port };
+                    let port = |p: &policy_model::ServicePort| PortKey {
+                        protocol: p.protocol,
+                        port: p.port,
+                    };
                     members.extend(slice.ports.iter().map(|p| Member::Port(*address, port(p))));
                 } else {
                     members.push(Member::Net(IpNet::from(*address)));

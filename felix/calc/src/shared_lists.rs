@@ -29,7 +29,10 @@ pub(crate) struct SharedLists<T> {
 
 impl<T> Default for SharedLists<T> {
     fn default() -> Self {
-        SharedLists { lists: Table::default(), numbers: HashMap::new() }
+        SharedLists {
+            lists: Table::default(),
+            numbers: HashMap::new(),
+        }
     }
 }
 
@@ -46,7 +49,10 @@ impl<T: Eq + Hash + Clone> SharedLists<T> {
             return (ListId(*number), false);
         }
         let list: Arc<[T]> = list.into();
-        let number = self.lists.insert(Shared { list: list.clone(), holders: 1 });
+        let number = self.lists.insert(Shared {
+            list: list.clone(),
+            holders: 1,
+        });
         self.numbers.insert(list, number);
         (ListId(number), true)
     }
@@ -64,7 +70,10 @@ impl<T: Eq + Hash + Clone> SharedLists<T> {
     }
 
     pub(crate) fn get(&self, id: ListId) -> &[T] {
-        self.lists.get(id.0).map(|shared| &*shared.list).unwrap_or_default()
+        self.lists
+            .get(id.0)
+            .map(|shared| &*shared.list)
+            .unwrap_or_default()
     }
 }
 

@@ -11,7 +11,10 @@ pub(crate) struct Table<T> {
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Table { slots: Vec::new(), free: Vec::new() }
+        Table {
+            slots: Vec::new(),
+            free: Vec::new(),
+        }
     }
 }
 
@@ -47,7 +50,10 @@ impl<T> Table<T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.slots.iter().enumerate().filter_map(|(number, slot)| Some((number as u32, slot.as_ref()?)))
+        self.slots
+            .iter()
+            .enumerate()
+            .filter_map(|(number, slot)| Some((number as u32, slot.as_ref()?)))
     }
 }
 

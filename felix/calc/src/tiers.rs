@@ -21,7 +21,10 @@ pub(crate) struct Tiers {
 
 impl Default for Tiers {
     fn default() -> Self {
-        let mut tiers = Tiers { by_name: HashMap::new(), changed: FxHashSet::default() };
+        let mut tiers = Tiers {
+            by_name: HashMap::new(),
+            changed: FxHashSet::default(),
+        };
         tiers.set_implied();
         tiers
     }

@@ -200,24 +200,33 @@ async fn a_syncer_that_is_broken_at_random_arrives_at_the_listing() {
     };
     let mut told = BTreeMap::new();
     // Equality is waited for, because the last object may come in the middle of a resynchronisation.
-    while !(writer.is_finished()
-        && store
-            .list(Selection::all())
-            .await
-            .unwrap()
-            .items
-            .iter()
-            .eq(told.values()))
-    {
-        let batch = tokio::time::timeout(Duration::from_secs(60), syncer.next_batch(5)).await;
-        for event in batch.expect("the syncer has told everything, and it differs from the listing") {
-            match event {
-                SyncEvent::Upsert(v) => drop(told.insert(v.key(), v)),
-                SyncEvent::Delete(key) => assert!(told.remove(&key).is_some(), "{key} was never told"),
-                SyncEvent::InSync | SyncEvent::Status(_) => {}
+    let arrive = async {
+        while !(writer.is_finished()
+            && store
+                .list(Selection::all())
+                .await
+                .unwrap()
+                .items
+                .iter()
+                .eq(told.values()))
+        {
+            // The short wait is for the writer's end, which is no event.
+            let Ok(batch) = tokio::time::timeout(Duration::from_millis(20), syncer.next_batch(5)).await
+            else {
+                continue;
+            };
+            for event in batch {
+                match event {
+                    SyncEvent::Upsert(v) => drop(told.insert(v.key(), v)),
+                    SyncEvent::Delete(key) => assert!(told.remove(&key).is_some(), "{key} was never told"),
+                    SyncEvent::InSync | SyncEvent::Status(_) => {}
+                }
             }
         }
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(60), arrive)
+        .await
+        .expect("what was told never equals the listing");
     writer.await.unwrap();
     assert!(told.contains_key(&key("end")));
 }

@@ -25,23 +25,27 @@ pub(crate) fn malformed(what: &'static str) -> Malformed {
 }
 
 /// Appends one attribute with the given payload.
+#[inline]
 pub(crate) fn bytes(out: &mut Vec<u8>, kind: u16, payload: &[u8]) {
-    // Whoever owns the message checks its whole length (see `Batch`), so a length that does not fit never reaches the kernel.
-    let length = (HEADER + payload.len()) as u16;
-    out.extend_from_slice(&length.to_ne_bytes());
-    out.extend_from_slice(&kind.to_ne_bytes());
+    head(out, HEADER + payload.len(), kind);
     out.extend_from_slice(payload);
     pad(out);
 }
 
 /// Appends a string with its terminating zero.
 pub(crate) fn text(out: &mut Vec<u8>, kind: u16, text: &str) {
-    let length = (HEADER + text.len() + 1) as u16;
-    out.extend_from_slice(&length.to_ne_bytes());
-    out.extend_from_slice(&kind.to_ne_bytes());
+    head(out, HEADER + text.len() + 1, kind);
     out.extend_from_slice(text.as_bytes());
     out.push(0);
     pad(out);
+}
+
+/// Appends the head of an attribute. Whoever owns the message checks its whole length (see `Batch`), so a length that does not fit
+/// 16 bits never reaches the kernel.
+#[inline]
+fn head(out: &mut Vec<u8>, length: usize, kind: u16) {
+    let ([l0, l1], [k0, k1]) = ((length as u16).to_ne_bytes(), kind.to_ne_bytes());
+    out.extend_from_slice(&[l0, l1, k0, k1]);
 }
 
 /// Appends a 16-bit number in network order.
@@ -60,14 +64,15 @@ pub(crate) fn be64(out: &mut Vec<u8>, kind: u16, number: u64) {
 }
 
 /// Opens an attribute that holds attributes; [`close`] fills in its length.
+#[inline]
 pub(crate) fn open(out: &mut Vec<u8>, kind: u16) -> usize {
     let start = out.len();
-    out.extend_from_slice(&[0, 0]);
-    out.extend_from_slice(&(kind | NESTED).to_ne_bytes());
+    head(out, 0, kind | NESTED);
     start
 }
 
 /// Closes what [`open`] opened at `start`.
+#[inline]
 pub(crate) fn close(out: &mut Vec<u8>, start: usize) {
     let length = (out.len() - start) as u16;
     // Only foreign bytes, copied as they were, can end off the grid.
@@ -84,10 +89,14 @@ pub(crate) fn nest(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)
     close(out, start);
 }
 
+#[inline]
 fn pad(out: &mut Vec<u8>) {
     // Messages are multiples of four and start at one, so the buffer's length tells the padding.
-    while !out.len().is_multiple_of(4) {
-        out.push(0);
+    match out.len() % 4 {
+        0 => {}
+        1 => out.extend_from_slice(&[0; 3]),
+        2 => out.extend_from_slice(&[0; 2]),
+        _ => out.push(0),
     }
 }
 

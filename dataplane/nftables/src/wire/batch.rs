@@ -269,6 +269,8 @@ impl Batch {
                 let start = self.open(operation, flags);
                 opened = Some((start, element::open_list(&mut self.bytes, set)));
             }
+            // At once for all its parts, which then find room.
+            self.bytes.reserve(room);
             element.encode(&mut self.bytes, set.keys);
         }
         if let Some((start, list)) = opened {

@@ -113,6 +113,7 @@ impl Datum {
 }
 
 /// Appends a datum attribute of this kind that holds a value.
+#[inline]
 pub(crate) fn encode_value(out: &mut Vec<u8>, kind: u16, value: &Value) {
     let datum = attribute::open(out, kind);
     attribute::bytes(out, NFTA_DATA_VALUE, value.as_bytes());

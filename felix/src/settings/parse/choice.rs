@@ -143,6 +143,15 @@ choices! {
         /// The sender is told.
         Reject = "REJECT",
     }
+    /// Whether rules go to nftables.
+    NftablesMode {
+        /// Always.
+        Enabled = "Enabled",
+        /// Never.
+        Disabled = "Disabled",
+        /// When the host's kube-proxy does so too.
+        Auto = "Auto",
+    }
     /// Where rules are put in chains that others share.
     InsertMode {
         /// Before theirs.

@@ -218,6 +218,7 @@ fn example(kind: Kind) -> Result<Resource, Failure> {
         Kind::WorkloadEndpoint => {
             json!({"node": "n1", "interfaceName": "cali1", "ipNetworks": ["10.1.0.1/32"]})
         }
+        Kind::ServiceEndpoints => json!({"service": "s"}),
         _ => json!({}),
     };
     let mut metadata = json!({

@@ -1,0 +1,69 @@
+//! Established flows: those of departed addresses are forgotten, and, with `Recheck`, those that policy denies now.
+
+use dataplane_netlink::NetlinkError;
+use dataplane_netlink::conntrack::{Conntrack, Flow, FlowFilter, Layer4, Outcome};
+use dataplane_nftables::layout::{Packet, Planner, Way, simulate};
+use dataplane_tables::Tables;
+use policy_model::Protocol;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Keeps the connection-tracking table in step with endpoints and policy.
+#[derive(Debug)]
+pub(crate) struct Flows {
+    conntrack: Conntrack,
+}
+
+impl Flows {
+    pub(crate) fn open() -> Result<Self, NetlinkError> {
+        Ok(Flows { conntrack: Conntrack::open()? })
+    }
+
+    /// Forgets all flows of these addresses. Returns how many there were and whether none is left.
+    pub(crate) fn forget(&mut self, addresses: &[IpAddr]) -> Result<(usize, bool), NetlinkError> {
+        let forgotten = self.conntrack.forget_addresses(addresses)?;
+        Ok((forgotten.entries, forgotten.outcome == Outcome::Clean))
+    }
+
+    /// How full the connection-tracking table is: entries and limit.
+    pub(crate) fn usage(&mut self) -> Result<(u32, Option<u32>), NetlinkError> {
+        self.conntrack.table_use().map(|u| (u.entries, u.maximum))
+    }
+
+    /// Forgets the flows of local workloads that the tables would not let begin now.
+    pub(crate) fn recheck(&mut self, planner: &Planner, tables: &Tables) -> Result<usize, NetlinkError> {
+        let mut interface_of: BTreeMap<IpAddr, &str> = BTreeMap::new();
+        for (interface, endpoint) in &planner.state().endpoints {
+            interface_of.extend(endpoint.addresses.iter().map(|a| (*a, interface.as_str())));
+        }
+        let denied = |flow: &Flow| {
+            let Some((packet, way)) = opening(flow, &interface_of) else { return false };
+            let identity = |a| tables.peers().exact(a).and_then(|c| planner.identity(c));
+            let is_workload = |i: &str| planner.state().endpoints.contains_key(i);
+            !simulate(planner.state(), identity, is_workload, &packet, way)
+        };
+        self.conntrack.forget_where(&FlowFilter::default(), denied)
+    }
+}
+
+/// The packet that opened a flow as the tables saw it, after destination translation, if a local workload is part of
+/// it.
+///
+/// A flow that the node itself opened to its workload has no workload as its source and a source that is the node's:
+/// such flows were never judged, and where one cannot be told from a forwarded one it is the latter that is meant
+/// only if its source is no local workload and its way was forwarded. The reply's destination tells: the node's own
+/// flows are answered to the node, so their source is not known to the tables as anybody's; they are left alone.
+fn opening<'a>(flow: &Flow, interface_of: &BTreeMap<IpAddr, &'a str>) -> Option<(Packet, Way<'a>)> {
+    let source = flow.original.source;
+    let destination = flow.reply.source;
+    let from = interface_of.get(&source).copied();
+    let to = interface_of.get(&destination).copied();
+    from.or(to)?;
+    let (x, y) = match (&flow.original.layer4, &flow.reply.layer4) {
+        (Layer4::Ports { source: y, .. }, Layer4::Ports { source: x, .. }) => (*x, *y),
+        (Layer4::Icmp { icmp_type, code, .. }, _) => (u16::from(*icmp_type), u16::from(*code)),
+        _ => (0, 0),
+    };
+    let protocol = Protocol::from_number(flow.original.protocol);
+    Some((Packet { source, destination, protocol, x, y }, Way { from, to }))
+}

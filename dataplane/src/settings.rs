@@ -1,0 +1,54 @@
+//! What an operator may choose about the kernel side.
+
+use dataplane_netlink::workload::WorkloadSettings;
+use dataplane_nftables::layout::EndpointToHost;
+
+/// What happens to established flows that a changed policy would not let begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlowsOnPolicyChange {
+    /// They go on.
+    #[default]
+    Keep,
+    /// They end.
+    Recheck,
+}
+
+/// Settings of the dataplane.
+#[derive(Clone, Debug)]
+pub struct DataplaneSettings {
+    /// How workload interfaces and routes are made and recognised.
+    pub workloads: WorkloadSettings,
+    /// What happens to a workload's packet to its own node, once its egress policy let it pass.
+    pub endpoint_to_host: EndpointToHost,
+    /// What happens to established flows when policy changes.
+    pub flows_on_policy_change: FlowsOnPolicyChange,
+    /// Whether packets with an invalid connection-tracking state are dropped.
+    pub drop_invalid: bool,
+    /// Whether our nftables table is closed to others, where the kernel has that.
+    pub owned_table: bool,
+    /// Whether interval maps are changed in place; otherwise a twin is built. See [`intervals_in_place_are_safe`].
+    pub intervals_in_place: bool,
+}
+
+impl Default for DataplaneSettings {
+    fn default() -> Self {
+        DataplaneSettings {
+            workloads: WorkloadSettings::default(),
+            endpoint_to_host: EndpointToHost::Drop,
+            flows_on_policy_change: FlowsOnPolicyChange::Keep,
+            drop_invalid: true,
+            owned_table: true,
+            intervals_in_place: intervals_in_place_are_safe(),
+        }
+    }
+}
+
+/// Whether the running kernel changes an interval of a map in one moment.
+///
+/// Measured: none of three million packets saw a half-made interval on Linux 6.18, and 1.1 % of them did on 6.1. What
+/// lies between was not measured, so only 6.18 and newer count as safe.
+pub fn intervals_in_place_are_safe() -> bool {
+    let Ok(release) = std::fs::read_to_string("/proc/sys/kernel/osrelease") else { return false };
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 18)
+}

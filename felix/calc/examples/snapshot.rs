@@ -1,0 +1,252 @@
+//! Measures the graph at the size of Felix's own benchmark: 250,000 endpoints, 200 of them local, 10,000 policies.
+//!
+//! `cargo run --release -p felix-calc --example snapshot [ENDPOINTS] [POLICIES]`
+
+use cap::Cap;
+use dataplane_api::Update;
+use felix_calc::{CalcConfig, CalcGraph};
+use ipnet::IpNet;
+use policy_model::{
+    Action, EntityRule, GlobalNetworkPolicySpec, Key, Kind, Object, PolicyRule, ProfileSpec, Resource,
+    WorkloadEndpointSpec,
+};
+use std::alloc::System;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+#[global_allocator]
+static HEAP: Cap<System> = Cap::new(System, usize::MAX);
+
+const LOCAL: usize = 200;
+const MARKERS: usize = 31;
+const NAMESPACES: usize = 100;
+const ROUNDS: usize = 200;
+
+fn main() {
+    let mut sizes = std::env::args()
+        .skip(1)
+        .filter_map(|text| text.parse::<usize>().ok());
+    let endpoints = sizes.next().unwrap_or(250_000);
+    let policies = sizes.next().unwrap_or(10_000);
+    println!(
+        "{endpoints} endpoints ({LOCAL} local, six labels each), {policies} policies of five rules, one thread"
+    );
+    for (what, policies_first) in [("endpoints first", false), ("policies first", true)] {
+        let mut resources: Vec<Resource> = (0..endpoints).map(|n| endpoint(n, n % MARKERS)).collect();
+        resources.extend((0..NAMESPACES).map(|n| namespace(n, "a")));
+        resources.extend((0..policies).map(policy));
+        if policies_first {
+            resources.reverse();
+        }
+        let mut graph = CalcGraph::new(CalcConfig::for_node("here"));
+        let mut updates = Vec::new();
+        let start = Instant::now();
+        let mut fed = Duration::ZERO;
+        for resource in resources {
+            if let Err(fault) = graph.on_upsert(resource) {
+                println!("{fault}");
+            }
+        }
+        fed += start.elapsed();
+        graph.on_in_sync();
+        graph.flush(&mut updates);
+        let whole = start.elapsed();
+        let members: usize = updates
+            .iter()
+            .map(|u| {
+                if let Update::Members { added, .. } = u {
+                    added.len()
+                } else {
+                    0
+                }
+            })
+            .sum();
+        println!(
+            "snapshot, {what}: {whole:?}, of which the flush {:?}; {} updates, {members} members",
+            whole - fed,
+            updates.len()
+        );
+        drop(updates);
+        println!("heap after: {:.1} MB", (HEAP.allocated() as f64) / 1e6);
+        changes(&mut graph, endpoints, policies);
+        println!("{:?}", graph.stats());
+        drop(graph);
+        println!("heap without the graph: {:.1} MB", HEAP.allocated() as f64 / 1e6);
+    }
+}
+
+fn changes(graph: &mut CalcGraph, endpoints: usize, policies: usize) {
+    measure("one label of one remote pod", graph, |n| {
+        vec![endpoint(LOCAL + n, (n + 1) % MARKERS)]
+    });
+    measure("the same, back", graph, |n| {
+        vec![endpoint(LOCAL + n, (LOCAL + n) % MARKERS)]
+    });
+    measure("one label of one local pod", graph, |n| {
+        vec![endpoint(n % LOCAL, (n + 1 + n / LOCAL) % MARKERS)]
+    });
+    measure("one policy created", graph, |n| vec![policy(policies + n)]);
+    measure("a namespace's label, inherited", graph, |n| {
+        vec![namespace(
+            n % NAMESPACES,
+            if n / NAMESPACES % 2 == 0 { "b" } else { "a" },
+        )]
+    });
+    let mut resource = policy(policies);
+    if let Resource::GlobalNetworkPolicy(policy) = &mut resource {
+        policy.metadata.name = "by-namespace".to_string();
+        policy.spec.ingress = vec![allow("pcns.team == 'b'")];
+    }
+    measure("a policy with a new selector of namespaces", graph, |_| {
+        vec![resource.clone()]
+    });
+    measure("a namespace's label, inherited and selected", graph, |n| {
+        vec![namespace(
+            n % NAMESPACES,
+            if n / NAMESPACES % 2 == 0 { "b" } else { "a" },
+        )]
+    });
+    measure("one remote pod created", graph, |n| {
+        vec![endpoint(endpoints + n, n % MARKERS)]
+    });
+    let mut updates = Vec::new();
+    let start = Instant::now();
+    (0..LOCAL).for_each(|n| {
+        graph.on_delete(&Key::namespaced(
+            Kind::WorkloadEndpoint,
+            format!("ns-{}", n % NAMESPACES),
+            name(n),
+        ))
+    });
+    graph.flush(&mut updates);
+    println!(
+        "all local endpoints deleted: {:?}, {} updates",
+        start.elapsed(),
+        updates.len()
+    );
+    drop(updates);
+    println!("heap after that: {:.1} MB", (HEAP.allocated() as f64) / 1e6);
+}
+
+/// Prints median and maximum of the time from a change to its updates.
+fn measure(what: &str, graph: &mut CalcGraph, change: impl Fn(usize) -> Vec<Resource>) {
+    let mut times = Vec::new();
+    let mut count = 0;
+    for n in 0..ROUNDS {
+        let resources = change(n);
+        let mut updates = Vec::new();
+        let start = Instant::now();
+        for resource in resources {
+            if let Err(fault) = graph.on_upsert(resource) {
+                println!("{fault}");
+            }
+        }
+        graph.flush(&mut updates);
+        times.push(start.elapsed());
+        count += updates
+            .iter()
+            .map(|u| {
+                if let Update::Members { added, removed, .. } = u {
+                    added.len() + removed.len()
+                } else {
+                    1
+                }
+            })
+            .sum::<usize>();
+    }
+    times.sort();
+    println!(
+        "{what}: median {:?}, maximum {:?}; {} changes told on average",
+        times[ROUNDS / 2],
+        times[ROUNDS - 1],
+        count / ROUNDS
+    );
+}
+
+fn name(n: usize) -> String {
+    format!("node--{}-k8s-pod--{n}-eth0", n / 110)
+}
+
+fn endpoint(n: usize, marker: usize) -> Resource {
+    let mut object = Object::namespaced(
+        format!("ns-{}", n % NAMESPACES),
+        name(n),
+        WorkloadEndpointSpec {
+            orchestrator: "k8s".to_string(),
+            node: if n < LOCAL {
+                "here".to_string()
+            } else {
+                format!("node-{}", n / 110)
+            },
+            pod: format!("pod-{n}"),
+            endpoint: "eth0".to_string(),
+            ip_networks: vec![IpNet::from(std::net::IpAddr::from(Ipv4Addr::from_bits(
+                0x0a00_0000 + n as u32,
+            )))],
+            profiles: vec![format!("kns.ns-{}", n % NAMESPACES)],
+            interface_name: format!("cali{n:011x}"),
+            ..WorkloadEndpointSpec::default()
+        },
+    );
+    for (key, values) in [
+        ("ten", 10),
+        ("eleven", 11),
+        ("twenty", 20),
+        ("thirty", 30),
+        ("forty", 40),
+    ] {
+        object
+            .metadata
+            .labels
+            .insert(key.to_string(), format!("value-{}", n % values));
+    }
+    object
+        .metadata
+        .labels
+        .insert(format!("marker-{marker}"), "true".to_string());
+    object.into()
+}
+
+fn namespace(n: usize, team: &str) -> Resource {
+    let labels = BTreeMap::from([
+        ("pcns.projectcalico.org/name".to_string(), format!("ns-{n}")),
+        ("pcns.team".to_string(), team.to_string()),
+    ]);
+    let rules = vec![PolicyRule {
+        action: Action::Allow,
+        ..PolicyRule::default()
+    }];
+    Object::named(
+        format!("kns.ns-{n}"),
+        ProfileSpec {
+            ingress: rules.clone(),
+            egress: rules,
+            labels_to_apply: labels,
+        },
+    )
+    .into()
+}
+
+fn allow(selector: &str) -> PolicyRule {
+    let source = EntityRule {
+        selector: selector.to_string(),
+        ..EntityRule::default()
+    };
+    PolicyRule {
+        action: Action::Allow,
+        source,
+        ..PolicyRule::default()
+    }
+}
+
+fn policy(n: usize) -> Resource {
+    let spec = GlobalNetworkPolicySpec {
+        selector: format!("has(marker-{})", n % MARKERS),
+        ingress: (1..=5)
+            .map(|k| allow(&format!("has(marker-{})", (n + k) % MARKERS)))
+            .collect(),
+        ..GlobalNetworkPolicySpec::default()
+    };
+    Object::named(format!("policy-{n:05}"), spec).into()
+}

@@ -1,0 +1,118 @@
+//! The sources of settings, one layer each, and the environment as one of them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+
+/// Where a value comes from. The order is the precedence: what is greater wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// The agent's own defaults, and the host's name.
+    BuiltIn,
+    /// The FelixConfiguration resource `default`.
+    ClusterDefault,
+    /// The FelixConfiguration resource `node.<name of this node>`.
+    Node,
+    /// The configuration file.
+    File,
+    /// Environment variables `FELIX_<name>`.
+    Environment,
+    /// What the agent itself insists on.
+    Override,
+}
+
+impl Source {
+    /// Whether local settings may come from here: they are needed before the datastore can be read.
+    pub fn is_local(self) -> bool {
+        match self {
+            Source::BuiltIn | Source::File | Source::Environment | Source::Override => true,
+            Source::ClusterDefault | Source::Node => false,
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Source::BuiltIn => "default",
+            Source::ClusterDefault => "FelixConfiguration default",
+            Source::Node => "FelixConfiguration of the node",
+            Source::File => "configuration file",
+            Source::Environment => "environment",
+            Source::Override => "override",
+        })
+    }
+}
+
+/// One value as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The name as it was written.
+    pub name: String,
+    /// The place, for messages: `environment variable FELIX_X`, `/etc/calico/felix.cfg line 3`, ...
+    pub place: String,
+    /// The value.
+    pub value: String,
+}
+
+/// What one source sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// The source.
+    pub source: Source,
+    values: BTreeMap<String, Written>,
+    repeated: Vec<Written>,
+}
+
+impl Layer {
+    /// A layer that sets nothing.
+    pub fn new(source: Source) -> Self {
+        Layer { source, values: BTreeMap::new(), repeated: Vec::new() }
+    }
+
+    /// Adds a value; of several for one name, whatever the case, the last holds.
+    pub fn put(&mut self, name: impl Into<String>, place: impl Into<String>, value: impl Into<String>) {
+        let written = Written { name: name.into(), place: place.into(), value: value.into() };
+        let key = written.name.to_ascii_lowercase();
+        if let Some(earlier) = self.values.insert(key, written) {
+            self.repeated.push(earlier);
+        }
+    }
+
+    /// The same, for values that come from inside.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        let place = self.source.to_string();
+        self.put(name, place, value);
+        self
+    }
+
+    /// The values by their names in lower case.
+    pub fn values(&self) -> &BTreeMap<String, Written> {
+        &self.values
+    }
+
+    /// Values that a later one in the same source replaced.
+    pub fn repeated(&self) -> &[Written] {
+        &self.repeated
+    }
+
+    /// The layer of the environment: `FELIX_<name>`, in any case.
+    ///
+    /// Variables are taken in the order of their names, so that two spellings of one name give the same result
+    /// every time. Bytes that are no text are replaced, and the parsers refuse what that leaves.
+    pub fn from_environment(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        const PREFIX: &str = "FELIX_";
+        let mut found: Vec<(String, String)> = variables
+            .into_iter()
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+            .filter(|(name, _)| name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX)))
+            .collect();
+        found.sort();
+        let mut layer = Layer::new(Source::Environment);
+        for (variable, value) in found {
+            layer.put(&variable[PREFIX.len()..], format!("environment variable {variable}"), value);
+        }
+        layer
+    }
+}
