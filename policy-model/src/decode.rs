@@ -23,7 +23,7 @@ pub fn decode<T: DeserializeOwned>(value: &Value, unknown: &mut Vec<String>) -> 
 /// People meet these two faults without having done anything that looks wrong to them.
 fn with_advice(text: &str) -> String {
     if text.starts_with("invalid type: boolean") && text.ends_with("a string") {
-        return format!("{text}; quote it (unquoted true, false, yes, no, on, off, y and n are booleans)");
+        return format!("{text}; quote it (unquoted true, false, yes, no, on and off are booleans)");
     }
     let number =
         text.starts_with("invalid type: integer") || text.starts_with("invalid type: floating point");

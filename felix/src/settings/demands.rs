@@ -10,7 +10,8 @@ use super::registry::Settings;
 pub fn unmet(settings: &Settings) -> Vec<String> {
     let mut reasons = Vec::new();
     if settings.felix_hostname.is_empty() {
-        reasons.push("the name of this node is not known: set FelixHostname (FELIX_FELIXHOSTNAME)".to_owned());
+        reasons
+            .push("the name of this node is not known: set FelixHostname (FELIX_FELIXHOSTNAME)".to_owned());
     }
     if !settings.use_internal_dataplane_driver {
         reasons.push(
@@ -21,17 +22,25 @@ pub fn unmet(settings: &Settings) -> Vec<String> {
     }
     let tls = [
         ("PrometheusMetricsCAFile", &settings.prometheus_metrics_ca_file),
-        ("PrometheusMetricsCertFile", &settings.prometheus_metrics_cert_file),
+        (
+            "PrometheusMetricsCertFile",
+            &settings.prometheus_metrics_cert_file,
+        ),
         ("PrometheusMetricsKeyFile", &settings.prometheus_metrics_key_file),
     ];
-    for (name, _) in tls.iter().filter(|(_, path)| settings.prometheus_metrics_enabled && !path.as_os_str().is_empty()) {
+    for (name, _) in tls
+        .iter()
+        .filter(|(_, path)| settings.prometheus_metrics_enabled && !path.as_os_str().is_empty())
+    {
         reasons.push(format!(
             "{name} asks for TLS on the metrics port, which is not available: remove the setting and let \
              PrometheusMetricsHost be localhost, or switch metrics off with PrometheusMetricsEnabled"
         ));
     }
     if settings.datastore_type == DatastoreKind::File && settings.datastore_path.as_os_str().is_empty() {
-        reasons.push("DatastoreType is file and DatastorePath is empty: set DatastorePath to a folder".to_owned());
+        reasons.push(
+            "DatastoreType is file and DatastorePath is empty: set DatastorePath to a folder".to_owned(),
+        );
     }
     reasons
 }

@@ -48,14 +48,20 @@ pub enum ConfigFileError {
 /// # Errors
 /// When the file cannot be read or has a line that says nothing.
 pub fn read(path: &Path) -> Result<Layer, ConfigFileError> {
-    let unreadable = |source| ConfigFileError::Read { path: path.to_owned(), source };
+    let unreadable = |source| ConfigFileError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let size = match std::fs::metadata(path) {
         Ok(found) => found.len(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Layer::new(Source::File)),
         Err(error) => return Err(unreadable(error)),
     };
     if size > LARGEST_FILE {
-        return Err(ConfigFileError::TooLarge { path: path.to_owned(), size });
+        return Err(ConfigFileError::TooLarge {
+            path: path.to_owned(),
+            size,
+        });
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     parse(&text, path)
@@ -70,23 +76,33 @@ pub fn parse(text: &str, path: &Path) -> Result<Layer, ConfigFileError> {
     // Editors of other systems write a byte order mark.
     for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         let number = index + 1;
-        let refused = |reason| ConfigFileError::Syntax { path: path.to_owned(), line: number, reason };
+        let refused = |reason| ConfigFileError::Syntax {
+            path: path.to_owned(),
+            line: number,
+            reason,
+        };
         let line = line.trim();
         if line.is_empty() || line.starts_with(['#', ';']) {
             continue;
         }
         if let Some(section) = line.strip_prefix('[') {
-            if without_comment(section).strip_suffix(']').is_none_or(str::is_empty) {
+            if without_comment(section)
+                .strip_suffix(']')
+                .is_none_or(str::is_empty)
+            {
                 return Err(refused("a section is written [name]"));
             }
             continue;
         }
-        let split = line.find(['=', ':']).ok_or_else(|| refused("it is neither a section nor name = value"))?;
+        let split = line
+            .find(['=', ':'])
+            .ok_or_else(|| refused("it is neither a section nor name = value"))?;
         let name = line[..split].trim();
         if name.is_empty() || name.contains(char::is_whitespace) {
             return Err(refused("a name is missing or has a space in it"));
         }
-        let value = unquoted(line[split + 1..].trim()).ok_or_else(|| refused("a quotation mark is not closed"))?;
+        let value =
+            unquoted(line[split + 1..].trim()).ok_or_else(|| refused("a quotation mark is not closed"))?;
         layer.put(name, format!("{} line {number}", path.display()), value);
     }
     Ok(layer)
@@ -105,7 +121,9 @@ fn unquoted(text: &str) -> Option<String> {
     for mark in ['"', '\'', '`'] {
         if let Some(rest) = text.strip_prefix(mark) {
             let (inner, behind) = rest.split_once(mark)?;
-            return without_comment(behind.trim_start()).is_empty().then(|| inner.to_owned());
+            return without_comment(behind.trim_start())
+                .is_empty()
+                .then(|| inner.to_owned());
         }
     }
     Some(without_comment(text).to_owned())

@@ -67,12 +67,20 @@ pub struct Layer {
 impl Layer {
     /// A layer that sets nothing.
     pub fn new(source: Source) -> Self {
-        Layer { source, values: BTreeMap::new(), repeated: Vec::new() }
+        Layer {
+            source,
+            values: BTreeMap::new(),
+            repeated: Vec::new(),
+        }
     }
 
     /// Adds a value; of several for one name, whatever the case, the last holds.
     pub fn put(&mut self, name: impl Into<String>, place: impl Into<String>, value: impl Into<String>) {
-        let written = Written { name: name.into(), place: place.into(), value: value.into() };
+        let written = Written {
+            name: name.into(),
+            place: place.into(),
+            value: value.into(),
+        };
         let key = written.name.to_ascii_lowercase();
         if let Some(earlier) = self.values.insert(key, written) {
             self.repeated.push(earlier);
@@ -105,13 +113,25 @@ impl Layer {
         const PREFIX: &str = "FELIX_";
         let mut found: Vec<(String, String)> = variables
             .into_iter()
-            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
-            .filter(|(name, _)| name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX)))
+            .map(|(name, value)| {
+                (
+                    name.to_string_lossy().into_owned(),
+                    value.to_string_lossy().into_owned(),
+                )
+            })
+            .filter(|(name, _)| {
+                name.get(..PREFIX.len())
+                    .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+            })
             .collect();
         found.sort();
         let mut layer = Layer::new(Source::Environment);
         for (variable, value) in found {
-            layer.put(&variable[PREFIX.len()..], format!("environment variable {variable}"), value);
+            layer.put(
+                &variable[PREFIX.len()..],
+                format!("environment variable {variable}"),
+                value,
+            );
         }
         layer
     }

@@ -150,7 +150,7 @@ settings_table! {
     /// The program that would do it in its place. Found when it is set, not when it is the default.
     DataplaneDriver dataplane_driver: Executable = "" [non_zero die_on_fail inert];
     /// Whether eBPF takes the place of nftables.
-    BPFEnabled bpf_enabled: Bool = "false" [];
+    BPFEnabled bpf_enabled: Bool = "false" [inert];
     /// Which iptables is used.
     IptablesBackend iptables_backend: OneOfOrNone<IptablesVariant> = "auto" [inert];
     /// How often iptables rules are compared with what they should be.

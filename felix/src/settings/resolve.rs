@@ -86,11 +86,29 @@ pub enum Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Notice::Replaced { place, setting, value, reason, default: Some(default) } => {
-                write!(f, "{place}: {setting} cannot be {value}: {reason}; the default {default:?} holds")
+            Notice::Replaced {
+                place,
+                setting,
+                value,
+                reason,
+                default: Some(default),
+            } => {
+                write!(
+                    f,
+                    "{place}: {setting} cannot be {value}: {reason}; the default {default:?} holds"
+                )
             }
-            Notice::Replaced { place, setting, value, reason, default: None } => {
-                write!(f, "{place}: {setting} cannot be {value}: {reason}; another source sets it")
+            Notice::Replaced {
+                place,
+                setting,
+                value,
+                reason,
+                default: None,
+            } => {
+                write!(
+                    f,
+                    "{place}: {setting} cannot be {value}: {reason}; another source sets it"
+                )
             }
             Notice::OnlyLocal { place, setting } => write!(
                 f,
@@ -98,13 +116,30 @@ impl fmt::Display for Notice {
             ),
             Notice::NoEffect(names) => {
                 let names: Vec<&str> = names.iter().copied().collect();
-                write!(f, "these settings are known from Calico and have no effect here: {}", names.join(", "))
+                write!(
+                    f,
+                    "these settings are known from Calico and have no effect here: {}",
+                    names.join(", ")
+                )
             }
-            Notice::Unknown { place, name, meant: None } => write!(f, "{place}: there is no setting {name:?}; ignored"),
-            Notice::Unknown { place, name, meant: Some(meant) } => {
-                write!(f, "{place}: there is no setting {name:?}; ignored; {meant} may be meant")
+            Notice::Unknown {
+                place,
+                name,
+                meant: None,
+            } => write!(f, "{place}: there is no setting {name:?}; ignored"),
+            Notice::Unknown {
+                place,
+                name,
+                meant: Some(meant),
+            } => {
+                write!(
+                    f,
+                    "{place}: there is no setting {name:?}; ignored; {meant} may be meant"
+                )
             }
-            Notice::Repeated { place, name } => write!(f, "{place}: {name:?} is set again by the same source; ignored"),
+            Notice::Repeated { place, name } => {
+                write!(f, "{place}: {name:?} is set again by the same source; ignored")
+            }
         }
     }
 }
@@ -173,7 +208,10 @@ pub struct Layers {
 impl Layers {
     /// No source but the agent's own defaults and the host's name.
     pub fn new(host_name: Option<String>) -> Self {
-        Layers { layers: BTreeMap::new(), host_name }
+        Layers {
+            layers: BTreeMap::new(),
+            host_name,
+        }
     }
 
     /// The sources that are there before the datastore is: the file and the environment.
@@ -214,9 +252,14 @@ impl Layers {
             let key = row.name.to_ascii_lowercase();
             let mut holds = None;
             for layer in self.layers.values().rev() {
-                let Some(written) = layer.values().get(&key) else { continue };
+                let Some(written) = layer.values().get(&key) else {
+                    continue;
+                };
                 if row.flags.local && !layer.source.is_local() {
-                    notices.push(Notice::OnlyLocal { place: written.place.clone(), setting: row.name });
+                    notices.push(Notice::OnlyLocal {
+                        place: written.place.clone(),
+                        setting: row.name,
+                    });
                 } else if holds.is_none() {
                     apply(row, written, &mut settings, &mut notices)?;
                     holds = Some((layer.source, written.place.clone()));
@@ -226,19 +269,33 @@ impl Layers {
             }
             let (source, place) = holds.unwrap_or((Source::BuiltIn, Source::BuiltIn.to_string()));
             if row.name == "FelixHostname" && settings.felix_hostname.is_empty() {
-                settings.felix_hostname = self.host_name.clone().unwrap_or_default().trim().to_ascii_lowercase();
+                settings.felix_hostname = self
+                    .host_name
+                    .clone()
+                    .unwrap_or_default()
+                    .trim()
+                    .to_ascii_lowercase();
             }
             let value = match row.flags.secret && !(row.show)(&settings).is_empty() {
                 true => HIDDEN.to_owned(),
                 false => (row.show)(&settings),
             };
-            effective.push(EffectiveSetting { name: row.name, value, source, place });
+            effective.push(EffectiveSetting {
+                name: row.name,
+                value,
+                source,
+                place,
+            });
         }
         let unmet = demands::unmet(&settings);
         if !unmet.is_empty() {
             return Err(SettingsError::Unmet(unmet));
         }
-        Ok(Resolution { settings, effective, notices })
+        Ok(Resolution {
+            settings,
+            effective,
+            notices,
+        })
     }
 
     /// Notices about names: those that are not in the table, those without effect, those given twice.
@@ -247,7 +304,10 @@ impl Layers {
         let mut notices = Vec::new();
         for layer in self.layers.values().rev() {
             for written in layer.repeated() {
-                notices.push(Notice::Repeated { place: written.place.clone(), name: written.name.clone() });
+                notices.push(Notice::Repeated {
+                    place: written.place.clone(),
+                    name: written.name.clone(),
+                });
             }
             for (key, written) in layer.values() {
                 let row = REGISTRY.iter().find(|row| row.name.eq_ignore_ascii_case(key));
@@ -307,7 +367,11 @@ fn apply(
 /// Why a value that does not hold anyway would be refused.
 fn would_refuse(row: &Definition, written: &Written) -> Result<(), String> {
     if written.value.eq_ignore_ascii_case("none") {
-        return if row.flags.non_zero { Err("it needs a value".to_owned()) } else { Ok(()) };
+        return if row.flags.non_zero {
+            Err("it needs a value".to_owned())
+        } else {
+            Ok(())
+        };
     }
     (row.put)(&mut Settings::built_in(), &written.value).map_err(|reason| reason.to_string())
 }

@@ -19,7 +19,10 @@ const RENAMED: &[(&str, &str)] = &[
     ("ipipEnabled", "IpInIpEnabled"),
     ("ipipMTU", "IpInIpMtu"),
     ("iptablesLockProbeInterval", "IptablesLockProbeIntervalMillis"),
-    ("iptablesPostWriteCheckInterval", "IptablesPostWriteCheckIntervalSecs"),
+    (
+        "iptablesPostWriteCheckInterval",
+        "IptablesPostWriteCheckIntervalSecs",
+    ),
     ("netlinkTimeout", "NetlinkTimeoutSecs"),
     ("reportingInterval", "ReportingIntervalSecs"),
     ("reportingTTL", "ReportingTTLSecs"),
@@ -40,10 +43,20 @@ pub fn layer(resource: &str, node: &str, spec: &FelixConfigurationSpec) -> Optio
     let source = source_of(resource, node)?;
     let mut layer = Layer::new(source);
     for (field, value) in &spec.settings {
-        let name = RENAMED.iter().find(|(own, _)| own.eq_ignore_ascii_case(field)).map_or(field.as_str(), |(_, name)| name);
-        let shape = REGISTRY.iter().find(|row| row.name.eq_ignore_ascii_case(name)).map_or(Shape::Plain, |row| row.shape);
+        let name = RENAMED
+            .iter()
+            .find(|(own, _)| own.eq_ignore_ascii_case(field))
+            .map_or(field.as_str(), |(_, name)| name);
+        let shape = REGISTRY
+            .iter()
+            .find(|row| row.name.eq_ignore_ascii_case(name))
+            .map_or(Shape::Plain, |row| row.shape);
         if let Some(text) = as_text(name, shape, value) {
-            layer.put(name, format!("FelixConfiguration {resource} field spec.{field}"), text);
+            layer.put(
+                name,
+                format!("FelixConfiguration {resource} field spec.{field}"),
+                text,
+            );
         }
     }
     Some(layer)
@@ -57,10 +70,11 @@ fn as_text(name: &str, shape: Shape, value: &Value) -> Option<String> {
         Value::String(text) if text.is_empty() => None,
         Value::String(text) => Some(match shape {
             Shape::Plain => text.clone(),
-            Shape::Seconds => go_duration(text).map_or_else(|_| text.clone(), |time| time.as_secs_f64().to_string()),
-            Shape::Millis => {
-                go_duration(text).map_or_else(|_| text.clone(), |time| (time.as_secs_f64() * 1000.0).to_string())
+            Shape::Seconds => {
+                go_duration(text).map_or_else(|_| text.clone(), |time| time.as_secs_f64().to_string())
             }
+            Shape::Millis => go_duration(text)
+                .map_or_else(|_| text.clone(), |time| (time.as_secs_f64() * 1000.0).to_string()),
         }),
         Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
         // An empty list is a decision: nothing, and not the default.
@@ -79,7 +93,10 @@ fn item_text(name: &str, item: &Value) -> String {
         return plain(item);
     };
     let text = |field: &str| fields.get(field).map(plain).filter(|text| !text.is_empty());
-    if let (Some(port), true) = (text("port"), name.ends_with("HostPorts") || name.ends_with("hostPorts")) {
+    if let (Some(port), true) = (
+        text("port"),
+        name.ends_with("HostPorts") || name.ends_with("hostPorts"),
+    ) {
         let protocol = text("protocol").unwrap_or_else(|| "tcp".to_owned());
         return match text("net") {
             Some(net) => format!("{protocol}:{net}:{port}"),

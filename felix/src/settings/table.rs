@@ -22,8 +22,13 @@ pub struct Flags {
 
 impl Flags {
     /// No demand.
-    pub const NONE: Flags =
-        Flags { non_zero: false, die_on_fail: false, local: false, inert: false, secret: false };
+    pub const NONE: Flags = Flags {
+        non_zero: false,
+        die_on_fail: false,
+        local: false,
+        inert: false,
+        secret: false,
+    };
 }
 
 /// One setting: name, type, default and demands.

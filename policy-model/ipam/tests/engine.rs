@@ -246,6 +246,11 @@ fn a_failure_gives_back_what_writes_took_whose_answers_were_lost() {
             step => store.answer(&step).unwrap(),
         };
     };
-    assert!(error.to_string().starts_with("no IPv4 address for node n0: pool p"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("no IPv4 address for node n0: pool p"),
+        "{error}"
+    );
     assert_eq!((most, held(&store).len()), (8, 0));
 }

@@ -207,7 +207,33 @@ fn count_lines(text: &str) -> usize {
     text.bytes().filter(|b| *b == b'\n').count()
 }
 
+/// More brackets open at once than any manifest has. The parser's time grows with their square.
+const MOST_OPEN_BRACKETS: usize = 1000;
+
+/// The line, from 0, on which more brackets are open than the parser should be given.
+///
+/// Brackets inside of texts count too: a text with a thousand more opened than closed is no loss.
+fn too_deep(text: &str) -> Option<usize> {
+    let (mut open, mut line) = (0_usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            b'\n' => line += 1,
+            _ => {}
+        }
+        if open > MOST_OPEN_BRACKETS {
+            return Some(line);
+        }
+    }
+    None
+}
+
 fn read_yaml(chunk: &Chunk<'_>) -> Result<Value, DocumentError> {
+    if let Some(line) = too_deep(chunk.text) {
+        let reason = format!("more than {MOST_OPEN_BRACKETS} brackets are open");
+        return Err(DocumentError { line: chunk.lines_before + line + 1, column: 1, reason });
+    }
     if let Ok(value) = parse_yaml(chunk.text) {
         return Ok(value);
     }

@@ -124,7 +124,7 @@ fn names_labels_and_annotations() {
     namespace(
         "{name: a, labels: {x: yes}}",
         "metadata.labels.x: invalid type: boolean `true`, expected a string; quote it (unquoted true, false, yes, no, \
-         on, off, y and n are booleans)",
+         on and off are booleans)",
     );
     namespace(
         "{name: a, labels: {example.com/x: [1]}}",

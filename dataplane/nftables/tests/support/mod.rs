@@ -7,7 +7,8 @@ pub(crate) mod layout;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use dataplane_nftables::wire::Messages;
+use dataplane_nftables::socket::{Failure, Link, TransactError};
+use dataplane_nftables::wire::{Batch, Element, Family, Messages, Value};
 use nix::sched::{CloneFlags, unshare};
 
 /// Runs `body` on a thread in a network namespace of its own, which goes with the thread.
@@ -103,4 +104,24 @@ pub(crate) fn split(batch: &[u8]) -> Vec<Vec<u8>> {
         rest = &rest[length.next_multiple_of(4)..];
     }
     whole
+}
+
+pub(crate) fn refused(error: TransactError) -> Vec<Failure> {
+    match error {
+        TransactError::Refused { failures } => failures,
+        other => panic!("not refused: {other}"),
+    }
+}
+
+pub(crate) fn commit(link: &mut Link, fill: impl FnOnce(&mut Batch)) {
+    let mut batch = Batch::new(Family::Inet);
+    fill(&mut batch);
+    link.transact(&mut batch).unwrap();
+}
+
+pub(crate) fn classes(range: std::ops::Range<u32>) -> impl Iterator<Item = Element> {
+    range.map(|number| {
+        Element::value(Value::ipv4(std::net::Ipv4Addr::from(0x0a00_0000 + number)))
+            .to(Value::host32(number % 1000))
+    })
 }

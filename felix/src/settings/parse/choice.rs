@@ -22,7 +22,10 @@ fn words<C: Choice>() -> String {
 }
 
 fn word<C: Choice>(choice: C) -> &'static str {
-    C::WORDS.iter().find(|(_, other)| *other == choice).map_or("", |(word, _)| word)
+    C::WORDS
+        .iter()
+        .find(|(_, other)| *other == choice)
+        .map_or("", |(word, _)| word)
 }
 
 /// One of the words; `none` is not among them.

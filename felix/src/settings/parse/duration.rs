@@ -76,10 +76,14 @@ pub fn go_duration(raw: &str) -> Result<Duration, Invalid> {
     }
     let mut seconds = 0.0_f64;
     while !rest.is_empty() {
-        let digits = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(rest.len());
+        let digits = rest
+            .find(|letter: char| !letter.is_ascii_digit() && letter != '.')
+            .unwrap_or(rest.len());
         let number: f64 = rest[..digits].parse().map_err(|_| refused())?;
         rest = &rest[digits..];
-        let letters = rest.find(|letter: char| letter.is_ascii_digit() || letter == '.').unwrap_or(rest.len());
+        let letters = rest
+            .find(|letter: char| letter.is_ascii_digit() || letter == '.')
+            .unwrap_or(rest.len());
         let unit = match &rest[..letters] {
             "h" => 3600.0,
             "m" => 60.0,

@@ -23,7 +23,9 @@ impl Parser for InterfacePrefixList {
         raw.split(',')
             .map(|prefix| match is_name(prefix) {
                 true => Ok(prefix.to_owned()),
-                false => Err(Invalid(format!("{prefix:?} cannot begin the name of an interface"))),
+                false => Err(Invalid(format!(
+                    "{prefix:?} cannot begin the name of an interface"
+                ))),
             })
             .collect()
     }
@@ -85,7 +87,9 @@ impl Parser for InterfaceFilterList {
                 match between {
                     Some(pattern) if !pattern.is_empty() => Ok(InterfaceFilter::Pattern(pattern.to_owned())),
                     None if is_name(part) => Ok(InterfaceFilter::Name(part.to_owned())),
-                    _ => Err(Invalid(format!("{part:?} is neither an interface name nor /a regular expression/"))),
+                    _ => Err(Invalid(format!(
+                        "{part:?} is neither an interface name nor /a regular expression/"
+                    ))),
                 }
             })
             .collect()

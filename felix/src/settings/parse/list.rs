@@ -8,7 +8,9 @@ fn pairs(raw: &str) -> Result<Vec<(String, String)>, Invalid> {
         .map(str::trim)
         .filter(|part| !part.is_empty())
         .map(|part| match part.split_once('=') {
-            Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+            Some((key, value)) if !key.trim().is_empty() => {
+                Ok((key.trim().to_owned(), value.trim().to_owned()))
+            }
             _ => Err(Invalid(format!("{part:?} is not of the form key=value"))),
         })
         .collect()
@@ -28,7 +30,10 @@ impl Parser for KeyValueList {
         Vec::new()
     }
     fn show(value: &Self::Value) -> String {
-        let parts: Vec<String> = value.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let parts: Vec<String> = value
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
         parts.join(",")
     }
     fn expected() -> String {
@@ -56,7 +61,10 @@ impl Parser for KeyDurationList {
         Vec::new()
     }
     fn show(value: &Self::Value) -> String {
-        let parts: Vec<String> = value.iter().map(|(key, time)| format!("{key}={}s", time.as_secs_f64())).collect();
+        let parts: Vec<String> = value
+            .iter()
+            .map(|(key, time)| format!("{key}={}s", time.as_secs_f64()))
+            .collect();
         parts.join(",")
     }
     fn expected() -> String {
@@ -76,17 +84,23 @@ impl Parser for EndpointList {
         let mut scheme = None;
         let mut endpoints = Vec::new();
         for part in raw.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let (own, rest) = part.split_once("://").ok_or_else(|| Invalid::new("an endpoint has no scheme"))?;
+            let (own, rest) = part
+                .split_once("://")
+                .ok_or_else(|| Invalid::new("an endpoint has no scheme"))?;
             let own = own.to_ascii_lowercase();
             if own != "http" && own != "https" {
-                return Err(Invalid::new("an endpoint has a scheme that is neither http nor https"));
+                return Err(Invalid::new(
+                    "an endpoint has a scheme that is neither http nor https",
+                ));
             }
             if *scheme.get_or_insert_with(|| own.clone()) != own {
                 return Err(Invalid::new("the endpoints have different schemes"));
             }
             let host = rest.strip_suffix('/').unwrap_or(rest);
             if host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) {
-                return Err(Invalid::new("an endpoint has more than a scheme, a host and a port"));
+                return Err(Invalid::new(
+                    "an endpoint has more than a scheme, a host and a port",
+                ));
             }
             endpoints.push(format!("{own}://{host}"));
         }

@@ -14,12 +14,13 @@ mod port;
 
 pub use choice::{
     AllowAction, Choice, DatastoreKind, DenyAction, EndpointToHostAction, EtcdScheme, FlowsOnPolicyChange,
-    InsertMode, IptablesVariant, LogFormat, LogSeverity, NftablesMode, OneOf, OneOfOrNone, ServiceLoopPrevention, SpoofingAllowed, Switch,
+    InsertMode, IptablesVariant, LogFormat, LogSeverity, NftablesMode, OneOf, OneOfOrNone,
+    ServiceLoopPrevention, SpoofingAllowed, Switch,
 };
 pub use duration::{Millis, Seconds, go_duration};
 pub use interface::{InterfaceFilter, InterfaceFilterList, InterfacePattern, InterfacePrefixList};
 pub use list::{EndpointList, KeyDurationList, KeyValueList};
-pub use name::{Authority, Hostname, HostAddress, Region, Text};
+pub use name::{Authority, HostAddress, Hostname, Region, Text};
 pub use net::{CidrList, Ipv4, Ipv6};
 pub use number::{Bool, Int, MarkBitmask, MaybeBool, MaybePort, Port};
 pub use path::{Executable, ExistingFile, File};

@@ -31,7 +31,10 @@ macro_rules! text_parser {
 
 /// Whether the text has from 1 to `most` characters, all letters, digits or one of `others`.
 pub(super) fn made_of(raw: &str, others: &str, most: usize) -> bool {
-    (1..=most).contains(&raw.len()) && raw.chars().all(|letter| letter.is_ascii_alphanumeric() || others.contains(letter))
+    (1..=most).contains(&raw.len())
+        && raw
+            .chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || others.contains(letter))
 }
 
 text_parser!(

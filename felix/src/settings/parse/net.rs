@@ -48,7 +48,9 @@ pub(super) fn network(raw: &str) -> Result<IpNet, Invalid> {
     if let Ok(net) = raw.parse::<IpNet>() {
         return Ok(net.trunc());
     }
-    raw.parse::<IpAddr>().map(IpNet::from).map_err(|_| Invalid(format!("{raw:?} is neither an address nor a CIDR")))
+    raw.parse::<IpAddr>()
+        .map(IpNet::from)
+        .map_err(|_| Invalid(format!("{raw:?} is neither an address nor a CIDR")))
 }
 
 /// Networks and addresses of either family, separated by commas; empty parts are passed by.
@@ -59,7 +61,11 @@ impl Parser for CidrList {
     type Value = Vec<IpNet>;
 
     fn parse(raw: &str) -> Result<Vec<IpNet>, Invalid> {
-        raw.split(',').map(str::trim).filter(|part| !part.is_empty()).map(network).collect()
+        raw.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(network)
+            .collect()
     }
     fn empty() -> Vec<IpNet> {
         Vec::new()

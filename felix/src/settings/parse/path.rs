@@ -70,10 +70,14 @@ impl Parser for Executable {
 
     fn parse(raw: &str) -> Result<PathBuf, Invalid> {
         let asked = File::parse(raw)?;
-        let beside = std::env::current_exe().ok().and_then(|own| own.parent().map(Path::to_owned));
+        let beside = std::env::current_exe()
+            .ok()
+            .and_then(|own| own.parent().map(Path::to_owned));
         let folders = match asked.components().count() {
             // A path with a folder names one file and nothing else.
-            0 | 1 => std::env::var_os("PATH").map(|all| std::env::split_paths(&all).collect()).unwrap_or_default(),
+            0 | 1 => std::env::var_os("PATH")
+                .map(|all| std::env::split_paths(&all).collect())
+                .unwrap_or_default(),
             _ => vec![PathBuf::new()],
         };
         beside

@@ -59,7 +59,11 @@ fn failsafe_port(raw: &str) -> Result<FailsafePort, Invalid> {
     let protocol = match protocol.to_ascii_lowercase().as_str() {
         "tcp" => FailsafeProtocol::Tcp,
         "udp" => FailsafeProtocol::Udp,
-        _ => return Err(Invalid(format!("{raw:?} has a protocol that is neither tcp nor udp"))),
+        _ => {
+            return Err(Invalid(format!(
+                "{raw:?} has a protocol that is neither tcp nor udp"
+            )));
+        }
     };
     let port = match !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) {
         true => port.parse().ok(),
@@ -81,7 +85,11 @@ impl Parser for PortList {
     type Value = Vec<FailsafePort>;
 
     fn parse(raw: &str) -> Result<Vec<FailsafePort>, Invalid> {
-        raw.split(',').map(str::trim).filter(|part| !part.is_empty()).map(failsafe_port).collect()
+        raw.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(failsafe_port)
+            .collect()
     }
     fn empty() -> Vec<FailsafePort> {
         Vec::new()
@@ -93,7 +101,8 @@ impl Parser for PortList {
         }
     }
     fn expected() -> String {
-        "ports as <port>, <protocol>:<port> or <protocol>:<CIDR>:<port>, separated by commas, or none".to_owned()
+        "ports as <port>, <protocol>:<port> or <protocol>:<CIDR>:<port>, separated by commas, or none"
+            .to_owned()
     }
 }
 
@@ -117,8 +126,12 @@ impl std::fmt::Display for PortRange {
 
 fn port_range(raw: &str) -> Result<PortRange, Invalid> {
     let end = |part: &str| match !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => part.parse::<u16>().map_err(|_| Invalid(format!("{raw:?} goes beyond port 65535"))),
-        false => Err(Invalid(format!("{raw:?} is not a port or a range such as 30000:32767"))),
+        true => part
+            .parse::<u16>()
+            .map_err(|_| Invalid(format!("{raw:?} goes beyond port 65535"))),
+        false => Err(Invalid(format!(
+            "{raw:?} is not a port or a range such as 30000:32767"
+        ))),
     };
     let (first, last) = raw.split_once(':').unwrap_or((raw, raw));
     let (first, last) = (end(first)?, end(last)?);
@@ -173,7 +186,10 @@ impl Parser for PortRangeList {
 fn table_range(raw: &str) -> Result<(u32, u32), Invalid> {
     let refused = || Invalid(format!("{raw:?} is not a range such as 1-250"));
     let (first, last) = raw.split_once('-').ok_or_else(refused)?;
-    let (first, last): (u32, u32) = (first.parse().map_err(|_| refused())?, last.parse().map_err(|_| refused())?);
+    let (first, last): (u32, u32) = (
+        first.parse().map_err(|_| refused())?,
+        last.parse().map_err(|_| refused())?,
+    );
     if first == 0 || first > last {
         return Err(refused());
     }
@@ -198,7 +214,9 @@ impl Parser for RouteTableRange {
         None
     }
     fn show(value: &Self::Value) -> String {
-        value.map(|(first, last)| format!("{first}-{last}")).unwrap_or_default()
+        value
+            .map(|(first, last)| format!("{first}-{last}"))
+            .unwrap_or_default()
     }
     fn expected() -> String {
         "a range of routing tables within 1-250".to_owned()
@@ -216,10 +234,18 @@ impl Parser for RouteTableRanges {
     type Value = Vec<(u32, u32)>;
 
     fn parse(raw: &str) -> Result<Self::Value, Invalid> {
-        let ranges = raw.split(',').map(|part| table_range(part.trim())).collect::<Result<Vec<_>, _>>()?;
-        let tables: u64 = ranges.iter().map(|(first, last)| u64::from(last - first) + 1).sum();
+        let ranges = raw
+            .split(',')
+            .map(|part| table_range(part.trim()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let tables: u64 = ranges
+            .iter()
+            .map(|(first, last)| u64::from(last - first) + 1)
+            .sum();
         match tables > MOST_TABLES {
-            true => Err(Invalid(format!("it has {tables} tables, more than {MOST_TABLES}"))),
+            true => Err(Invalid(format!(
+                "it has {tables} tables, more than {MOST_TABLES}"
+            ))),
             false => Ok(ranges),
         }
     }
@@ -227,7 +253,10 @@ impl Parser for RouteTableRanges {
         Vec::new()
     }
     fn show(value: &Self::Value) -> String {
-        let parts: Vec<String> = value.iter().map(|(first, last)| format!("{first}-{last}")).collect();
+        let parts: Vec<String> = value
+            .iter()
+            .map(|(first, last)| format!("{first}-{last}"))
+            .collect();
         parts.join(",")
     }
     fn expected() -> String {

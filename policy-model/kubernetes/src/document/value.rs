@@ -1,8 +1,8 @@
 //! Reads a value as Kubernetes reads it: keys once only, merge keys applied, YAML 1.1's words for true and false.
 //!
-//! `kubectl` reads manifests by YAML 1.1, where an unquoted `yes`, `no`, `on`, `off`, `y` or `n` is a boolean. The
-//! parser below knows YAML 1.2 only, in which these are texts; whether a text was quoted is seen in the source, out
-//! of which the parser lends it.
+//! `kubectl` reads manifests by YAML 1.1, where an unquoted `yes`, `no`, `on` or `off` is a boolean. The parser below
+//! knows YAML 1.2 only, in which these are texts; whether a text was quoted is seen in the source, out of which the
+//! parser lends it. YAML 1.1's `y` and `n` stay texts: they serve as names, and hardly anybody means a boolean.
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -28,17 +28,19 @@ impl YamlValue<'_> {
     /// The boolean that a text lent out of the source stands for, where it stands there without quotes.
     fn old_boolean(self, text: &str) -> Option<bool> {
         let value = match text {
-            "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => true,
-            "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => false,
+            "yes" | "Yes" | "YES" | "on" | "On" | "ON" => true,
+            "no" | "No" | "NO" | "off" | "Off" | "OFF" => false,
             _ => return None,
         };
-        let offset = (text.as_ptr() as usize).checked_sub(self.source.as_ptr() as usize)?;
-        if offset >= self.source.len() {
-            return None;
-        }
+        self.is_plain(text).then_some(value)
+    }
+
+    /// Whether a text that was lent out of the source stands there without quotes.
+    fn is_plain(self, text: &str) -> bool {
+        let offset = (text.as_ptr() as usize).checked_sub(self.source.as_ptr() as usize);
+        let Some(offset) = offset.filter(|offset| *offset < self.source.len()) else { return false };
         let before = offset.checked_sub(1).and_then(|n| self.source.as_bytes().get(n));
-        let quoted = matches!(before, Some(b'"' | b'\''));
-        (!quoted).then_some(value)
+        !matches!(before, Some(b'"' | b'\''))
     }
 }
 
@@ -207,7 +209,7 @@ impl<'de> Visitor<'de> for KeySeed<'_, '_> {
     }
 
     fn visit_borrowed_str<E: de::Error>(self, v: &'de str) -> Result<Key, E> {
-        if v == "<<" && !self.context.source.is_empty() {
+        if v == "<<" && self.context.is_plain(v) {
             return if self.merge {
                 Err(E::custom("duplicate key '<<'"))
             } else {
