@@ -4,6 +4,8 @@
 //! ([`health`], [`metrics`]) and what it does ([`logging`]); the calculation graph and the dataplane have their own
 //! crates.
 
+pub mod agent;
+pub mod cleanup;
 pub mod health;
 pub mod http;
 pub mod logging;

@@ -1,6 +1,6 @@
 //! Measures the graph at the size of Felix's own benchmark: 250,000 endpoints, 200 of them local, 10,000 policies.
 //!
-//! `cargo run --release -p felix-calc --example snapshot [ENDPOINTS] [POLICIES]`
+//! `cargo run --release -p felix-calc --example snapshot [ENDPOINTS] [POLICIES] [CHANGES]`
 
 use cap::Cap;
 use dataplane_api::Update;
@@ -21,7 +21,6 @@ static HEAP: Cap<System> = Cap::new(System, usize::MAX);
 const LOCAL: usize = 200;
 const MARKERS: usize = 31;
 const NAMESPACES: usize = 100;
-const ROUNDS: usize = 200;
 
 fn main() {
     let mut sizes = std::env::args()
@@ -29,6 +28,7 @@ fn main() {
         .filter_map(|text| text.parse::<usize>().ok());
     let endpoints = sizes.next().unwrap_or(250_000);
     let policies = sizes.next().unwrap_or(10_000);
+    let rounds = sizes.next().unwrap_or(200);
     println!(
         "{endpoints} endpoints ({LOCAL} local, six labels each), {policies} policies of five rules, one thread"
     );
@@ -69,25 +69,30 @@ fn main() {
         );
         drop(updates);
         println!("heap after: {:.1} MB", (HEAP.allocated() as f64) / 1e6);
-        changes(&mut graph, endpoints, policies);
+        if rounds > 0 {
+            changes(&mut graph, (endpoints, policies, rounds));
+        }
         println!("{:?}", graph.stats());
         drop(graph);
         println!("heap without the graph: {:.1} MB", HEAP.allocated() as f64 / 1e6);
     }
 }
 
-fn changes(graph: &mut CalcGraph, endpoints: usize, policies: usize) {
-    measure("one label of one remote pod", graph, |n| {
+fn changes(graph: &mut CalcGraph, (endpoints, policies, rounds): (usize, usize, usize)) {
+    let measure = |what: &str, graph: &mut CalcGraph, change: &dyn Fn(usize) -> Vec<Resource>| {
+        measure(what, graph, rounds, change);
+    };
+    measure("one label of one remote pod", graph, &|n| {
         vec![endpoint(LOCAL + n, (n + 1) % MARKERS)]
     });
-    measure("the same, back", graph, |n| {
+    measure("the same, back", graph, &|n| {
         vec![endpoint(LOCAL + n, (LOCAL + n) % MARKERS)]
     });
-    measure("one label of one local pod", graph, |n| {
+    measure("one label of one local pod", graph, &|n| {
         vec![endpoint(n % LOCAL, (n + 1 + n / LOCAL) % MARKERS)]
     });
-    measure("one policy created", graph, |n| vec![policy(policies + n)]);
-    measure("a namespace's label, inherited", graph, |n| {
+    measure("one policy created", graph, &|n| vec![policy(policies + n)]);
+    measure("a namespace's label, inherited", graph, &|n| {
         vec![namespace(
             n % NAMESPACES,
             if n / NAMESPACES % 2 == 0 { "b" } else { "a" },
@@ -98,16 +103,16 @@ fn changes(graph: &mut CalcGraph, endpoints: usize, policies: usize) {
         policy.metadata.name = "by-namespace".to_string();
         policy.spec.ingress = vec![allow("pcns.team == 'b'")];
     }
-    measure("a policy with a new selector of namespaces", graph, |_| {
+    measure("a policy with a new selector of namespaces", graph, &|_| {
         vec![resource.clone()]
     });
-    measure("a namespace's label, inherited and selected", graph, |n| {
+    measure("a namespace's label, inherited and selected", graph, &|n| {
         vec![namespace(
             n % NAMESPACES,
             if n / NAMESPACES % 2 == 0 { "b" } else { "a" },
         )]
     });
-    measure("one remote pod created", graph, |n| {
+    measure("one remote pod created", graph, &|n| {
         vec![endpoint(endpoints + n, n % MARKERS)]
     });
     let mut updates = Vec::new();
@@ -130,10 +135,10 @@ fn changes(graph: &mut CalcGraph, endpoints: usize, policies: usize) {
 }
 
 /// Prints median and maximum of the time from a change to its updates.
-fn measure(what: &str, graph: &mut CalcGraph, change: impl Fn(usize) -> Vec<Resource>) {
+fn measure(what: &str, graph: &mut CalcGraph, rounds: usize, change: &dyn Fn(usize) -> Vec<Resource>) {
     let mut times = Vec::new();
     let mut count = 0;
-    for n in 0..ROUNDS {
+    for n in 0..rounds {
         let resources = change(n);
         let mut updates = Vec::new();
         let start = Instant::now();
@@ -158,9 +163,9 @@ fn measure(what: &str, graph: &mut CalcGraph, change: impl Fn(usize) -> Vec<Reso
     times.sort();
     println!(
         "{what}: median {:?}, maximum {:?}; {} changes told on average",
-        times[ROUNDS / 2],
-        times[ROUNDS - 1],
-        count / ROUNDS
+        times[rounds / 2],
+        times[rounds - 1],
+        count / rounds
     );
 }
 

@@ -128,6 +128,11 @@ impl ChangeLog {
         }
     }
 
+    /// Notes that nothing more happened up to a revision.
+    pub fn advance(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+    }
+
     /// Forgets what changed before a revision: watches from earlier ones expire.
     pub fn compact(&mut self, oldest: Revision) {
         self.oldest = self.oldest.max(oldest);

@@ -5,7 +5,7 @@
 use crate::IpamError;
 use crate::engine::{Answer, Machine, Outcome, Request, Step, Stored, Write};
 use policy_model::{IpamBlockSpec, Key, Kind, Resource};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A datastore in memory: each object with its version, which no two writes share.
@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub struct MemoryStore {
     objects: BTreeMap<Key, (Arc<Resource>, u64)>,
     version: u64,
+    /// The blocks in which each handle holds addresses.
+    holding: BTreeMap<String, BTreeSet<Key>>,
 }
 
 impl MemoryStore {
@@ -32,7 +34,7 @@ impl MemoryStore {
 
     /// Deletes an object, if it is there.
     pub fn remove(&mut self, key: &Key) {
-        self.objects.remove(key);
+        self.forget(key);
     }
 
     /// An object and its version.
@@ -79,7 +81,13 @@ impl MemoryStore {
     /// # Errors
     /// What the engine says.
     pub fn run(&mut self, request: Request, now: u64) -> Result<Outcome, IpamError> {
-        let mut machine = Machine::new(request, now);
+        let mut machine = match request.handle() {
+            Some(handle) => {
+                let blocks = self.holding.get(handle).cloned().unwrap_or_default();
+                Machine::new(request, now).looking_only_into(blocks)
+            }
+            None => Machine::new(request, now),
+        };
         let mut answer = Answer::Start;
         loop {
             let step = machine.next(answer);
@@ -100,7 +108,7 @@ impl MemoryStore {
                 Answer::Written(self.insert(resource.clone()))
             }
             Write::Delete { key, version } if found == Some(*version) => {
-                self.objects.remove(key);
+                self.forget(key);
                 Answer::Deleted
             }
             Write::Create { .. } | Write::Update { .. } | Write::Delete { .. } => Answer::Conflict,
@@ -108,9 +116,31 @@ impl MemoryStore {
     }
 
     fn insert(&mut self, resource: Arc<Resource>) -> u64 {
+        let key = resource.key();
+        self.forget(&key);
+        for handle in handles(&resource) {
+            self.holding
+                .entry(handle.to_owned())
+                .or_default()
+                .insert(key.clone());
+        }
         self.version += 1;
-        self.objects.insert(resource.key(), (resource, self.version));
+        self.objects.insert(key, (resource, self.version));
         self.version
+    }
+
+    fn forget(&mut self, key: &Key) {
+        let Some((resource, _)) = self.objects.remove(key) else {
+            return;
+        };
+        for handle in handles(&resource) {
+            if let Some(blocks) = self.holding.get_mut(handle) {
+                blocks.remove(key);
+                if blocks.is_empty() {
+                    self.holding.remove(handle);
+                }
+            }
+        }
     }
 
     fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &(Arc<Resource>, u64)> {
@@ -120,4 +150,12 @@ impl MemoryStore {
             .take_while(move |(key, _)| key.kind == kind)
             .map(|(_, stored)| stored)
     }
+}
+
+fn handles(resource: &Resource) -> impl Iterator<Item = &str> {
+    let attributes = match resource {
+        Resource::IPAMBlock(block) => block.spec.attributes.as_slice(),
+        _ => &[],
+    };
+    attributes.iter().filter_map(|a| a.handle_id.as_deref())
 }

@@ -232,7 +232,11 @@ fn too_deep(text: &str) -> Option<usize> {
 fn read_yaml(chunk: &Chunk<'_>) -> Result<Value, DocumentError> {
     if let Some(line) = too_deep(chunk.text) {
         let reason = format!("more than {MOST_OPEN_BRACKETS} brackets are open");
-        return Err(DocumentError { line: chunk.lines_before + line + 1, column: 1, reason });
+        return Err(DocumentError {
+            line: chunk.lines_before + line + 1,
+            column: 1,
+            reason,
+        });
     }
     if let Ok(value) = parse_yaml(chunk.text) {
         return Ok(value);

@@ -58,7 +58,7 @@ pub enum Manifest {
 #[derive(Clone, Debug, PartialEq)]
 pub struct InvalidManifest {
     /// Which object it would be; `None` where kind, namespace or name cannot be told.
-    pub id: Option<ManifestId>,
+    pub id: Option<Box<ManifestId>>,
     /// What people call it: `NetworkPolicy shop/web`, as far as the document says.
     pub subject: String,
     /// Every fault that was found. Never empty.

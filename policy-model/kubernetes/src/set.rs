@@ -122,8 +122,13 @@ impl ManifestSet {
 
     /// The nodes that Node objects define or pods name, sorted.
     pub fn node_names(&self) -> BTreeSet<&str> {
-        let nodes = self.resources().filter(|r| r.kind() == Kind::Node).map(|r| r.metadata().name.as_str());
-        nodes.chain(self.pods.values().filter_map(|pod| pod.node.as_deref())).collect()
+        let nodes = self
+            .resources()
+            .filter(|r| r.kind() == Kind::Node)
+            .map(|r| r.metadata().name.as_str());
+        nodes
+            .chain(self.pods.values().filter_map(|pod| pod.node.as_deref()))
+            .collect()
     }
 
     /// Every object in force.

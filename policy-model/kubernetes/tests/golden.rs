@@ -2,6 +2,8 @@
 //!
 //! `MANX_REFRESH_GOLDEN=1 cargo test -p policy-model-kubernetes --test golden` writes the second anew.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // In a helper of a test too, a panic is the failure itself.
+
 use policy_model_kubernetes::ManifestSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +12,10 @@ use std::path::{Path, PathBuf};
 fn translated(name: &str, text: &str) -> String {
     let mut set = ManifestSet::new();
     set.set_file(name, text);
-    let homeless: Vec<_> = set.unassigned_pods().map(|pod| (pod.namespace.clone(), pod.name.clone())).collect();
+    let homeless: Vec<_> = set
+        .unassigned_pods()
+        .map(|pod| (pod.namespace.clone(), pod.name.clone()))
+        .collect();
     set.set_assignments(homeless.into_iter().map(|pod| (pod, "n1".to_string())).collect());
     let mut out = String::new();
     for fault in set.faults() {
@@ -29,8 +34,12 @@ fn translated(name: &str, text: &str) -> String {
 #[test]
 fn manifests_become_what_the_golden_files_say() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let is_input = |path: &PathBuf| path.extension().is_some_and(|e| e == "yaml") && !path.ends_with(".expected.yaml");
-    let mut inputs: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let is_input =
+        |path: &PathBuf| path.extension().is_some_and(|e| e == "yaml") && !path.ends_with(".expected.yaml");
+    let mut inputs: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     inputs.retain(|path| is_input(path) && !path.to_string_lossy().ends_with(".expected.yaml"));
     inputs.sort();
     assert!(inputs.len() >= 9, "the golden files are gone: {inputs:?}");
@@ -45,5 +54,9 @@ fn manifests_become_what_the_golden_files_say() {
             wrong.push(format!("{name}:\n{found}"));
         }
     }
-    assert!(wrong.is_empty(), "not as in the golden files:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "not as in the golden files:\n{}",
+        wrong.join("\n")
+    );
 }

@@ -28,7 +28,10 @@ pub(crate) enum Content {
 /// Reads what stands at a path. Whatever it is, this neither blocks nor fails.
 pub(crate) fn read(path: &Path) -> Content {
     // Without O_NONBLOCK, a pipe in the folder would stop the whole store.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
     let content = file.and_then(|file| {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -43,7 +46,9 @@ pub(crate) fn read(path: &Path) -> Content {
     });
     match content {
         Ok(content) => content,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Content::Absent,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Content::Absent
+        }
         Err(error) => Content::Odd(format!("cannot be read: {error}")),
     }
 }
@@ -105,18 +110,34 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Opens a file of our own for reading and writing, and makes it where it is absent.
 pub(crate) fn open_own(path: &Path, truncate: bool) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(truncate).mode(FILE_MODE).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(truncate)
+        .mode(FILE_MODE)
+        .open(path)
 }
 
 /// Says which of the store's errors a failure of the file system is.
 pub(crate) fn failure(operation: &str, path: &Path, error: io::Error) -> DatastoreError {
     let operation = format!("{operation} {}", path.display());
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            DatastoreError::NoSpace { operation, source: error.into() }
-        }
-        ErrorKind::PermissionDenied => DatastoreError::Permission { operation, source: error.into() },
-        ErrorKind::ReadOnlyFilesystem => DatastoreError::ReadOnly { operation, source: error.into() },
-        _ => DatastoreError::Unavailable { operation, source: error.into() },
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => DatastoreError::NoSpace {
+            operation,
+            source: error.into(),
+        },
+        ErrorKind::PermissionDenied => DatastoreError::Permission {
+            operation,
+            source: error.into(),
+        },
+        ErrorKind::ReadOnlyFilesystem => DatastoreError::ReadOnly {
+            operation,
+            source: error.into(),
+        },
+        _ => DatastoreError::Unavailable {
+            operation,
+            source: error.into(),
+        },
     }
 }

@@ -113,10 +113,21 @@ impl Journal {
             tracing::warn!(path = %path.display(), "the journal cannot be read; making a new one from the documents");
         }
         write_whole(&path, first, &ChangeLog::default(), sync)?;
-        let mut journal = Journal::at_start(path.clone(), File::options().read(true).write(true).open(&path)?)?;
+        let mut journal =
+            Journal::at_start(path.clone(), File::options().read(true).write(true).open(&path)?)?;
         match journal.read_anew(true)? {
-            Some((news, _)) => Ok((journal, news, Repair { unfinished: None, damaged: true })),
-            None => Err(io::Error::new(io::ErrorKind::InvalidData, "a new journal cannot be read")),
+            Some((news, _)) => Ok((
+                journal,
+                news,
+                Repair {
+                    unfinished: None,
+                    damaged: true,
+                },
+            )),
+            None => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a new journal cannot be read",
+            )),
         }
     }
 
@@ -124,7 +135,15 @@ impl Journal {
         let metadata = file.metadata()?;
         let inode = (metadata.dev(), metadata.ino());
         let revision = Revision::default();
-        Ok(Journal { path, file, inode, offset: 0, prepared: None, compacted_size: 0, revision })
+        Ok(Journal {
+            path,
+            file,
+            inode,
+            offset: 0,
+            prepared: None,
+            compacted_size: 0,
+            revision,
+        })
     }
 
     /// Reads what is new. With the lock held, also drops what no living writer will finish; `log` then makes good for a
@@ -149,7 +168,10 @@ impl Journal {
         let (records, late) = self.read_records(held.is_some())?;
         repair.damaged |= late.damaged;
         news.push(News::Records(records));
-        let mut next = Journal::at_start(self.path.clone(), File::options().read(true).write(true).open(&self.path)?)?;
+        let mut next = Journal::at_start(
+            self.path.clone(),
+            File::options().read(true).write(true).open(&self.path)?,
+        )?;
         let Some((anew, next_repair)) = next.read_anew(held.is_some())? else {
             if let Some((log, sync)) = held {
                 self.compact(log, sync)?;
@@ -160,13 +182,21 @@ impl Journal {
         if let News::Anew(start, records) = anew {
             if start == self.revision {
                 let seen = self.revision;
-                news.push(News::Records(records.into_iter().filter(|r| r.revision > seen).collect()));
+                news.push(News::Records(
+                    records.into_iter().filter(|r| r.revision > seen).collect(),
+                ));
             } else {
                 news.push(News::Anew(start, records));
             }
         }
         *self = next;
-        Ok((news, Repair { damaged: repair.damaged || next_repair.damaged, ..next_repair }))
+        Ok((
+            news,
+            Repair {
+                damaged: repair.damaged || next_repair.damaged,
+                ..next_repair
+            },
+        ))
     }
 
     /// Reads the header and all records; `None` where there is no header.
@@ -217,7 +247,9 @@ impl Journal {
                     records.push(record);
                 }
                 // A later version of Manx wrote it, about something that this one does not know.
-                None => tracing::warn!(path = %self.path.display(), "a record of the journal is not understood"),
+                None => {
+                    tracing::warn!(path = %self.path.display(), "a record of the journal is not understood")
+                }
             }
             self.offset += end as u64 + 1;
             rest = rest.get(end + 1..).unwrap_or_default();
@@ -228,7 +260,9 @@ impl Journal {
             let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
             let last = end.is_none_or(|end| end + 1 == rest.len());
             let prepared = line.first() == Some(&PREPARED);
-            let lost = unframe(line).and_then(|json| serde_json::from_slice::<Line>(json).ok()).and_then(record);
+            let lost = unframe(line)
+                .and_then(|json| serde_json::from_slice::<Line>(json).ok())
+                .and_then(record);
             repair.unfinished = lost.filter(|_| prepared).map(|r| r.key);
             // A prepared last line was never in force; anything else may have been.
             repair.damaged = !(prepared && last);
@@ -239,8 +273,17 @@ impl Journal {
 
     /// Writes a record that is not yet in force, with the revision after all others. Takes all the room on the disk
     /// that the change will need. The caller holds the lock and has read the journal to its end.
-    pub(crate) fn prepare(&mut self, revision: Revision, key: &Key, put: Option<(&Version, Value)>) -> io::Result<()> {
-        let operation = if put.is_some() { Operation::Put } else { Operation::Delete };
+    pub(crate) fn prepare(
+        &mut self,
+        revision: Revision,
+        key: &Key,
+        put: Option<(&Version, Value)>,
+    ) -> io::Result<()> {
+        let operation = if put.is_some() {
+            Operation::Put
+        } else {
+            Operation::Delete
+        };
         let bytes = line(PREPARED, revision, operation, key, put)?;
         if let Err(error) = self.file.write_all_at(&bytes, self.offset) {
             self.abandon();
@@ -277,7 +320,10 @@ impl Journal {
     /// they notice. The caller holds the lock and has read the journal to its end into `log`.
     pub(crate) fn compact(&mut self, log: &ChangeLog, sync: bool) -> io::Result<()> {
         write_whole(&self.path, log.revision(), log, sync)?;
-        let mut next = Journal::at_start(self.path.clone(), File::options().read(true).write(true).open(&self.path)?)?;
+        let mut next = Journal::at_start(
+            self.path.clone(),
+            File::options().read(true).write(true).open(&self.path)?,
+        )?;
         next.offset = next.file.metadata()?.len();
         next.compacted_size = next.offset;
         next.revision = log.revision();
@@ -292,7 +338,13 @@ fn write_whole(path: &Path, start: Revision, log: &ChangeLog, sync: bool) -> io:
     let result = (|| {
         let file = disk::open_own(&temporary, true)?;
         let mut writer = io::BufWriter::with_capacity(1 << 18, file);
-        writer.write_all(&frame(IN_FORCE, &Header { journal: 1, start: start.get() })?)?;
+        writer.write_all(&frame(
+            IN_FORCE,
+            &Header {
+                journal: 1,
+                start: start.get(),
+            },
+        )?)?;
         for (key, versioned) in log.iter() {
             let put = Some((&versioned.version, versioned.resource.to_value()));
             writer.write_all(&line(IN_FORCE, versioned.revision, Operation::Keep, key, put)?)?;
@@ -320,9 +372,26 @@ fn line(
     key: &Key,
     put: Option<(&Version, Value)>,
 ) -> io::Result<Vec<u8>> {
-    let (version, object) = put.map(|(version, object)| (version.as_str().to_owned(), object)).unzip();
-    let Key { kind, namespace, name } = key.clone();
-    frame(mark, &Line { revision: revision.get(), operation, kind, namespace, name, version, object })
+    let (version, object) = put
+        .map(|(version, object)| (version.as_str().to_owned(), object))
+        .unzip();
+    let Key {
+        kind,
+        namespace,
+        name,
+    } = key.clone();
+    frame(
+        mark,
+        &Line {
+            revision: revision.get(),
+            operation,
+            kind,
+            namespace,
+            name,
+            version,
+            object,
+        },
+    )
 }
 
 fn frame(mark: u8, content: &impl Serialize) -> io::Result<Vec<u8>> {
@@ -337,14 +406,20 @@ fn frame(mark: u8, content: &impl Serialize) -> io::Result<Vec<u8>> {
 
 /// The content of a line (without its end), if it is whole. The mark may be either.
 fn unframe(line: &[u8]) -> Option<&[u8]> {
-    let rest = line.strip_prefix(&[IN_FORCE]).or_else(|| line.strip_prefix(&[PREPARED]))?;
+    let rest = line
+        .strip_prefix(&[IN_FORCE])
+        .or_else(|| line.strip_prefix(&[PREPARED]))?;
     let (checksum, rest) = rest.split_at_checked(CHECKSUM)?;
     let json = rest.strip_prefix(b" ")?;
     (document::hash(json, CHECKSUM / 2).as_bytes() == checksum).then_some(json)
 }
 
 fn record(line: Line) -> Option<Record> {
-    let key = Key { kind: line.kind, namespace: line.namespace, name: line.name };
+    let key = Key {
+        kind: line.kind,
+        namespace: line.namespace,
+        name: line.name,
+    };
     let change = match (line.operation, line.version, line.object) {
         (Operation::Delete, ..) => Change::Delete,
         (Operation::Put | Operation::Keep, Some(version), Some(object)) => {
@@ -356,7 +431,11 @@ fn record(line: Line) -> Option<Record> {
         }
         _ => return None,
     };
-    Some(Record { revision: Revision::new(line.revision), key, change })
+    Some(Record {
+        revision: Revision::new(line.revision),
+        key,
+        change,
+    })
 }
 
 #[cfg(test)]

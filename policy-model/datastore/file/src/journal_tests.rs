@@ -9,7 +9,16 @@ fn key(name: &str) -> Key {
 }
 
 fn tier(name: &str, order: u32) -> Arc<Resource> {
-    Arc::new(Object::named(name, TierSpec { order: Some(f64::from(order)), default_action: None }).into())
+    Arc::new(
+        Object::named(
+            name,
+            TierSpec {
+                order: Some(f64::from(order)),
+                default_action: None,
+            },
+        )
+        .into(),
+    )
 }
 
 /// A journal and the log that it leads to.
@@ -20,8 +29,12 @@ struct Reader {
 
 impl Reader {
     fn open(folder: &Path) -> (Self, Repair) {
-        let (journal, news, repair) = Journal::open(folder.join("journal"), Revision::new(100), false).unwrap();
-        let mut reader = Reader { journal, log: ChangeLog::default() };
+        let (journal, news, repair) =
+            Journal::open(folder.join("journal"), Revision::new(100), false).unwrap();
+        let mut reader = Reader {
+            journal,
+            log: ChangeLog::default(),
+        };
         reader.take(news);
         (reader, repair)
     }
@@ -37,7 +50,9 @@ impl Reader {
         };
         for record in records {
             match record.change {
-                Change::Put(version, resource) => drop(self.log.put(record.key, resource, version, record.revision)),
+                Change::Put(version, resource) => {
+                    drop(self.log.put(record.key, resource, version, record.revision))
+                }
                 Change::Delete => self.log.remove(&record.key, record.revision),
             }
         }
@@ -53,14 +68,25 @@ impl Reader {
     fn prepare(&mut self, name: &str, order: u32) {
         let revision = self.log.revision().next();
         let value = tier(name, order).to_value();
-        self.journal.prepare(revision, &key(name), Some((&Version::new(format!("v{order}")), value))).unwrap();
+        self.journal
+            .prepare(
+                revision,
+                &key(name),
+                Some((&Version::new(format!("v{order}")), value)),
+            )
+            .unwrap();
     }
 
     fn put(&mut self, name: &str, order: u32) {
         self.prepare(name, order);
         self.journal.commit().unwrap();
         let revision = self.log.revision().next();
-        self.log.put(key(name), tier(name, order), Version::new(format!("v{order}")), revision);
+        self.log.put(
+            key(name),
+            tier(name, order),
+            Version::new(format!("v{order}")),
+            revision,
+        );
     }
 
     fn delete(&mut self, name: &str) {
@@ -101,11 +127,20 @@ fn a_dead_writers_record_is_dropped_and_named() {
     writer.prepare("b", 2);
     drop(writer);
     let (mut next, repair) = Reader::open(folder.path());
-    assert_eq!(repair, Repair { unfinished: Some(key("b")), damaged: false });
+    assert_eq!(
+        repair,
+        Repair {
+            unfinished: Some(key("b")),
+            damaged: false
+        }
+    );
     next.put("c", 3);
     let (reader, repair) = Reader::open(folder.path());
     assert_eq!(repair, Repair::default());
-    assert_eq!(reader.state(), [("a".into(), "v1".into(), 101), ("c".into(), "v3".into(), 102)]);
+    assert_eq!(
+        reader.state(),
+        [("a".into(), "v1".into(), 101), ("c".into(), "v3".into(), 102)]
+    );
 }
 
 #[test]
@@ -116,7 +151,10 @@ fn what_is_taken_back_leaves_nothing() {
     writer.journal.abandon();
     writer.put("b", 2);
     let (reader, repair) = Reader::open(folder.path());
-    assert_eq!((reader.state(), repair), (vec![("b".into(), "v2".into(), 101)], Repair::default()));
+    assert_eq!(
+        (reader.state(), repair),
+        (vec![("b".into(), "v2".into(), 101)], Repair::default())
+    );
 }
 
 #[test]
@@ -131,7 +169,11 @@ fn a_reader_crosses_a_compaction_without_loss_and_an_old_revision_expires() {
     writer.put("c", 3);
     reader.read(false);
     assert_eq!(reader.state(), writer.state());
-    assert_eq!(reader.log.oldest(), Revision::new(100), "a reader that was there keeps its memory");
+    assert_eq!(
+        reader.log.oldest(),
+        Revision::new(100),
+        "a reader that was there keeps its memory"
+    );
     let (late, _) = Reader::open(folder.path());
     assert_eq!(late.state(), writer.state());
     assert_eq!(late.log.oldest(), Revision::new(103));
@@ -161,11 +203,16 @@ fn a_journal_that_does_not_continue_is_told_as_such() {
     fs::remove_file(folder.path().join("journal")).unwrap();
     let path = folder.path().join("journal");
     let (journal, ..) = Journal::open(path, Revision::new(5_000), false).unwrap();
-    let mut stranger = Reader { journal, log: ChangeLog::default() };
+    let mut stranger = Reader {
+        journal,
+        log: ChangeLog::default(),
+    };
     stranger.log.compact(Revision::new(5_000));
     stranger.put("b", 2);
     let (news, _) = reader.journal.read_new(None).unwrap();
-    assert!(matches!(news.last(), Some(News::Anew(start, records)) if start.get() == 5_000 && records.len() == 1));
+    assert!(
+        matches!(news.last(), Some(News::Anew(start, records)) if start.get() == 5_000 && records.len() == 1)
+    );
 }
 
 proptest! {
@@ -190,7 +237,7 @@ proptest! {
         bytes.extend_from_slice(&ruin);
         fs::write(&path, &bytes).unwrap();
         let (mut reader, _) = Reader::open(folder.path());
-        let expected = whole + usize::from(bytes == all);
+        let expected = whole + usize::from(bytes.starts_with(&all));
         prop_assert_eq!(reader.log.len(), expected);
         reader.put("after", 3);
         let (again, repair) = Reader::open(folder.path());

@@ -35,14 +35,19 @@ impl LockFile {
 
     /// Makes the file where it is absent.
     pub(crate) fn prepare(&self) -> Result<(), DatastoreError> {
-        disk::open_own(&self.path, false).map(drop).map_err(|e| disk::failure("make the lock", &self.path, e))
+        disk::open_own(&self.path, false)
+            .map(drop)
+            .map_err(|e| disk::failure("make the lock", &self.path, e))
     }
 
     /// Waits for the lock for at most `patience`.
     pub(crate) fn acquire(&self, patience: Duration) -> Result<Lock, DatastoreError> {
         match self.acquire_unless(patience, || false)? {
             Some(lock) => Ok(lock),
-            None => Err(DatastoreError::unavailable("take the lock", "the wait was given up")),
+            None => Err(DatastoreError::unavailable(
+                "take the lock",
+                "the wait was given up",
+            )),
         }
     }
 
@@ -71,7 +76,11 @@ impl LockFile {
                 if start.elapsed() >= patience {
                     // A blocking flock would wait for a stopped process for ever, and nobody would learn why.
                     let why = format!("another process has held it for {patience:?}");
-                    return Err(disk::failure("take the lock", &self.path, io::Error::new(io::ErrorKind::TimedOut, why)));
+                    return Err(disk::failure(
+                        "take the lock",
+                        &self.path,
+                        io::Error::new(io::ErrorKind::TimedOut, why),
+                    ));
                 }
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_micros(500));

@@ -60,18 +60,29 @@ pub(crate) fn locate(relative: &Path) -> Location {
     };
     let Some(stem) = file.strip_suffix(EXTENSION) else {
         let nearly = file.ends_with(".yml") || file.ends_with(".json");
-        return if nearly { Location::Misplaced("a document's file is named <name>.yaml") } else { Location::Foreign };
+        return if nearly {
+            Location::Misplaced("a document's file is named <name>.yaml")
+        } else {
+            Location::Foreign
+        };
     };
-    let Some(kind) = parts.first().and_then(|folder| kind_of_folder(OsStr::new(folder))) else {
+    let Some(kind) = parts
+        .first()
+        .and_then(|folder| kind_of_folder(OsStr::new(folder)))
+    else {
         return Location::Misplaced("a document stands in the folder of its kind, such as tiers");
     };
     let key = match (kind.is_namespaced(), parts.as_slice()) {
-        (true, [_, namespace, _]) => {
-            decode(namespace).zip(decode(stem)).map(|(namespace, name)| Key::namespaced(kind, namespace, name))
+        (true, [_, namespace, _]) => decode(namespace)
+            .zip(decode(stem))
+            .map(|(namespace, name)| Key::namespaced(kind, namespace, name)),
+        (true, _) => {
+            return Location::Misplaced("a document of this kind stands in the folder of its namespace");
         }
-        (true, _) => return Location::Misplaced("a document of this kind stands in the folder of its namespace"),
         (false, [_, _]) => decode(stem).map(|name| Key::global(kind, name)),
-        (false, _) => return Location::Misplaced("a document of this kind stands directly in the folder of the kind"),
+        (false, _) => {
+            return Location::Misplaced("a document of this kind stands directly in the folder of the kind");
+        }
     };
     // The way back must lead here, or one object could stand in two files.
     match key {
@@ -82,7 +93,9 @@ pub(crate) fn locate(relative: &Path) -> Location {
 
 /// The kind whose folder has this name.
 pub(crate) fn kind_of_folder(name: &OsStr) -> Option<Kind> {
-    Kind::ALL.into_iter().find(|kind| OsStr::new(kind.plural()) == name)
+    Kind::ALL
+        .into_iter()
+        .find(|kind| OsStr::new(kind.plural()) == name)
 }
 
 /// A name as part of a path: letters, digits and `-_.` as they are (but no dot first), the rest as `%` and two digits.
@@ -129,7 +142,10 @@ mod tests {
         assert_eq!(path(&Key::global(Kind::Tier, "default")), "tiers/default.yaml");
         let policy = Key::namespaced(Kind::NetworkPolicy, "shop", "knp.default.web");
         assert_eq!(path(&policy), "networkpolicies/shop/knp.default.web.yaml");
-        assert_eq!(path(&Key::global(Kind::Node, "fe80::1/64")), "nodes/fe80%3A%3A1%2F64.yaml");
+        assert_eq!(
+            path(&Key::global(Kind::Node, "fe80::1/64")),
+            "nodes/fe80%3A%3A1%2F64.yaml"
+        );
         assert_eq!(path(&Key::global(Kind::Node, "..")), "nodes/%2E..yaml");
     }
 
@@ -140,9 +156,14 @@ mod tests {
         assert_eq!(of_key(&Key::namespaced(Kind::Tier, "a", "b")), None);
         assert_eq!(of_key(&Key::global(Kind::Tier, "x".repeat(251))), None);
         assert!(of_key(&Key::global(Kind::Tier, "x".repeat(250))).is_some());
-        for foreign in
-            ["tiers/a.yaml~", "tiers/.a.yaml.swp", "tiers/4913", "README.md", ".manx/journal", "tiers/.tmp-1-1"]
-        {
+        for foreign in [
+            "tiers/a.yaml~",
+            "tiers/.a.yaml.swp",
+            "tiers/4913",
+            "README.md",
+            ".manx/journal",
+            "tiers/.tmp-1-1",
+        ] {
             assert_eq!(locate(Path::new(foreign)), Location::Foreign, "{foreign}");
         }
         for misplaced in [
@@ -157,7 +178,10 @@ mod tests {
             "tiers/%zz.yaml",
             "tiers/%2e.yaml",
         ] {
-            assert!(matches!(locate(Path::new(misplaced)), Location::Misplaced(_)), "{misplaced}");
+            assert!(
+                matches!(locate(Path::new(misplaced)), Location::Misplaced(_)),
+                "{misplaced}"
+            );
         }
         assert_eq!(locate(Path::new("tiers/../x.yaml")), Location::Foreign);
     }

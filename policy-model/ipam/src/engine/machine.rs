@@ -154,17 +154,7 @@ impl<V: Clone> Machine<V> {
     /// `now` is the time in microseconds since the Unix epoch: the first sequence number of blocks that are made, and
     /// what the age of others' empty blocks is measured by.
     pub fn new(request: Request, now: u64) -> Self {
-        let handle = match &request {
-            Request::AutoAssign(r) => Some(r.handle.clone()),
-            Request::AssignSpecific(r) => Some(r.handle.clone()),
-            Request::ReleaseByHandle(handle) => Some(handle.clone()),
-            Request::Record(_)
-            | Request::ReleaseAddresses(_)
-            | Request::ReleaseBlocks(_)
-            | Request::ReleaseNode(_)
-            | Request::Repair => None,
-        };
-        let view = View::new(handle);
+        let view = View::new(request.handle().map(str::to_owned));
         Machine {
             request,
             now,
@@ -175,6 +165,16 @@ impl<V: Clone> Machine<V> {
             conflicts: 0,
             steps: 0,
         }
+    }
+
+    /// Tells the machine which blocks alone can hold addresses of its handle; by default it looks into all.
+    ///
+    /// With many thousand addresses that look is most of the work, and a caller that watches the blocks can keep an
+    /// index. It must show at least what this caller wrote before, or the handle may be given a second address.
+    #[must_use]
+    pub fn looking_only_into(mut self, blocks: BTreeSet<Key>) -> Self {
+        self.view.look_only_into(blocks);
+        self
     }
 
     /// Takes the answer to the last step and says the next.
@@ -203,7 +203,7 @@ impl<V: Clone> Machine<V> {
             now: self.now,
         };
         if let Some(error) = &self.failure {
-            return release::undo(&scene, self.handle(), error);
+            return release::undo(&scene, self.request.handle().unwrap_or_default(), error);
         }
         match &self.request {
             Request::AutoAssign(request) => assign::plan(&scene, request),
@@ -294,19 +294,6 @@ impl<V: Clone> Machine<V> {
         self.log.taken.extend(effect.taken);
         self.log.freed.extend(effect.freed);
         self.log.given_back.extend(effect.given_back);
-    }
-
-    fn handle(&self) -> &str {
-        match &self.request {
-            Request::AutoAssign(r) => &r.handle,
-            Request::AssignSpecific(r) => &r.handle,
-            Request::ReleaseByHandle(handle) => handle,
-            Request::Record(_)
-            | Request::ReleaseAddresses(_)
-            | Request::ReleaseBlocks(_)
-            | Request::ReleaseNode(_)
-            | Request::Repair => "",
-        }
     }
 
     fn most_steps(&self) -> usize {

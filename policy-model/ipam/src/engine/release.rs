@@ -13,7 +13,19 @@ use ipnet::IpNet;
 use std::net::IpAddr;
 
 pub(super) fn by_handle<V: Clone>(scene: &Scene<'_, V>, handle: &str) -> Result<Outcome, Halt<V>> {
-    free_where(scene, |h| h.attribute.handle_id.as_deref() == Some(handle))?;
+    for seen in scene.view.blocks_of_handle()? {
+        let mut spec = seen.object.spec.clone();
+        let freed = block::release_handle(&mut spec, handle);
+        if !freed.is_empty() {
+            return Err(Halt::write(
+                claim::put_back(&seen, spec),
+                Effect {
+                    freed,
+                    ..Effect::default()
+                },
+            ));
+        }
+    }
     Ok(Outcome::Released(Released {
         freed: scene.log.freed.iter().copied().collect(),
         unreleased: Vec::new(),

@@ -32,6 +32,22 @@ pub enum Request {
     Repair,
 }
 
+impl Request {
+    /// The handle that the request is about, where it is about one.
+    pub fn handle(&self) -> Option<&str> {
+        match self {
+            Request::AutoAssign(r) => Some(&r.handle),
+            Request::AssignSpecific(r) => Some(&r.handle),
+            Request::ReleaseByHandle(handle) => Some(handle),
+            Request::Record(_)
+            | Request::ReleaseAddresses(_)
+            | Request::ReleaseBlocks(_)
+            | Request::ReleaseNode(_)
+            | Request::Repair => None,
+        }
+    }
+}
+
 /// A request for any addresses.
 ///
 /// What the handle already holds counts, so the same request asked again gets the same addresses.

@@ -63,6 +63,8 @@ pub(super) struct View<V> {
     /// what would cost time in a large cluster.
     holding: BTreeSet<Key>,
     handle: Option<String>,
+    /// Where set, the only blocks of a list that need a look for `handle`.
+    candidates: Option<BTreeSet<Key>>,
 }
 
 impl<V> View<V> {
@@ -72,11 +74,16 @@ impl<V> View<V> {
             listed: BTreeSet::new(),
             holding: BTreeSet::new(),
             handle,
+            candidates: None,
         }
     }
 
     pub(super) fn len(&self) -> usize {
         self.objects.len()
+    }
+
+    pub(super) fn look_only_into(&mut self, blocks: BTreeSet<Key>) {
+        self.candidates = Some(blocks);
     }
 
     pub(super) fn set(&mut self, key: Key, stored: Option<Stored<V>>) {
@@ -99,7 +106,16 @@ impl<V> View<V> {
         for stored in all {
             let key = stored.resource.key();
             // What was read or written singly is newer than a list, which may come from a cache.
-            if key.kind == kind && !self.objects.contains_key(&key) {
+            if key.kind != kind || self.objects.contains_key(&key) {
+                continue;
+            }
+            if self
+                .candidates
+                .as_ref()
+                .is_some_and(|blocks| !blocks.contains(&key))
+            {
+                self.objects.insert(key, Known::Present(stored));
+            } else {
                 self.set(key, Some(stored));
             }
         }

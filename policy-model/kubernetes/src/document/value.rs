@@ -38,7 +38,9 @@ impl YamlValue<'_> {
     /// Whether a text that was lent out of the source stands there without quotes.
     fn is_plain(self, text: &str) -> bool {
         let offset = (text.as_ptr() as usize).checked_sub(self.source.as_ptr() as usize);
-        let Some(offset) = offset.filter(|offset| *offset < self.source.len()) else { return false };
+        let Some(offset) = offset.filter(|offset| *offset < self.source.len()) else {
+            return false;
+        };
         let before = offset.checked_sub(1).and_then(|n| self.source.as_bytes().get(n));
         !matches!(before, Some(b'"' | b'\''))
     }

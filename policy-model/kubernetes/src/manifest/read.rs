@@ -55,7 +55,7 @@ pub(super) fn manifest(mut value: Value) -> Result<Manifest, InvalidManifest> {
         });
     }
     prepare(&mut value, &family, &kind);
-    refusal.id = identity(&value, &family, &group, &kind);
+    refusal.id = identity(&value, &family, &group, &kind).map(Box::new);
     refusal.subject = subject(&value);
     match family {
         Family::Namespace => typed(&value, refusal, Manifest::Namespace, |o, out| {
@@ -77,7 +77,7 @@ pub(super) fn manifest(mut value: Value) -> Result<Manifest, InvalidManifest> {
 /// A refusal in the making.
 #[derive(Clone)]
 struct Refusal {
-    id: Option<ManifestId>,
+    id: Option<Box<ManifestId>>,
     subject: String,
     faults: Vec<FieldError>,
 }

@@ -142,9 +142,9 @@ pub(super) fn read(
                 file.faults.extend(
                     faults
                         .into_iter()
-                        .map(|error| fault(line, &subject, error, id.clone())),
+                        .map(|error| fault(line, &subject, error, id.as_deref().cloned())),
                 );
-                match id {
+                match id.map(|id| *id) {
                     Some(id) => {
                         let last_valid = known.get(&id).cloned();
                         let remainder = remainder.map(|form| Arc::from(*form));

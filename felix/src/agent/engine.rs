@@ -1,0 +1,430 @@
+//! One thread owns calculation and dataplane: events in, kernel state out.
+//!
+//! Everything that decides about policy happens here, one thing after the other, so that there is one order of writes
+//! and no lock. The thread waits for the datastore, for the kernel's events and for its own deadlines, whichever
+//! comes first.
+
+use crate::health::{Report, Reporter};
+use crate::metrics::{Metrics, calculation::ClusterSize, calculation::ResyncState};
+use dataplane::{ApplyError, Dataplane, DataplaneSettings, PassReport};
+use felix_calc::{CalcConfig, CalcGraph};
+use felix_cni::{EndpointView, ProgrammedEndpoint};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use policy_model_datastore::{SyncEvent, SyncStatus};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// The engine reports its health at least so often.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Pause after a first failed pass; it doubles up to the longest.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+/// Longest pause after failed passes.
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+
+/// What the engine is told.
+#[derive(Debug)]
+pub enum Input {
+    /// What the datastore says.
+    Events(Vec<SyncEvent>),
+    /// Why policy could be by-passed on this node; empty where it cannot.
+    Bypasses(Vec<String>),
+    /// The end.
+    Stop,
+}
+
+/// Options of the engine.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Name of the node.
+    pub node: String,
+    /// The kernel side.
+    pub dataplane: DataplaneSettings,
+    /// How often everything is compared with the kernel, whatever the events said; zero means never.
+    pub refresh: Duration,
+}
+
+/// The engine could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A socket of the kernel could not be opened.
+    #[error("opening the dataplane")]
+    Dataplane(#[source] ApplyError),
+    /// The thread could not be made.
+    #[error("starting the engine's thread")]
+    Thread(#[source] std::io::Error),
+    /// The thread ended before it said how it stands.
+    #[error("the engine ended at its start")]
+    Ended,
+}
+
+/// Talks to the engine from any thread.
+#[derive(Debug)]
+pub struct EngineHandle {
+    inputs: Sender<Input>,
+    wake: UnixStream,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl EngineHandle {
+    /// Hands something to the engine. Nothing happens once it has ended.
+    pub fn send(&self, input: Input) {
+        if self.inputs.send(input).is_ok() {
+            // A full pipe means that the engine is awake already.
+            let _ = (&self.wake).write(&[1]);
+        }
+    }
+
+    /// Whether the engine still runs.
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|t| !t.is_finished())
+    }
+
+    /// Ends the engine and waits for it. What is in force stays in force.
+    pub fn stop(mut self) {
+        self.send(Input::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the engine's thread ended in a panic");
+        }
+    }
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine {
+    options: EngineOptions,
+    calc: CalcGraph,
+    dataplane: Dataplane,
+    inputs: Receiver<Input>,
+    wake: UnixStream,
+    view: watch::Sender<EndpointView>,
+    reporter: Reporter,
+    metrics: Metrics,
+    started: Instant,
+    in_sync: bool,
+    store: Option<SyncStatus>,
+    bypasses: Vec<String>,
+    failures: u32,
+    retry_at: Option<Instant>,
+    refresh_at: Option<Instant>,
+    last_error: Option<String>,
+    /// When the oldest event arrived that is not in force yet.
+    waiting_since: Option<Instant>,
+}
+
+impl Engine {
+    /// Starts the engine on a thread of its own, in the caller's network namespace.
+    ///
+    /// # Errors
+    /// See [`EngineError`]; the reason names what lacks.
+    pub fn start(
+        options: EngineOptions,
+        view: watch::Sender<EndpointView>,
+        reporter: Reporter,
+        metrics: Metrics,
+    ) -> Result<EngineHandle, EngineError> {
+        let (inputs, receiver) = channel();
+        let (wake, woken) = UnixStream::pair().map_err(EngineError::Thread)?;
+        wake.set_nonblocking(true).and_then(|()| woken.set_nonblocking(true)).map_err(EngineError::Thread)?;
+        let (report_start, started) = channel();
+        let body = move || {
+            let dataplane = match Dataplane::open(options.dataplane.clone()) {
+                Ok(dataplane) => dataplane,
+                Err(error) => {
+                    let _ = report_start.send(Err(EngineError::Dataplane(error)));
+                    return;
+                }
+            };
+            let _ = report_start.send(Ok(()));
+            let now = Instant::now();
+            let refresh_at = (!options.refresh.is_zero()).then(|| now + options.refresh);
+            Engine {
+                calc: CalcGraph::new(CalcConfig::for_node(options.node.clone())),
+                options,
+                dataplane,
+                inputs: receiver,
+                wake: woken,
+                view,
+                reporter,
+                metrics,
+                started: now,
+                in_sync: false,
+                store: None,
+                bypasses: Vec::new(),
+                failures: 0,
+                retry_at: None,
+                refresh_at,
+                last_error: None,
+                waiting_since: None,
+            }
+            .run();
+        };
+        let thread = std::thread::Builder::new().name("engine".to_string()).spawn(body).map_err(EngineError::Thread)?;
+        match started.recv() {
+            Ok(Ok(())) => Ok(EngineHandle { inputs, wake, thread: Some(thread) }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(EngineError::Ended),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn run(mut self) {
+        loop {
+            if !self.take_inputs() {
+                tracing::info!("the engine stops; what is in force stays in force");
+                return;
+            }
+            self.calculate();
+            if let Err(error) = self.dataplane.take_events() {
+                self.failed(&error);
+            }
+            self.apply();
+            self.retire();
+            self.refresh();
+            self.report();
+            self.wait();
+        }
+    }
+
+    /// Takes in everything that has arrived. False at the end.
+    fn take_inputs(&mut self) -> bool {
+        while let Ok(input) = self.inputs.try_recv() {
+            match input {
+                Input::Events(events) => {
+                    self.waiting_since.get_or_insert_with(Instant::now);
+                    events.into_iter().for_each(|e| self.take_event(e));
+                }
+                Input::Bypasses(bypasses) => {
+                    for bypass in bypasses.iter().filter(|b| !self.bypasses.contains(b)) {
+                        tracing::warn!(reason = bypass, "policy can be by-passed on this node");
+                    }
+                    self.bypasses = bypasses;
+                }
+                Input::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn take_event(&mut self, event: SyncEvent) {
+        match event {
+            SyncEvent::Upsert(versioned) => {
+                let begun = Instant::now();
+                let kind = versioned.key().kind;
+                // The syncer keeps a reference to compare later listings with, so the value is copied here.
+                if let Err(fault) = self.calc.on_upsert(versioned.resource.as_ref().clone()) {
+                    tracing::warn!(%fault, "an object is not valid; what was in force for it stays in force");
+                    self.metrics.object_rejected(kind.as_str());
+                }
+                self.metrics.calculation().update_processed(kind.as_str(), begun.elapsed());
+            }
+            SyncEvent::Delete(key) => {
+                let begun = Instant::now();
+                self.calc.on_delete(&key);
+                self.metrics.calculation().update_processed(key.kind.as_str(), begun.elapsed());
+            }
+            SyncEvent::InSync => {
+                self.in_sync = true;
+                self.calc.on_in_sync();
+            }
+            SyncEvent::Status(status) => {
+                self.store = Some(status);
+                let state = match status {
+                    SyncStatus::WaitForDatastore => ResyncState::WaitForReady,
+                    SyncStatus::ResyncInProgress => ResyncState::Resync,
+                    SyncStatus::InSync => ResyncState::InSync,
+                };
+                self.metrics.calculation().set_resync_state(state);
+            }
+        }
+    }
+
+    fn calculate(&mut self) {
+        let mut updates = Vec::new();
+        self.calc.flush(&mut updates);
+        if updates.is_empty() {
+            return;
+        }
+        self.metrics.calculation().events_sent(updates.len());
+        self.metrics.dataplane().batch(updates.len());
+        self.dataplane.take(&updates);
+        let stats = self.calc.stats();
+        let metrics = self.metrics.calculation();
+        metrics.set_local(stats.local_endpoints, stats.active_policies, stats.active_selectors);
+        metrics.set_cluster(ClusterSize {
+            hosts: stats.nodes,
+            workload_endpoints: stats.workload_endpoints,
+            host_endpoints: stats.host_endpoints,
+            policies: stats.policies,
+            profiles: stats.profiles,
+            tiers: stats.tiers,
+        });
+    }
+
+    fn apply(&mut self) {
+        if self.retry_at.is_some_and(|at| Instant::now() < at) || !self.dataplane.is_dirty() {
+            if !self.dataplane.is_dirty() {
+                self.waiting_since = None;
+            }
+            return;
+        }
+        self.retry_at = None;
+        let first = !self.dataplane.is_programmed();
+        let begun = Instant::now();
+        let now = self.now();
+        match self.dataplane.apply(now) {
+            Ok(report) => {
+                self.metrics.dataplane().applied(begun.elapsed(), report.faults.is_empty());
+                if first && self.dataplane.is_programmed() {
+                    self.metrics.dataplane().set_initial_resync_time(self.started.elapsed());
+                    tracing::info!(
+                        endpoints = self.dataplane.programmed().len(),
+                        transactions = report.transactions,
+                        owned = self.dataplane.is_table_owned(),
+                        "in sync and programmed"
+                    );
+                }
+                if let Some(since) = self.waiting_since.take() {
+                    self.metrics.dataplane().policy_programmed(since.elapsed());
+                }
+                self.count(&report);
+                self.failures = 0;
+                self.last_error = None;
+                if !report.faults.is_empty() {
+                    self.last_error = Some(report.faults.join("; "));
+                    self.back_off();
+                }
+                self.publish();
+            }
+            Err(error) => {
+                self.metrics.dataplane().applied(begun.elapsed(), false);
+                self.metrics.dataplane().nft_transaction(false);
+                self.failed(&error);
+            }
+        }
+    }
+
+    fn count(&self, report: &PassReport) {
+        for _ in 0..report.transactions {
+            self.metrics.dataplane().nft_transaction(true);
+        }
+        if report.mended > 0 {
+            tracing::warn!(objects = report.mended, "somebody else changed our nftables table; it is mended");
+            self.metrics.dataplane().nft_drift_mended(report.mended as u64);
+        }
+        self.metrics.dataplane().conntrack_removed(report.flows_removed as u64);
+        for fault in &report.faults {
+            tracing::warn!(fault, "an interface or route could not be programmed; it is tried again");
+        }
+    }
+
+    fn failed(&mut self, error: &ApplyError) {
+        let text = Dataplane::describe(error);
+        if self.last_error.as_ref() != Some(&text) {
+            tracing::error!(error = text, "the kernel could not be programmed; what was in force stays, and it is tried again");
+        }
+        self.last_error = Some(text);
+        self.back_off();
+    }
+
+    fn back_off(&mut self) {
+        let pause = FIRST_RETRY.saturating_mul(1 << self.failures.min(8)).min(LONGEST_RETRY);
+        self.failures += 1;
+        self.retry_at = Some(Instant::now() + pause);
+    }
+
+    fn retire(&mut self) {
+        let now = self.now();
+        if self.dataplane.next_retirement().is_none_or(|due| due > now) {
+            return;
+        }
+        match self.dataplane.retire(now) {
+            Ok(report) => self.count(&report),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn refresh(&mut self) {
+        let Some(due) = self.refresh_at else { return };
+        if Instant::now() < due {
+            return;
+        }
+        self.refresh_at = Some(Instant::now() + self.options.refresh);
+        match self.dataplane.resync() {
+            Ok(report) => self.count(&report),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn publish(&self) {
+        let view: BTreeMap<String, ProgrammedEndpoint> = self
+            .dataplane
+            .programmed()
+            .values()
+            .map(|p| {
+                let programmed =
+                    ProgrammedEndpoint { addresses: p.endpoint.addresses.clone(), interface_up: p.interface_up };
+                (p.endpoint.interface.clone(), programmed)
+            })
+            .collect();
+        let view = Arc::new(view);
+        self.view.send_if_modified(|old| {
+            let changed = *old != view;
+            *old = view;
+            changed
+        });
+    }
+
+    fn report(&self) {
+        let report = if let Some(error) = &self.last_error {
+            Report::not_ready(error.clone())
+        } else if let Some(bypass) = self.bypasses.first() {
+            Report::not_ready(format!("policy can be by-passed: {bypass}"))
+        } else if !self.in_sync {
+            Report::not_ready("waiting for everything that the datastore holds")
+        } else if !self.dataplane.is_programmed() {
+            Report::not_ready("not programmed yet")
+        } else if self.store == Some(SyncStatus::WaitForDatastore) {
+            Report::ready().with_detail("the datastore is away; what is in force stays in force")
+        } else {
+            Report::ready()
+        };
+        self.reporter.report(report);
+    }
+
+    fn wait(&mut self) {
+        let now = Instant::now();
+        let retirement = self.dataplane.next_retirement().map(|due| self.started + Duration::from_millis(due));
+        let deadlines = [retirement, self.retry_at, self.refresh_at];
+        let until = deadlines.into_iter().flatten().fold(now + HEARTBEAT, Instant::min);
+        // One millisecond more than the deadline, so that it has passed when the wait ends.
+        let left = until.saturating_duration_since(now).as_millis() + 1;
+        let timeout = PollTimeout::try_from(i32::try_from(left).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX);
+        {
+            let [policy, interfaces] = self.dataplane.event_fds();
+            let mut fds = [
+                PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
+                PollFd::new(policy, PollFlags::POLLIN),
+                PollFd::new(interfaces, PollFlags::POLLIN),
+            ];
+            if let Err(error) = poll(&mut fds, timeout)
+                && error != nix::errno::Errno::EINTR
+            {
+                tracing::error!(%error, "cannot wait for events");
+                std::thread::sleep(FIRST_RETRY);
+            }
+        }
+        let mut bytes = [0u8; 64];
+        while matches!(self.wake.read(&mut bytes), Ok(n) if n > 0) {}
+    }
+}
