@@ -29,7 +29,8 @@ pub fn everything() -> Result<Vec<String>, CleanupError> {
     }
     let mut netlink = Rtnetlink::open().map_err(CleanupError::Routes)?;
     let nothing = RouteTable::new();
-    let removed = reconcile(&mut netlink, &nothing, &RouteOwnership::default()).map_err(CleanupError::Routes)?;
+    let removed =
+        reconcile(&mut netlink, &nothing, &RouteOwnership::default()).map_err(CleanupError::Routes)?;
     if removed.done > 0 {
         done.push(format!("removed {} routes", removed.done));
     }

@@ -7,6 +7,7 @@ use felix::logging::{self, LoggingOptions};
 use felix::metrics::{Metrics, MetricsOptions};
 use felix::settings::{DEFAULT_CONFIG_FILE, Layers, Resolution};
 use policy_model_datastore::Datastore;
+use policy_model_datastore_file::{FileStore, Settings as StoreSettings};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.cleanup {
         return cleanup();
     }
-    let host_name = nix::unistd::gethostname().ok().map(|n| n.to_string_lossy().into_owned());
+    let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|n| n.trim().to_string());
     let layers = Layers::at_start(&arguments.config_file, std::env::vars_os(), host_name)?;
     let resolution = layers.resolve()?;
     if arguments.show_settings {
@@ -77,8 +78,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 async fn open_store(path: &Path) -> anyhow::Result<Arc<dyn Datastore>> {
-    let store = policy_model_datastore_file::FileStore::open(path)
-        .await
+    let root = path.to_path_buf();
+    // Opening reads every document, which blocks.
+    let opened = tokio::task::spawn_blocking(move || FileStore::open(root, StoreSettings::default())).await?;
+    let store = opened
         .with_context(|| format!("opening the datastore folder {}", path.display()))?;
     Ok(Arc::new(store))
 }

@@ -1,1 +1,3 @@
-//! manx, the operator's command: lab, simulate, explain, diff, check, status.
+//! The rooms of `manx`, the operator's command.
+
+pub mod lab;

@@ -15,9 +15,11 @@ use crate::shared_lists::SharedLists;
 use crate::stats::CalcStats;
 use crate::tiers::Tiers;
 use dataplane_api::Update;
-use policy_model::{FieldError, Key, Kind, Resource};
+use policy_model::{
+    FieldError, Key, Kind, LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT, Resource,
+};
 use policy_model_rules::PolicyId;
-use policy_model_selector::index::{Interner, Label, ParentId};
+use policy_model_selector::index::{Interner, Label, ParentId, Symbol};
 use std::collections::BTreeMap;
 
 /// Turns the state of the datastore into what the hands of one node must know.
@@ -54,9 +56,21 @@ pub struct CalcGraph {
     pub(crate) stats: CalcStats,
     /// How many strings were left by the last sweep.
     swept: usize,
+    /// Labels that the graph gives itself.
+    pub(crate) own_labels: OwnLabels,
+    /// Keys of the labels that were read last: the next object often has the same ones in the same places.
+    pub(crate) recent_keys: Vec<Symbol>,
     /// Kept for their memory.
     pub(crate) labels: Vec<Label>,
     pub(crate) parents: Vec<ParentId>,
+}
+
+/// Keys of labels that say what an endpoint is.
+#[derive(Clone, Copy)]
+pub(crate) struct OwnLabels {
+    pub(crate) namespace: Symbol,
+    pub(crate) orchestrator: Symbol,
+    pub(crate) service_account: Symbol,
 }
 
 /// How far the hands know that everything was said.
@@ -75,6 +89,11 @@ impl CalcGraph {
     pub fn new(config: CalcConfig) -> Self {
         let mut interner = Interner::new();
         let here = interner.intern(&config.node);
+        let own_labels = OwnLabels {
+            namespace: interner.intern(LABEL_NAMESPACE),
+            orchestrator: interner.intern(LABEL_ORCHESTRATOR),
+            service_account: interner.intern(LABEL_SERVICE_ACCOUNT),
+        };
         CalcGraph {
             config,
             interner,
@@ -93,6 +112,8 @@ impl CalcGraph {
             in_sync: InSync::No,
             stats: CalcStats::default(),
             swept: 0,
+            own_labels,
+            recent_keys: Vec::new(),
             labels: Vec::new(),
             parents: Vec::new(),
         }
@@ -308,7 +329,7 @@ impl CalcGraph {
             return;
         }
         let mut used = vec![false; self.interner.len() + self.swept];
-        let mut visit = |symbol: policy_model_selector::index::Symbol| {
+        let mut visit = |symbol: Symbol| {
             let number = symbol.number() as usize;
             if number >= used.len() {
                 used.resize(number + 1, false);

@@ -10,8 +10,8 @@ use crate::shared_lists::ListId;
 use dataplane_api::EndpointId;
 use ipnet::IpNet;
 use policy_model::{
-    FieldError, HostEndpointSpec, Key, Kind, LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT,
-    Metadata, NAMESPACE_PROFILE_PREFIX, NetworkSetSpec, Object, Resource, WorkloadEndpointSpec,
+    FieldError, HostEndpointSpec, Key, Kind, Metadata, NAMESPACE_PROFILE_PREFIX, NetworkSetSpec, Object,
+    Resource, WorkloadEndpointSpec,
 };
 use policy_model_rules::{AddressSet, CompiledPolicy, PolicyId, PolicyKind, compile_policy};
 use policy_model_selector::index::{ItemId, ParentId, Symbol};
@@ -65,13 +65,15 @@ impl CalcGraph {
         let node = self.interner.intern(&spec.node);
         self.read_labels(&metadata);
         // What the endpoint is, whatever its author labelled it: else a label could put it into another's namespace.
-        self.set_label(LABEL_NAMESPACE, &metadata.namespace);
-        for (label, value) in [
-            (LABEL_ORCHESTRATOR, &spec.orchestrator),
-            (LABEL_SERVICE_ACCOUNT, &spec.service_account_name),
+        let keys = self.own_labels;
+        self.set_label(keys.namespace, namespace);
+        for (key, value) in [
+            (keys.orchestrator, &spec.orchestrator),
+            (keys.service_account, &spec.service_account_name),
         ] {
             if !value.is_empty() {
-                self.set_label(label, value);
+                let value = self.interner.intern(value);
+                self.set_label(key, value);
             }
         }
         let profiles = self.profile_numbers(spec.profiles.iter().map(String::as_str));
@@ -165,7 +167,7 @@ impl CalcGraph {
         self.read_labels(metadata);
         let mut profiles = Vec::new();
         if kind == ItemKind::NetworkSet {
-            self.set_label(LABEL_NAMESPACE, &metadata.namespace);
+            self.set_label(self.own_labels.namespace, namespace);
             let profile = format!("{NAMESPACE_PROFILE_PREFIX}{}", metadata.namespace);
             profiles.push(self.profiles.number_of(&profile));
         }
@@ -185,18 +187,29 @@ impl CalcGraph {
     /// Interns an object's labels into the buffer.
     fn read_labels(&mut self, metadata: &Metadata) {
         self.labels.clear();
-        for (key, value) in &metadata.labels {
-            let label = (self.interner.intern(key), self.interner.intern(value));
-            self.labels.push(label);
+        for (place, (key, value)) in metadata.labels.iter().enumerate() {
+            let recent = self.recent_keys.get(place).copied();
+            let key = match recent.filter(|recent| self.interner.resolve(*recent) == key) {
+                Some(recent) => recent,
+                None => {
+                    let symbol = self.interner.intern(key);
+                    match self.recent_keys.get_mut(place) {
+                        Some(slot) => *slot = symbol,
+                        None => self.recent_keys.push(symbol),
+                    }
+                    symbol
+                }
+            };
+            let value = self.interner.intern(value);
+            self.labels.push((key, value));
         }
     }
 
     /// Adds a label to the buffer, or replaces it there.
-    fn set_label(&mut self, key: &str, value: &str) {
-        let label = (self.interner.intern(key), self.interner.intern(value));
-        match self.labels.iter_mut().find(|(other, _)| *other == label.0) {
-            Some(known) => *known = label,
-            None => self.labels.push(label),
+    fn set_label(&mut self, key: Symbol, value: Symbol) {
+        match self.labels.iter_mut().find(|(other, _)| *other == key) {
+            Some(known) => known.1 = value,
+            None => self.labels.push((key, value)),
         }
     }
 
@@ -224,6 +237,8 @@ impl CalcGraph {
             pod,
             own,
         } = new;
+        // In the order of the index, which need not sort a copy then.
+        self.labels.sort_unstable();
         let (ports, _) = self.items.ports.acquire(&ports);
         let profile_list = self.acquire_profiles(profiles);
         self.parents.clear();

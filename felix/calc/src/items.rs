@@ -11,7 +11,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use ipnet::IpNet;
 use policy_model::{EndpointPort, Protocol};
 use policy_model_selector::index::{ItemId, Symbol};
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 
 /// Which kind of resource a thing comes from. Names are unique within a kind (and namespace).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,18 +70,33 @@ impl Item {
     }
 }
 
-/// One of the networks of an item: the item, and the place among its networks.
+/// An item and the hash of one of its networks.
 #[derive(Clone, Copy)]
 struct Holder {
     item: u32,
-    place: u32,
+    hash: KeptHash,
+}
+
+/// What is kept of a hash in a table, so that a table that grows need not visit every item again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct KeptHash(u32);
+
+impl KeptHash {
+    fn of(hash: u64) -> Self {
+        KeptHash((hash >> 32) as u32)
+    }
+
+    /// Tables look at the lowest and the highest bits; the golden ratio gives both something of all.
+    fn spread(self) -> u64 {
+        u64::from(self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
 }
 
 /// All items.
 #[derive(Default)]
 pub(crate) struct Items {
     table: Table<Item>,
-    keys: HashTable<u32>,
+    keys: HashTable<(u32, KeptHash)>,
     holders: HashTable<Holder>,
     /// Seeded: names are the users'.
     hasher: DefaultHashBuilder,
@@ -90,10 +105,28 @@ pub(crate) struct Items {
 
 impl Items {
     pub(crate) fn find(&self, key: &ItemKey<'_>) -> Option<ItemId> {
-        let is_it = |number: &u32| self.table.get(*number).is_some_and(|item| item.key() == *key);
+        let is_it =
+            |(number, _): &(u32, KeptHash)| self.table.get(*number).is_some_and(|item| item.key() == *key);
         self.keys
-            .find(self.hasher.hash_one(key), is_it)
-            .map(|number| ItemId(*number))
+            .find(self.key_hash(key).spread(), is_it)
+            .map(|(number, _)| ItemId(*number))
+    }
+
+    fn key_hash(&self, key: &ItemKey<'_>) -> KeptHash {
+        let ItemKey {
+            kind,
+            namespace,
+            name,
+        } = key;
+        let mut hasher = self.hasher.build_hasher();
+        // One number and one text: there is one of these for each endpoint of the cluster.
+        hasher.write_u64(u64::from(namespace.number()) << 8 | *kind as u64);
+        hasher.write(name.as_bytes());
+        KeptHash::of(hasher.finish())
+    }
+
+    fn net_hash(&self, net: &IpNet) -> KeptHash {
+        KeptHash::of(self.hasher.hash_one(net))
     }
 
     pub(crate) fn get(&self, id: ItemId) -> Option<&Item> {
@@ -108,25 +141,19 @@ impl Items {
         self.table.iter().map(|(number, item)| (ItemId(number), item))
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.table.len()
-    }
-
     pub(crate) fn insert(&mut self, item: Item) -> ItemId {
-        let hash = self.hasher.hash_one(item.key());
+        let hash = self.key_hash(&item.key());
         let number = self.table.insert(item);
-        let (table, hasher) = (&self.table, &self.hasher);
-        self.keys.insert_unique(hash, number, |other| {
-            table.get(*other).map_or(0, |item| hasher.hash_one(item.key()))
-        });
+        self.keys
+            .insert_unique(hash.spread(), (number, hash), |(_, hash)| hash.spread());
         self.enter(number);
         ItemId(number)
     }
 
     pub(crate) fn remove(&mut self, id: ItemId) -> Option<Item> {
         self.leave(id.0);
-        let hash = self.hasher.hash_one(self.table.get(id.0)?.key());
-        if let Ok(entry) = self.keys.find_entry(hash, |number| *number == id.0) {
+        let hash = self.key_hash(&self.table.get(id.0)?.key());
+        if let Ok(entry) = self.keys.find_entry(hash.spread(), |(number, _)| *number == id.0) {
             entry.remove();
         }
         self.table.remove(id.0)
@@ -143,23 +170,24 @@ impl Items {
 
     /// Those that have exactly this network.
     pub(crate) fn holders_of(&self, net: IpNet) -> impl Iterator<Item = (ItemId, &Item)> {
+        let hash = self.net_hash(&net);
         let holds = move |holder: &Holder| {
-            let item = self.table.get(holder.item)?;
-            (item.nets.get(holder.place as usize) == Some(net)).then_some((ItemId(holder.item), item))
+            let item = self.table.get(holder.item).filter(|_| holder.hash == hash)?;
+            item.nets.contains(net).then_some((ItemId(holder.item), item))
         };
-        self.holders
-            .iter_hash(self.hasher.hash_one(net))
-            .filter_map(holds)
+        self.holders.iter_hash(hash.spread()).filter_map(holds)
     }
 
     fn enter(&mut self, number: u32) {
-        let (table, hasher) = (&self.table, &self.hasher);
-        let net_of = |holder: &Holder| table.get(holder.item)?.nets.get(holder.place as usize);
-        let Some(item) = table.get(number) else { return };
-        for place in 0..item.nets.len() as u32 {
-            let holder = Holder { item: number, place };
-            let hash = |holder: &Holder| net_of(holder).map_or(0, |net| hasher.hash_one(net));
-            self.holders.insert_unique(hash(&holder), holder, hash);
+        let Some(item) = self.table.get(number) else {
+            return;
+        };
+        for net in item.nets.iter() {
+            let hash = self.net_hash(&net);
+            self.holders
+                .insert_unique(hash.spread(), Holder { item: number, hash }, |holder| {
+                    holder.hash.spread()
+                });
         }
     }
 
@@ -167,9 +195,10 @@ impl Items {
         let Some(item) = self.table.get(number) else {
             return;
         };
-        for (place, net) in item.nets.iter().enumerate() {
-            let is_it = |holder: &Holder| holder.item == number && holder.place as usize == place;
-            if let Ok(entry) = self.holders.find_entry(self.hasher.hash_one(net), is_it) {
+        for net in item.nets.iter() {
+            let hash = self.net_hash(&net);
+            let is_it = |holder: &Holder| holder.item == number && holder.hash == hash;
+            if let Ok(entry) = self.holders.find_entry(hash.spread(), is_it) {
                 entry.remove();
             }
         }
@@ -251,7 +280,7 @@ mod tests {
             (
                 holders(&items, "10.0.0.1/32"),
                 items.find(&key(there)),
-                items.len()
+                items.iter().count()
             ),
             (vec![], None, 1)
         );

@@ -35,12 +35,50 @@ pub(crate) struct Interface {
 struct Local {
     id: EndpointId,
     interface: Interface,
-    /// The policies that select it, by tier, in their order.
-    tiers: SmallVec<[(TierId, Vec<u32>); 1]>,
+    /// The policies that select it, by tier.
+    tiers: SmallVec<[Tiered; 1]>,
     /// Whether the resource exists; where not, the next flush takes the endpoint away.
     present: bool,
     dirty: bool,
     sent: Option<Arc<WorkloadEndpoint>>,
+}
+
+/// The policies of one tier that select an endpoint.
+struct Tiered {
+    tier: TierId,
+    /// By number: first those in their order, then those that came since the last flush.
+    policies: Vec<u32>,
+    /// How many stand in their order.
+    sorted: usize,
+}
+
+impl Tiered {
+    fn remove(&mut self, is_gone: impl Fn(u32) -> bool) {
+        let (mut place, mut sorted) = (0, self.sorted);
+        self.policies.retain(|policy| {
+            let gone = is_gone(*policy);
+            sorted -= usize::from(gone && place < self.sorted);
+            place += 1;
+            !gone
+        });
+        self.sorted = sorted;
+    }
+
+    fn sort(&mut self, policies: &Policies) {
+        let new = self.policies.len() - self.sorted;
+        if new > FEW_POLICIES {
+            // Stable sorting makes use of the parts that are in order already.
+            self.policies.sort_by(|a, b| policies.compare(*a, *b));
+        } else if new > 0 {
+            for policy in self.policies.split_off(self.sorted) {
+                let place = self
+                    .policies
+                    .partition_point(|other| policies.compare(*other, policy).is_lt());
+                self.policies.insert(place, policy);
+            }
+        }
+        self.sorted = self.policies.len();
+    }
 }
 
 /// The local endpoints by number; the numbers are those of the items in the index of policies' selectors.
@@ -52,7 +90,7 @@ pub(crate) struct Locals {
     present: usize,
 }
 
-/// Above this many policies at once, sorting all is faster than finding the place of each.
+/// Above this many new policies, sorting all is faster than finding the place of each.
 const FEW_POLICIES: usize = 8;
 
 impl Locals {
@@ -106,15 +144,15 @@ impl Locals {
 
     /// Marks an endpoint as gone, and returns the policies that selected it.
     pub(crate) fn remove(&mut self, number: u32) -> impl Iterator<Item = u32> + use<> {
-        let mut policies = SmallVec::new();
+        let mut tiers = SmallVec::new();
         if let Some(local) = self.table.get_mut(number) {
             self.present -= usize::from(local.present);
             local.present = false;
             local.interface = Interface::default();
-            policies = std::mem::take(&mut local.tiers);
+            tiers = std::mem::take(&mut local.tiers);
         }
         self.touch(number);
-        policies.into_iter().flat_map(|(_, policies)| policies)
+        tiers.into_iter().flat_map(|tiered| tiered.policies)
     }
 
     /// Enters policies that select an endpoint and did not before.
@@ -122,35 +160,17 @@ impl Locals {
         let Some(local) = self.table.get_mut(number) else {
             return;
         };
-        let mut grown: SmallVec<[usize; 4]> = SmallVec::new();
         for policy in new {
             let Some(record) = policies.get(*policy) else {
                 continue;
             };
-            let place = match local.tiers.iter().position(|(tier, _)| *tier == record.tier) {
-                Some(place) => place,
-                None => {
-                    local.tiers.push((record.tier.clone(), Vec::new()));
-                    local.tiers.len() - 1
-                }
-            };
-            let Some((_, list)) = local.tiers.get_mut(place) else {
-                continue;
-            };
-            if new.len() <= FEW_POLICIES {
-                let at = list.partition_point(|other| policies.compare(*other, *policy).is_lt());
-                list.insert(at, *policy);
-            } else {
-                list.push(*policy);
-                if !grown.contains(&place) {
-                    grown.push(place);
-                }
-            }
-        }
-        for place in grown {
-            if let Some((_, list)) = local.tiers.get_mut(place) {
-                // Stable sorting makes use of the parts that are in order already.
-                list.sort_by(|a, b| policies.compare(*a, *b));
+            match local.tiers.iter_mut().find(|tiered| tiered.tier == record.tier) {
+                Some(tiered) => tiered.policies.push(*policy),
+                None => local.tiers.push(Tiered {
+                    tier: record.tier.clone(),
+                    policies: vec![*policy],
+                    sorted: 0,
+                }),
             }
         }
         self.touch(number);
@@ -165,15 +185,15 @@ impl Locals {
             local
                 .tiers
                 .iter_mut()
-                .for_each(|(_, list)| list.retain(|other| other != policy));
+                .for_each(|tiered| tiered.remove(|other| other == *policy));
         } else {
             let gone: FxHashSet<u32> = gone.iter().copied().collect();
             local
                 .tiers
                 .iter_mut()
-                .for_each(|(_, list)| list.retain(|other| !gone.contains(other)));
+                .for_each(|tiered| tiered.remove(|other| gone.contains(&other)));
         }
-        local.tiers.retain(|(_, list)| !list.is_empty());
+        local.tiers.retain(|tiered| !tiered.policies.is_empty());
         self.touch(number);
     }
 
@@ -194,9 +214,9 @@ impl Locals {
         }
         let mut touched = Vec::new();
         for (number, local) in self.table.iter() {
-            for (_, list) in local.tiers.iter().filter(|(tier, _)| changed.contains(tier)) {
+            for tiered in local.tiers.iter().filter(|tiered| changed.contains(&tiered.tier)) {
                 touched.push(number);
-                list.iter().for_each(|policy| policies.touch(*policy));
+                tiered.policies.iter().for_each(|policy| policies.touch(*policy));
             }
         }
         touched.into_iter().for_each(|number| self.touch(number));
@@ -216,6 +236,7 @@ impl Locals {
             };
             local.dirty = false;
             if local.present {
+                local.tiers.iter_mut().for_each(|tiered| tiered.sort(policies));
                 let now = endpoint(local, tiers, policies, profiles);
                 if local.sent.as_deref() != Some(&now) {
                     let now = Arc::new(now);
@@ -240,7 +261,7 @@ fn endpoint(local: &Local, tiers: &Tiers, policies: &Policies, profiles: &Profil
     let mut ordered: Vec<(&Tier, &Vec<u32>)> = local
         .tiers
         .iter()
-        .filter_map(|(name, list)| Some((tiers.get(name)?, list)))
+        .filter_map(|of| Some((tiers.get(&of.tier)?, &of.policies)))
         .collect();
     ordered.sort_unstable_by(|(a, _), (b, _)| a.place.cmp(&b.place));
     let in_direction = |applies: fn(&crate::policies::Record) -> bool| -> Vec<TierPolicies> {

@@ -54,6 +54,14 @@ impl Nets {
         }
     }
 
+    pub(crate) fn contains(&self, net: IpNet) -> bool {
+        match self {
+            Nets::None => false,
+            Nets::One(address) => net == IpNet::V4(Ipv4Net::from(*address)),
+            Nets::Many(nets) => nets.binary_search(&net).is_ok(),
+        }
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = IpNet> {
         (0..self.len()).filter_map(|place| self.get(place))
     }
@@ -90,6 +98,7 @@ mod tests {
             both.addresses().map(|a| a.to_string()).collect::<Vec<_>>(),
             ["10.0.0.1", "fd00::1"]
         );
+        assert!(both.iter().all(|net| both.contains(net)) && !both.contains("10.0.0.2/32".parse().unwrap()));
         assert_eq!((both.len(), both.iter().count(), both.get(3)), (3, 3, None));
     }
 }

@@ -97,7 +97,6 @@ impl EngineHandle {
 }
 
 /// The engine.
-#[derive(Debug)]
 pub struct Engine {
     options: EngineOptions,
     calc: CalcGraph,
@@ -119,6 +118,12 @@ pub struct Engine {
     waiting_since: Option<Instant>,
 }
 
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
 impl Engine {
     /// Starts the engine on a thread of its own, in the caller's network namespace.
     ///
@@ -132,7 +137,9 @@ impl Engine {
     ) -> Result<EngineHandle, EngineError> {
         let (inputs, receiver) = channel();
         let (wake, woken) = UnixStream::pair().map_err(EngineError::Thread)?;
-        wake.set_nonblocking(true).and_then(|()| woken.set_nonblocking(true)).map_err(EngineError::Thread)?;
+        wake.set_nonblocking(true)
+            .and_then(|()| woken.set_nonblocking(true))
+            .map_err(EngineError::Thread)?;
         let (report_start, started) = channel();
         let body = move || {
             let dataplane = match Dataplane::open(options.dataplane.clone()) {
@@ -166,9 +173,16 @@ impl Engine {
             }
             .run();
         };
-        let thread = std::thread::Builder::new().name("engine".to_string()).spawn(body).map_err(EngineError::Thread)?;
+        let thread = std::thread::Builder::new()
+            .name("engine".to_string())
+            .spawn(body)
+            .map_err(EngineError::Thread)?;
         match started.recv() {
-            Ok(Ok(())) => Ok(EngineHandle { inputs, wake, thread: Some(thread) }),
+            Ok(Ok(())) => Ok(EngineHandle {
+                inputs,
+                wake,
+                thread: Some(thread),
+            }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(EngineError::Ended),
         }
@@ -226,12 +240,16 @@ impl Engine {
                     tracing::warn!(%fault, "an object is not valid; what was in force for it stays in force");
                     self.metrics.object_rejected(kind.as_str());
                 }
-                self.metrics.calculation().update_processed(kind.as_str(), begun.elapsed());
+                self.metrics
+                    .calculation()
+                    .update_processed(kind.as_str(), begun.elapsed());
             }
             SyncEvent::Delete(key) => {
                 let begun = Instant::now();
                 self.calc.on_delete(&key);
-                self.metrics.calculation().update_processed(key.kind.as_str(), begun.elapsed());
+                self.metrics
+                    .calculation()
+                    .update_processed(key.kind.as_str(), begun.elapsed());
             }
             SyncEvent::InSync => {
                 self.in_sync = true;
@@ -240,8 +258,8 @@ impl Engine {
             SyncEvent::Status(status) => {
                 self.store = Some(status);
                 let state = match status {
-                    SyncStatus::WaitForDatastore => ResyncState::WaitForReady,
-                    SyncStatus::ResyncInProgress => ResyncState::Resync,
+                    SyncStatus::WaitForDatastore => ResyncState::WaitingForDatastore,
+                    SyncStatus::ResyncInProgress => ResyncState::Resyncing,
                     SyncStatus::InSync => ResyncState::InSync,
                 };
                 self.metrics.calculation().set_resync_state(state);
@@ -260,7 +278,11 @@ impl Engine {
         self.dataplane.take(&updates);
         let stats = self.calc.stats();
         let metrics = self.metrics.calculation();
-        metrics.set_local(stats.local_endpoints, stats.active_policies, stats.active_selectors);
+        metrics.set_local(
+            stats.local_endpoints,
+            stats.active_policies,
+            stats.active_selectors,
+        );
         metrics.set_cluster(ClusterSize {
             hosts: stats.nodes,
             workload_endpoints: stats.workload_endpoints,
@@ -284,9 +306,13 @@ impl Engine {
         let now = self.now();
         match self.dataplane.apply(now) {
             Ok(report) => {
-                self.metrics.dataplane().applied(begun.elapsed(), report.faults.is_empty());
+                self.metrics
+                    .dataplane()
+                    .applied(begun.elapsed(), report.faults.is_empty());
                 if first && self.dataplane.is_programmed() {
-                    self.metrics.dataplane().set_initial_resync_time(self.started.elapsed());
+                    self.metrics
+                        .dataplane()
+                        .set_initial_resync_time(self.started.elapsed());
                     tracing::info!(
                         endpoints = self.dataplane.programmed().len(),
                         transactions = report.transactions,
@@ -319,26 +345,39 @@ impl Engine {
             self.metrics.dataplane().nft_transaction(true);
         }
         if report.mended > 0 {
-            tracing::warn!(objects = report.mended, "somebody else changed our nftables table; it is mended");
+            tracing::warn!(
+                objects = report.mended,
+                "somebody else changed our nftables table; it is mended"
+            );
             self.metrics.dataplane().nft_drift_mended(report.mended as u64);
         }
-        self.metrics.dataplane().conntrack_removed(report.flows_removed as u64);
+        self.metrics
+            .dataplane()
+            .conntrack_removed(report.flows_removed as u64);
         for fault in &report.faults {
-            tracing::warn!(fault, "an interface or route could not be programmed; it is tried again");
+            tracing::warn!(
+                fault,
+                "an interface or route could not be programmed; it is tried again"
+            );
         }
     }
 
     fn failed(&mut self, error: &ApplyError) {
         let text = Dataplane::describe(error);
         if self.last_error.as_ref() != Some(&text) {
-            tracing::error!(error = text, "the kernel could not be programmed; what was in force stays, and it is tried again");
+            tracing::error!(
+                error = text,
+                "the kernel could not be programmed; what was in force stays, and it is tried again"
+            );
         }
         self.last_error = Some(text);
         self.back_off();
     }
 
     fn back_off(&mut self) {
-        let pause = FIRST_RETRY.saturating_mul(1 << self.failures.min(8)).min(LONGEST_RETRY);
+        let pause = FIRST_RETRY
+            .saturating_mul(1 << self.failures.min(8))
+            .min(LONGEST_RETRY);
         self.failures += 1;
         self.retry_at = Some(Instant::now() + pause);
     }
@@ -372,8 +411,10 @@ impl Engine {
             .programmed()
             .values()
             .map(|p| {
-                let programmed =
-                    ProgrammedEndpoint { addresses: p.endpoint.addresses.clone(), interface_up: p.interface_up };
+                let programmed = ProgrammedEndpoint {
+                    addresses: p.endpoint.addresses.clone(),
+                    interface_up: p.interface_up,
+                };
                 (p.endpoint.interface.clone(), programmed)
             })
             .collect();
@@ -404,12 +445,19 @@ impl Engine {
 
     fn wait(&mut self) {
         let now = Instant::now();
-        let retirement = self.dataplane.next_retirement().map(|due| self.started + Duration::from_millis(due));
+        let retirement = self
+            .dataplane
+            .next_retirement()
+            .map(|due| self.started + Duration::from_millis(due));
         let deadlines = [retirement, self.retry_at, self.refresh_at];
-        let until = deadlines.into_iter().flatten().fold(now + HEARTBEAT, Instant::min);
+        let until = deadlines
+            .into_iter()
+            .flatten()
+            .fold(now + HEARTBEAT, Instant::min);
         // One millisecond more than the deadline, so that it has passed when the wait ends.
         let left = until.saturating_duration_since(now).as_millis() + 1;
-        let timeout = PollTimeout::try_from(i32::try_from(left).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX);
+        let timeout =
+            PollTimeout::try_from(i32::try_from(left).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX);
         {
             let [policy, interfaces] = self.dataplane.event_fds();
             let mut fds = [

@@ -100,7 +100,9 @@ pub async fn run(settings: &Settings, store: Arc<dyn Datastore>, metrics: Metric
     let ended = wait_for_end(&engine).await?;
     let _ = stop.send(true);
     match cni.await {
-        Ok(Err(error)) => tracing::error!(error = %crate::agent::wiring::chain(&error), "the CNI socket failed"),
+        Ok(Err(error)) => {
+            tracing::error!(error = %crate::agent::wiring::chain(&error), "the CNI socket failed")
+        }
         Err(error) => tracing::error!(%error, "the CNI server ended"),
         Ok(Ok(())) => {}
     }
@@ -124,8 +126,16 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// Waits for a signal to stop or for the end of the engine.
 async fn wait_for_end(engine: &EngineHandle) -> Result<Result<(), AgentError>, AgentError> {
-    let handler = |kind| signal(kind).map_err(|source| AgentError::Start { what: "signal handlers", source });
-    let (mut terminate, mut interrupt) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
+    let handler = |kind| {
+        signal(kind).map_err(|source| AgentError::Start {
+            what: "signal handlers",
+            source,
+        })
+    };
+    let (mut terminate, mut interrupt) = (
+        handler(SignalKind::terminate())?,
+        handler(SignalKind::interrupt())?,
+    );
     let mut look = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
@@ -156,11 +166,17 @@ async fn follow(store: Arc<dyn Datastore>, engine: Arc<EngineHandle>, reporter: 
         Kind::IPAMBlock,
         Kind::Node,
     ];
-    let back_off = BackOff { initial: Duration::from_millis(100), longest: Duration::from_secs(10), jitter: 0.5 };
+    let back_off = BackOff {
+        initial: Duration::from_millis(100),
+        longest: Duration::from_secs(10),
+        jitter: 0.5,
+    };
     let mut seed = u64::from(std::process::id());
     let random = move || {
         // Pauses need to differ between agents, no more.
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (seed >> 11) as f64 / (1u64 << 53) as f64
     };
     let mut syncer = Syncer::new(store, Selection::kinds(kinds), back_off, random);
@@ -191,16 +207,31 @@ fn serve_pages(
         let listening = bind(purpose, host, port)?;
         tracing::info!(address = %listening.address(), "{name} listens");
         let server = listening.serve_on_thread(name, pages, Limits::default());
-        servers.push(server.map_err(|source| AgentError::Start { what: "an HTTP server", source })?);
+        servers.push(server.map_err(|source| AgentError::Start {
+            what: "an HTTP server",
+            source,
+        })?);
         Ok(())
     };
     if settings.health_enabled {
         let pages = Arc::new(HealthPages::new(health.clone()));
-        serve(Purpose::Health, "health", &settings.health_host, settings.health_port, pages)?;
+        serve(
+            Purpose::Health,
+            "health",
+            &settings.health_host,
+            settings.health_port,
+            pages,
+        )?;
     }
     if settings.prometheus_metrics_enabled {
         let pages = Arc::new(MetricsPages::new(metrics.clone()));
-        serve(Purpose::Metrics, "metrics", &settings.prometheus_metrics_host, settings.prometheus_metrics_port, pages)?;
+        serve(
+            Purpose::Metrics,
+            "metrics",
+            &settings.prometheus_metrics_host,
+            settings.prometheus_metrics_port,
+            pages,
+        )?;
     }
     Ok(servers)
 }
@@ -210,8 +241,15 @@ fn workload_settings(settings: &Settings) -> Result<WorkloadSettings, AgentError
         .map_err(|e| AgentError::Settings(format!("InterfacePrefix: {e}")))?;
     let device_protocol = u8::try_from(settings.device_route_protocol)
         .map_err(|_| AgentError::Settings("DeviceRouteProtocol is not between 0 and 255".to_string()))?;
-    let ownership = RouteOwnership { device_protocol, prefixes, ..RouteOwnership::default() };
-    Ok(WorkloadSettings { ownership, ..WorkloadSettings::default() })
+    let ownership = RouteOwnership {
+        device_protocol,
+        prefixes,
+        ..RouteOwnership::default()
+    };
+    Ok(WorkloadSettings {
+        ownership,
+        ..WorkloadSettings::default()
+    })
 }
 
 fn dataplane_settings(settings: &Settings, workloads: &WorkloadSettings) -> DataplaneSettings {

@@ -19,8 +19,11 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use thiserror::Error;
 use threshold::Threshold;
+use tracing::field::Field;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Registry, reload};
@@ -177,9 +180,27 @@ where
 {
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
-        LogFormat::Text => layer.with_ansi(colours).boxed(),
+        LogFormat::Text => layer
+            .with_ansi(colours)
+            .fmt_fields(debug_fn(field).delimited(" "))
+            .boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     }
+}
+
+/// Writes one field. Names and values may come from outside: a line break or an escape sequence in one must not make
+/// a second line or command somebody's terminal.
+fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn std::fmt::Debug) -> std::fmt::Result {
+    if field.name() != "message" {
+        write!(writer, "{}=", field.name())?;
+    }
+    for letter in format!("{value:?}").chars() {
+        match letter.is_control() {
+            true => write!(writer, "{}", letter.escape_default())?,
+            false => writer.write_char(letter)?,
+        }
+    }
+    Ok(())
 }
 
 /// Counts error lines.

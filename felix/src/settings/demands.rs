@@ -37,6 +37,13 @@ pub fn unmet(settings: &Settings) -> Vec<String> {
              PrometheusMetricsHost be localhost, or switch metrics off with PrometheusMetricsEnabled"
         ));
     }
+    if settings.datastore_type != DatastoreKind::File {
+        reasons.push(
+            "DatastoreType is not file, and no other datastore is available yet: set DatastoreType \
+             (FELIX_DATASTORETYPE) to file"
+                .to_owned(),
+        );
+    }
     if settings.datastore_type == DatastoreKind::File && settings.datastore_path.as_os_str().is_empty() {
         reasons.push(
             "DatastoreType is file and DatastorePath is empty: set DatastorePath to a folder".to_owned(),

@@ -28,21 +28,21 @@ settings_table! {
     /// Beginnings of the names of workload interfaces.
     InterfacePrefix interface_prefix: InterfacePrefixList = "cali" [non_zero die_on_fail];
     /// Interfaces that are never taken for host endpoints.
-    InterfaceExclude interface_exclude: InterfaceFilterList = "kube-ipvs0" [];
+    InterfaceExclude interface_exclude: InterfaceFilterList = "kube-ipvs0" [inert];
     /// Ports that stay open towards host endpoints whatever policy says.
-    FailsafeInboundHostPorts failsafe_inbound_host_ports: PortList = "tcp:22,udp:68,tcp:179,tcp:2379,tcp:2380,tcp:5473,tcp:6443,tcp:6666,tcp:6667" [die_on_fail];
+    FailsafeInboundHostPorts failsafe_inbound_host_ports: PortList = "tcp:22,udp:68,tcp:179,tcp:2379,tcp:2380,tcp:5473,tcp:6443,tcp:6666,tcp:6667" [die_on_fail inert];
     /// Ports that stay open from host endpoints whatever policy says.
-    FailsafeOutboundHostPorts failsafe_outbound_host_ports: PortList = "udp:53,udp:67,tcp:179,tcp:2379,tcp:2380,tcp:5473,tcp:6443,tcp:6666,tcp:6667" [die_on_fail];
+    FailsafeOutboundHostPorts failsafe_outbound_host_ports: PortList = "udp:53,udp:67,tcp:179,tcp:2379,tcp:2380,tcp:5473,tcp:6443,tcp:6666,tcp:6667" [die_on_fail inert];
     /// Whether packets that connection tracking calls invalid are let past the check that drops them.
     DisableConntrackInvalidCheck disable_conntrack_invalid_check: Bool = "false" [];
     /// Whether IPv6 is programmed beside IPv4.
-    Ipv6Support ipv6_support: Bool = "true" [];
+    Ipv6Support ipv6_support: Bool = "true" [inert];
     /// Whether a workload may be allowed to send with addresses that are not its own.
     WorkloadSourceSpoofing workload_source_spoofing: OneOfOrNone<SpoofingAllowed> = "Disabled" [inert];
     /// What happens to packets for Service addresses that no Service takes.
     ServiceLoopPrevention service_loop_prevention: OneOfOrNone<ServiceLoopPrevention> = "Drop" [inert];
     /// The beginning of log lines that a Log rule writes.
-    LogPrefix log_prefix: Text = "calico-packet" [];
+    LogPrefix log_prefix: Text = "calico-packet" [inert];
 
     // nftables.
     /// Whether the table is owned, so that nobody else can write to it, where the kernel can do that.
@@ -50,11 +50,11 @@ settings_table! {
     /// How often the table is compared with what it should be, beside every notification of a change; 0 is never.
     NftablesRefreshInterval nftables_refresh_interval: Seconds = "180" [];
     /// What is done with a forwarded packet that policy allows.
-    NftablesFilterAllowAction nftables_filter_allow_action: OneOf<AllowAction> = "ACCEPT" [non_zero die_on_fail];
+    NftablesFilterAllowAction nftables_filter_allow_action: OneOf<AllowAction> = "ACCEPT" [non_zero die_on_fail inert];
     /// What is done with a packet that policy allows before it is routed.
     NftablesMangleAllowAction nftables_mangle_allow_action: OneOf<AllowAction> = "ACCEPT" [non_zero die_on_fail inert];
     /// What is done with a packet that policy denies.
-    NftablesFilterDenyAction nftables_filter_deny_action: OneOf<DenyAction> = "DROP" [non_zero die_on_fail];
+    NftablesFilterDenyAction nftables_filter_deny_action: OneOf<DenyAction> = "DROP" [non_zero die_on_fail inert];
     /// Packet mark bits that may be used.
     NftablesMarkMask nftables_mark_mask: MarkBitmask = "0xffff0000" [non_zero die_on_fail inert];
     /// Whether rules go to nftables or to iptables.
@@ -62,25 +62,25 @@ settings_table! {
 
     // Interfaces and routes.
     /// How often routes are compared with what they should be, beside every notification of a change; 0 is never.
-    RouteRefreshInterval route_refresh_interval: Seconds = "90" [];
+    RouteRefreshInterval route_refresh_interval: Seconds = "90" [inert];
     /// How often interfaces are listed anew; 0 is never.
-    InterfaceRefreshInterval interface_refresh_interval: Seconds = "90" [];
+    InterfaceRefreshInterval interface_refresh_interval: Seconds = "90" [inert];
     /// The source address in routes to workloads.
-    DeviceRouteSourceAddress device_route_source_address: Ipv4 = "" [];
+    DeviceRouteSourceAddress device_route_source_address: Ipv4 = "" [inert];
     /// The same for IPv6.
-    DeviceRouteSourceAddressIPv6 device_route_source_address_ipv6: Ipv6 = "" [];
+    DeviceRouteSourceAddressIPv6 device_route_source_address_ipv6: Ipv6 = "" [inert];
     /// The protocol number that marks routes as ours.
     DeviceRouteProtocol device_route_protocol: Int<0, 255> = "3" [];
     /// Whether routes that others put on workload interfaces are removed.
-    RemoveExternalRoutes remove_external_routes: Bool = "true" [];
+    RemoveExternalRoutes remove_external_routes: Bool = "true" [inert];
     /// Whether forwarding is switched on in the kernel.
-    IPForwarding ip_forwarding: OneOfOrNone<Switch> = "Enabled" [];
+    IPForwarding ip_forwarding: OneOfOrNone<Switch> = "Enabled" [inert];
     /// How long the kernel may take to answer a netlink request.
-    NetlinkTimeoutSecs netlink_timeout: Seconds = "10" [];
+    NetlinkTimeoutSecs netlink_timeout: Seconds = "10" [inert];
     /// Metric of routes to IPv4 workloads.
-    IPv4NormalRoutePriority ipv4_normal_route_priority: Int<1, 2147483646> = "1024" [];
+    IPv4NormalRoutePriority ipv4_normal_route_priority: Int<1, 2147483646> = "1024" [inert];
     /// Metric of routes to IPv6 workloads.
-    IPv6NormalRoutePriority ipv6_normal_route_priority: Int<1, 2147483646> = "1024" [];
+    IPv6NormalRoutePriority ipv6_normal_route_priority: Int<1, 2147483646> = "1024" [inert];
     /// Routing tables that may be used, as one range.
     RouteTableRange route_table_range: RouteTableRange = "" [die_on_fail inert];
     /// Routing tables that may be used, as several ranges.
@@ -272,11 +272,11 @@ settings_table! {
     /// Whether log lines are written even when that slows the agent down, which is always so here.
     DebugDisableLogDropping debug_disable_log_dropping: Bool = "false" [inert];
     /// After how long the calculation graph stops on purpose, to test the health reports; 0 is never.
-    DebugSimulateCalcGraphHangAfter debug_simulate_calc_graph_hang_after: Seconds = "0" [];
+    DebugSimulateCalcGraphHangAfter debug_simulate_calc_graph_hang_after: Seconds = "0" [inert];
     /// After how long the dataplane stops on purpose, to test the health reports; 0 is never.
-    DebugSimulateDataplaneHangAfter debug_simulate_dataplane_hang_after: Seconds = "0" [];
+    DebugSimulateDataplaneHangAfter debug_simulate_dataplane_hang_after: Seconds = "0" [inert];
     /// How long each pass of the dataplane waits on purpose.
-    DebugSimulateDataplaneApplyDelay debug_simulate_dataplane_apply_delay: Seconds = "0" [];
+    DebugSimulateDataplaneApplyDelay debug_simulate_dataplane_apply_delay: Seconds = "0" [inert];
     /// After how long the agent ends on purpose; 0 is never.
     DebugPanicAfter debug_panic_after: Seconds = "0" [inert];
     /// Where the debugging interface would listen.

@@ -36,6 +36,8 @@ impl Flags {
 pub struct Definition {
     /// The name, in Calico's spelling.
     pub name: &'static str,
+    /// The field of [`Settings`] that has it.
+    pub field: &'static str,
     /// The default, as it would be written in the configuration file. Empty means: nothing.
     pub default: &'static str,
     /// What it demands beyond its type.
@@ -85,6 +87,7 @@ macro_rules! settings_table {
         pub static REGISTRY: &[Definition] = &[ $(
             Definition {
                 name: stringify!($name),
+                field: stringify!($field),
                 default: $default,
                 flags: Flags { $( $flag: true, )* ..Flags::NONE },
                 purpose: concat!($($doc),+),

@@ -4,7 +4,7 @@
 //! and only a notice too few would be an error: every folder is watched before it is read.
 
 use crate::path::{self, CONTROL};
-use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask};
+use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 use policy_model::Kind;
 use policy_model_datastore::DatastoreError;
 use std::collections::{BTreeSet, HashMap};
@@ -86,7 +86,7 @@ impl Folders {
         let mut buffer = std::mem::take(&mut self.buffer);
         let result = loop {
             let events: Vec<_> = match self.inotify.read_events(&mut buffer) {
-                Ok(events) => events.map(Event::into_owned).collect(),
+                Ok(events) => events.map(|event| event.to_owned()).collect(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -143,7 +143,7 @@ impl Folders {
                 return Ok(());
             };
             if appeared {
-                self.enter(&inner, &mut notices.files)?;
+                self.enter(&inner, &mut BTreeSet::new())?;
             } else {
                 self.leave(&relative);
                 notices.gone.insert(relative);

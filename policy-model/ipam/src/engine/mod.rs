@@ -1,6 +1,6 @@
 //! A step machine that a caller with a compare-and-swap datastore drives without knowing the algorithm.
 //!
-//! Each plan is a straight line through what is known ([`view`]): at the first thing that is not known it stops and
+//! Each plan is a straight line through what is known: at the first thing that is not known it stops and
 //! asks, at the first thing that is not as it should be it stops and writes, and after each answer it starts anew.
 //! So it holds no position that a crash could lose: a machine that is dropped at any step and one that goes on see the
 //! same world and do the same next. A repeated request under the same handle finds what the first one was given.
@@ -21,6 +21,7 @@
 
 mod assign;
 mod claim;
+mod known;
 mod machine;
 mod record;
 mod release;

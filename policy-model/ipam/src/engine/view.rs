@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::known::{Known, OfKind};
 use super::machine::{Halt, Write};
 
 /// An object and its version.
@@ -49,19 +50,11 @@ where
     }
 }
 
-enum Known<V> {
-    Present(Stored<V>),
-    Absent,
-    /// A write found it otherwise.
-    Stale,
-}
-
 pub(super) struct View<V> {
-    objects: BTreeMap<Key, Known<V>>,
-    listed: BTreeSet<Kind>,
-    /// Keys of the blocks in which `handle` holds addresses; kept because looking into each block at each step is
+    kinds: BTreeMap<Kind, OfKind<V>>,
+    /// Names of the blocks in which `handle` holds addresses; kept because looking into each block at each step is
     /// what would cost time in a large cluster.
-    holding: BTreeSet<Key>,
+    holding: BTreeSet<String>,
     handle: Option<String>,
     /// Where set, the only blocks of a list that need a look for `handle`.
     candidates: Option<BTreeSet<Key>>,
@@ -70,8 +63,7 @@ pub(super) struct View<V> {
 impl<V> View<V> {
     pub(super) fn new(handle: Option<String>) -> Self {
         View {
-            objects: BTreeMap::new(),
-            listed: BTreeSet::new(),
+            kinds: BTreeMap::new(),
             holding: BTreeSet::new(),
             handle,
             candidates: None,
@@ -79,7 +71,7 @@ impl<V> View<V> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.objects.len()
+        self.kinds.values().map(|k| k.all().len()).sum()
     }
 
     pub(super) fn look_only_into(&mut self, blocks: BTreeSet<Key>) {
@@ -87,70 +79,75 @@ impl<V> View<V> {
     }
 
     pub(super) fn set(&mut self, key: Key, stored: Option<Stored<V>>) {
-        let holds = match (&self.handle, &stored) {
-            (Some(handle), Some(Stored { resource, .. })) => {
-                matches!(&**resource, Resource::IPAMBlock(b) if block::is_held_by(&b.spec, handle))
-            }
-            _ => false,
-        };
-        if holds {
-            self.holding.insert(key.clone());
-        } else {
-            self.holding.remove(&key);
+        self.holding.remove(&key.name);
+        if stored.as_ref().is_some_and(|s| self.is_holding(&s.resource)) {
+            self.holding.insert(key.name.clone());
         }
-        self.objects
-            .insert(key, stored.map_or(Known::Absent, Known::Present));
+        let known = stored.map_or(Known::Absent(key.name), Known::Present);
+        self.kinds.entry(key.kind).or_default().set(known);
     }
 
-    pub(super) fn set_list(&mut self, kind: Kind, all: Vec<Stored<V>>) {
-        for stored in all {
-            let key = stored.resource.key();
-            // What was read or written singly is newer than a list, which may come from a cache.
-            if key.kind != kind || self.objects.contains_key(&key) {
-                continue;
-            }
-            if self
-                .candidates
-                .as_ref()
-                .is_some_and(|blocks| !blocks.contains(&key))
-            {
-                self.objects.insert(key, Known::Present(stored));
-            } else {
-                self.set(key, Some(stored));
-            }
+    pub(super) fn set_list(&mut self, kind: Kind, mut all: Vec<Stored<V>>) {
+        all.retain(|stored| stored.resource.kind() == kind);
+        self.kinds.entry(kind).or_default().set_list(all);
+        if kind != Kind::IPAMBlock {
+            return;
         }
-        self.listed.insert(kind);
+        let present = |known: &Known<V>| match known {
+            Known::Present(stored) if self.is_holding(&stored.resource) => Some(known.name().to_owned()),
+            _ => None,
+        };
+        let Some(of_kind) = self.kinds.get(&kind) else {
+            return;
+        };
+        self.holding = match &self.candidates {
+            // What was read singly was looked into when it came.
+            Some(blocks) => {
+                let found = blocks
+                    .iter()
+                    .filter_map(|key| of_kind.get(&key.name))
+                    .filter_map(present);
+                found.chain(self.holding.iter().cloned()).collect()
+            }
+            None => of_kind.all().iter().filter_map(present).collect(),
+        };
     }
 
     pub(super) fn set_stale(&mut self, key: Key) {
-        self.holding.remove(&key);
-        self.objects.insert(key, Known::Stale);
+        self.holding.remove(&key.name);
+        self.kinds
+            .entry(key.kind)
+            .or_default()
+            .set(Known::Stale(key.name));
+    }
+
+    fn is_holding(&self, resource: &Resource) -> bool {
+        match (&self.handle, resource) {
+            (Some(handle), Resource::IPAMBlock(block)) => block::is_held_by(&block.spec, handle),
+            _ => false,
+        }
     }
 
     fn get(&self, key: &Key) -> Result<Option<&Stored<V>>, Halt<V>> {
-        match self.objects.get(key) {
-            Some(Known::Present(stored)) => Ok(Some(stored)),
-            Some(Known::Absent) => Ok(None),
-            Some(Known::Stale) => Err(Halt::Get(key.clone())),
-            None if self.listed.contains(&key.kind) => Ok(None),
+        let of_kind = self.kinds.get(&key.kind);
+        match of_kind.and_then(|k| k.get(&key.name)) {
+            Some(known) => known.read(key.kind).map_err(Halt::Get),
+            None if of_kind.is_some_and(|k| k.listed) => Ok(None),
             None => Err(Halt::Get(key.clone())),
         }
     }
 
     fn list(&self, kind: Kind) -> Result<impl Iterator<Item = Result<&Stored<V>, Halt<V>>>, Halt<V>> {
-        if !self.listed.contains(&kind) {
-            return Err(Halt::List(kind));
-        }
-        let from = Key::global(kind, "");
         let of_kind = self
-            .objects
-            .range(from..)
-            .take_while(move |(key, _)| key.kind == kind);
-        Ok(of_kind.filter_map(|(key, known)| match known {
-            Known::Present(stored) => Some(Ok(stored)),
-            Known::Absent => None,
-            Known::Stale => Some(Err(Halt::Get(key.clone()))),
-        }))
+            .kinds
+            .get(&kind)
+            .filter(|k| k.listed)
+            .ok_or(Halt::List(kind))?;
+        Ok(of_kind
+            .all()
+            .iter()
+            .map(move |known| known.read(kind).map_err(Halt::Get))
+            .filter_map(Result::transpose))
     }
 
     /// A block by its key.
@@ -180,11 +177,11 @@ impl<V> View<V> {
         for stored in self.list(Kind::IPAMBlock)? {
             stored?;
         }
-        self.holding
+        let blocks = self
+            .holding
             .iter()
-            .map(|key| self.block(key))
-            .filter_map(Result::transpose)
-            .collect()
+            .map(|name| self.block(&Key::global(Kind::IPAMBlock, name.clone())));
+        blocks.filter_map(Result::transpose).collect()
     }
 
     /// An affinity by its key.

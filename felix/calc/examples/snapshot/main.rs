@@ -2,25 +2,13 @@
 //!
 //! `cargo run --release -p felix-calc --example snapshot [ENDPOINTS] [POLICIES] [CHANGES]`
 
-use cap::Cap;
+mod world;
+
 use dataplane_api::Update;
 use felix_calc::{CalcConfig, CalcGraph};
-use ipnet::IpNet;
-use policy_model::{
-    Action, EntityRule, GlobalNetworkPolicySpec, Key, Kind, Object, PolicyRule, ProfileSpec, Resource,
-    WorkloadEndpointSpec,
-};
-use std::alloc::System;
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use policy_model::{Key, Kind, Resource};
 use std::time::{Duration, Instant};
-
-#[global_allocator]
-static HEAP: Cap<System> = Cap::new(System, usize::MAX);
-
-const LOCAL: usize = 200;
-const MARKERS: usize = 31;
-const NAMESPACES: usize = 100;
+use world::{LOCAL, MARKERS, NAMESPACES, allow, endpoint, name, namespace, policy};
 
 fn main() {
     let mut sizes = std::env::args()
@@ -33,12 +21,7 @@ fn main() {
         "{endpoints} endpoints ({LOCAL} local, six labels each), {policies} policies of five rules, one thread"
     );
     for (what, policies_first) in [("endpoints first", false), ("policies first", true)] {
-        let mut resources: Vec<Resource> = (0..endpoints).map(|n| endpoint(n, n % MARKERS)).collect();
-        resources.extend((0..NAMESPACES).map(|n| namespace(n, "a")));
-        resources.extend((0..policies).map(policy));
-        if policies_first {
-            resources.reverse();
-        }
+        let resources = world::all(endpoints, policies, policies_first);
         let mut graph = CalcGraph::new(CalcConfig::for_node("here"));
         let mut updates = Vec::new();
         let (start, cpu) = (Instant::now(), processor_time());
@@ -68,13 +51,11 @@ fn main() {
             updates.len()
         );
         drop(updates);
-        println!("heap after: {:.1} MB", (HEAP.allocated() as f64) / 1e6);
         if rounds > 0 {
             changes(&mut graph, (endpoints, policies, rounds));
         }
         println!("{:?}", graph.stats());
         drop(graph);
-        println!("heap without the graph: {:.1} MB", HEAP.allocated() as f64 / 1e6);
     }
 }
 
@@ -95,7 +76,11 @@ fn changes(graph: &mut CalcGraph, (endpoints, policies, rounds): (usize, usize, 
     measure("a namespace's label, inherited", graph, &|n| {
         vec![namespace(
             n % NAMESPACES,
-            if n / NAMESPACES % 2 == 0 { "b" } else { "a" },
+            if (n / NAMESPACES).is_multiple_of(2) {
+                "b"
+            } else {
+                "a"
+            },
         )]
     });
     let mut resource = policy(policies);
@@ -109,7 +94,11 @@ fn changes(graph: &mut CalcGraph, (endpoints, policies, rounds): (usize, usize, 
     measure("a namespace's label, inherited and selected", graph, &|n| {
         vec![namespace(
             n % NAMESPACES,
-            if n / NAMESPACES % 2 == 0 { "b" } else { "a" },
+            if (n / NAMESPACES).is_multiple_of(2) {
+                "b"
+            } else {
+                "a"
+            },
         )]
     });
     measure("one remote pod created", graph, &|n| {
@@ -131,7 +120,6 @@ fn changes(graph: &mut CalcGraph, (endpoints, policies, rounds): (usize, usize, 
         updates.len()
     );
     drop(updates);
-    println!("heap after that: {:.1} MB", (HEAP.allocated() as f64) / 1e6);
 }
 
 /// Prints median and maximum of the time from a change to its updates.
@@ -178,91 +166,4 @@ fn processor_time() -> Duration {
             .and_then(|first| first.parse().ok())
             .unwrap_or_default(),
     )
-}
-
-fn name(n: usize) -> String {
-    format!("node--{}-k8s-pod--{n}-eth0", n / 110)
-}
-
-fn endpoint(n: usize, marker: usize) -> Resource {
-    let mut object = Object::namespaced(
-        format!("ns-{}", n % NAMESPACES),
-        name(n),
-        WorkloadEndpointSpec {
-            orchestrator: "k8s".to_string(),
-            node: if n < LOCAL {
-                "here".to_string()
-            } else {
-                format!("node-{}", n / 110)
-            },
-            pod: format!("pod-{n}"),
-            endpoint: "eth0".to_string(),
-            ip_networks: vec![IpNet::from(std::net::IpAddr::from(Ipv4Addr::from_bits(
-                0x0a00_0000 + n as u32,
-            )))],
-            profiles: vec![format!("kns.ns-{}", n % NAMESPACES)],
-            interface_name: format!("cali{n:011x}"),
-            ..WorkloadEndpointSpec::default()
-        },
-    );
-    for (key, values) in [
-        ("ten", 10),
-        ("eleven", 11),
-        ("twenty", 20),
-        ("thirty", 30),
-        ("forty", 40),
-    ] {
-        object
-            .metadata
-            .labels
-            .insert(key.to_string(), format!("value-{}", n % values));
-    }
-    object
-        .metadata
-        .labels
-        .insert(format!("marker-{marker}"), "true".to_string());
-    object.into()
-}
-
-fn namespace(n: usize, team: &str) -> Resource {
-    let labels = BTreeMap::from([
-        ("pcns.projectcalico.org/name".to_string(), format!("ns-{n}")),
-        ("pcns.team".to_string(), team.to_string()),
-    ]);
-    let rules = vec![PolicyRule {
-        action: Action::Allow,
-        ..PolicyRule::default()
-    }];
-    Object::named(
-        format!("kns.ns-{n}"),
-        ProfileSpec {
-            ingress: rules.clone(),
-            egress: rules,
-            labels_to_apply: labels,
-        },
-    )
-    .into()
-}
-
-fn allow(selector: &str) -> PolicyRule {
-    let source = EntityRule {
-        selector: selector.to_string(),
-        ..EntityRule::default()
-    };
-    PolicyRule {
-        action: Action::Allow,
-        source,
-        ..PolicyRule::default()
-    }
-}
-
-fn policy(n: usize) -> Resource {
-    let spec = GlobalNetworkPolicySpec {
-        selector: format!("has(marker-{})", n % MARKERS),
-        ingress: (1..=5)
-            .map(|k| allow(&format!("has(marker-{})", (n + k) % MARKERS)))
-            .collect(),
-        ..GlobalNetworkPolicySpec::default()
-    };
-    Object::named(format!("policy-{n:05}"), spec).into()
 }
