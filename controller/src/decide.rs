@@ -118,7 +118,11 @@ mod tests {
             Some(tier(2.0, Some("a"))),
             Some(tier(1.0, Some("b"))),
         ];
-        let wishes = [None, Some(tier(1.0, Some("a"))), Some(tier(1.0, Some(IMPLIED_SOURCE)))];
+        let wishes = [
+            None,
+            Some(tier(1.0, Some("a"))),
+            Some(tier(1.0, Some(IMPLIED_SOURCE))),
+        ];
         for before in &states {
             for wanted in &wishes {
                 let found = before.as_ref().map(stored);

@@ -110,7 +110,11 @@ pub async fn ownerless_holders(store: &dyn Datastore) -> Result<BTreeSet<String>
 }
 
 fn is_used_on(held: &Holding<'_>, node: &str) -> bool {
-    let by_attribute = held.attribute.secondary.get(handle::ATTRIBUTE_NODE).is_some_and(|n| n == node);
+    let by_attribute = held
+        .attribute
+        .secondary
+        .get(handle::ATTRIBUTE_NODE)
+        .is_some_and(|n| n == node);
     let by_handle = held.attribute.handle_id.as_deref();
     by_attribute || by_handle.is_some_and(|found| handle::is_of_node(found, node))
 }
@@ -125,7 +129,12 @@ async fn blocks(store: &dyn Datastore) -> Result<Vec<IpamBlockSpec>, DatastoreEr
 }
 
 /// Runs a request of the bookkeeping to its end.
-async fn drive(store: &dyn Datastore, node: &str, request: Request, now: u64) -> Result<Outcome, ReleaseError> {
+async fn drive(
+    store: &dyn Datastore,
+    node: &str,
+    request: Request,
+    now: u64,
+) -> Result<Outcome, ReleaseError> {
     let failed = |source| ReleaseError::Datastore {
         node: node.to_owned(),
         source,
@@ -164,9 +173,10 @@ async fn drive(store: &dyn Datastore, node: &str, request: Request, now: u64) ->
 async fn carry_out(store: &dyn Datastore, write: Write<Version>) -> Result<Answer<Version>, DatastoreError> {
     let outcome = match write {
         Write::Create { resource } => store.create(Arc::unwrap_or_clone(resource)).await.map(Some),
-        Write::Update { resource, version } => {
-            store.update(Arc::unwrap_or_clone(resource), &version).await.map(Some)
-        }
+        Write::Update { resource, version } => store
+            .update(Arc::unwrap_or_clone(resource), &version)
+            .await
+            .map(Some),
         Write::Delete { key, version } => store.delete(&key, Some(&version)).await.map(|()| None),
     };
     match outcome {

@@ -83,7 +83,10 @@ impl Fault {
             field: String::new(),
             reason: reason.to_owned(),
             consequence: consequence.to_owned(),
-            message: message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
+            message: message
+                .chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .collect(),
         }
     }
 
@@ -135,6 +138,15 @@ pub struct FaultFileError {
     source: io::Error,
 }
 
+/// How a new list differs from the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Whether it differs at all.
+    pub(crate) is_changed: bool,
+    /// How many faults are new.
+    pub(crate) new: u64,
+}
+
 /// The faults that were told.
 #[derive(Debug, Default)]
 pub(crate) struct FaultLog {
@@ -142,20 +154,30 @@ pub(crate) struct FaultLog {
 }
 
 impl FaultLog {
-    /// Takes what is wrong now; says in the log what is new and what is over. Returns whether anything changed.
-    pub(crate) fn update(&mut self, faults: Vec<Fault>) -> bool {
+    /// Takes what is wrong now; says in the log what is new and what is over. Returns what changed.
+    pub(crate) fn update(&mut self, faults: Vec<Fault>) -> Found {
         let now: BTreeMap<String, Fault> = faults.into_iter().map(|f| (f.message.clone(), f)).collect();
         if now == self.told {
-            return false;
+            return Found::default();
         }
+        let mut found = Found {
+            is_changed: true,
+            new: 0,
+        };
         for message in now.keys().filter(|message| !self.told.contains_key(*message)) {
+            found.new += 1;
             tracing::warn!("{message}");
         }
         for message in self.told.keys().filter(|message| !now.contains_key(*message)) {
             tracing::info!("no longer: {message}");
         }
         self.told = now;
-        true
+        found
+    }
+
+    /// How much is wrong.
+    pub(crate) fn len(&self) -> u64 {
+        self.told.len() as u64
     }
 
     /// Everything that is wrong, in the order of the files.
@@ -184,7 +206,9 @@ struct Written<'a> {
 /// # Errors
 /// The file or its folder cannot be written.
 pub(crate) fn write(path: &Path, standing: &Standing, faults: &[Fault]) -> Result<(), FaultFileError> {
-    let updated = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let updated = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
     let written = Written {
         updated,
         standing,
@@ -219,10 +243,11 @@ mod tests {
         let fault = Fault::of_file("a.yaml", "", "it cannot\nbe read", "it stays");
         assert_eq!(fault.to_string(), "a.yaml: it cannot be read (it stays)");
         let mut log = FaultLog::default();
-        assert!(log.update(vec![fault.clone()]));
-        assert!(!log.update(vec![fault.clone()]));
+        assert_eq!(log.update(vec![fault.clone()]).new, 1);
+        assert_eq!(log.update(vec![fault.clone()]), Found::default());
         assert_eq!(log.faults(), [fault]);
-        assert!(log.update(Vec::new()));
+        let over = log.update(Vec::new());
+        assert_eq!((over.is_changed, over.new), (true, 0));
         assert!(log.faults().is_empty());
     }
 

@@ -105,7 +105,13 @@ mod tests {
         assert!(!is_live && line.contains("write an object"), "{line}");
         assert!(!health.readiness(later).0);
         health.set_problem(Some("the datastore is away".into()));
-        assert_eq!(health.readiness(now), (false, "not in step: the datastore is away\n".into()));
-        assert!(health.liveness(now).0, "a datastore that is away is no reason to restart");
+        assert_eq!(
+            health.readiness(now),
+            (false, "not in step: the datastore is away\n".into())
+        );
+        assert!(
+            health.liveness(now).0,
+            "a datastore that is away is no reason to restart"
+        );
     }
 }

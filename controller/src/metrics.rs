@@ -27,7 +27,9 @@ pub struct Metrics {
 }
 
 /// Bounds of the times from a file's event to the end of the datastore's write, in seconds.
-const BOUNDS: [f64; 12] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0];
+const BOUNDS: [f64; 12] = [
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0,
+];
 
 impl Metrics {
     /// Makes the metrics, all zero.
@@ -42,7 +44,10 @@ impl Metrics {
             in_sync: gauge("in_sync", "1 while the datastore is in step with every manifest")?,
             files: gauge("files", "Manifest files in the folder")?,
             objects: gauge("objects", "Objects that the manifests amount to")?,
-            kept: gauge("kept_objects", "Stored objects that stay because their file is broken now")?,
+            kept: gauge(
+                "kept_objects",
+                "Stored objects that stay because their file is broken now",
+            )?,
             homeless_pods: gauge("pods_without_node", "Pods that need a node and have none")?,
             faults: gauge("faults", "What is wrong now")?,
             new_faults: counter("faults_found_total", "Faults found since the start")?,
@@ -54,9 +59,18 @@ impl Metrics {
                 )?,
             )?,
             write_errors: counter("write_errors_total", "Writes to the datastore that failed")?,
-            repairs: counter("repairs_total", "Objects put right that somebody else had changed or deleted")?,
-            passes: counter("passes_total", "Changes of the folder or the datastore that were worked off")?,
-            addresses_released: counter("addresses_released_total", "Addresses of vanished nodes given back")?,
+            repairs: counter(
+                "repairs_total",
+                "Objects put right that somebody else had changed or deleted",
+            )?,
+            passes: counter(
+                "passes_total",
+                "Changes of the folder or the datastore that were worked off",
+            )?,
+            addresses_released: counter(
+                "addresses_released_total",
+                "Addresses of vanished nodes given back",
+            )?,
             change_seconds: keep(
                 &registry,
                 Histogram::with_opts(
@@ -67,7 +81,10 @@ impl Metrics {
                     .buckets(BOUNDS.to_vec()),
                 )?,
             )?,
-            last_sync: gauge("last_sync_timestamp_seconds", "When the datastore was last in step, as Unix time")?,
+            last_sync: gauge(
+                "last_sync_timestamp_seconds",
+                "When the datastore was last in step, as Unix time",
+            )?,
             registry: registry.clone(),
         };
         // Shown from the start, so that a rate over them begins at zero.
@@ -106,7 +123,10 @@ mod tests {
         metrics.repairs.inc();
         let page = metrics.page();
         assert!(page.contains("manx_controller_repairs_total 1"), "{page}");
-        assert!(page.contains("manx_controller_writes_total{operation=\"delete\"} 0"), "{page}");
+        assert!(
+            page.contains("manx_controller_writes_total{operation=\"delete\"} 0"),
+            "{page}"
+        );
         assert!(page.contains("manx_controller_change_seconds_bucket"), "{page}");
     }
 }

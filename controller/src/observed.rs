@@ -47,6 +47,11 @@ impl Observed {
         }
     }
 
+    /// Notes what the datastore just answered, whatever was known.
+    pub(crate) fn put(&mut self, versioned: Versioned) {
+        self.objects.insert(versioned.key(), versioned);
+    }
+
     /// Notes that an object is gone. Returns whether that was new.
     pub(crate) fn remove(&mut self, key: &Key) -> bool {
         self.objects.remove(key).is_some()
@@ -54,13 +59,18 @@ impl Observed {
 
     /// The keys of all objects that are ours.
     pub(crate) fn own_keys(&self) -> impl Iterator<Item = &Key> {
-        let own = self.objects.iter().filter(|(_, found)| source_of(&found.resource).is_some());
+        let own = self
+            .objects
+            .iter()
+            .filter(|(_, found)| source_of(&found.resource).is_some());
         own.map(|(key, _)| key)
     }
 
     /// The nodes that somebody else defines.
     pub(crate) fn foreign_nodes(&self) -> impl Iterator<Item = &str> {
-        let nodes = self.of_kind(Kind::Node).filter(|(_, found)| source_of(&found.resource).is_none());
+        let nodes = self
+            .of_kind(Kind::Node)
+            .filter(|(_, found)| source_of(&found.resource).is_none());
         nodes.map(|(key, _)| key.name.as_str())
     }
 
@@ -71,14 +81,15 @@ impl Observed {
 
     /// Namespace, pod and node of every endpoint.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = (&str, &str, &str)> {
-        self.of_kind(Kind::WorkloadEndpoint).filter_map(|(key, found)| match &*found.resource {
-            Resource::WorkloadEndpoint(endpoint) => Some((
-                key.namespace.as_str(),
-                endpoint.spec.pod.as_str(),
-                endpoint.spec.node.as_str(),
-            )),
-            _ => None,
-        })
+        self.of_kind(Kind::WorkloadEndpoint)
+            .filter_map(|(key, found)| match &*found.resource {
+                Resource::WorkloadEndpoint(endpoint) => Some((
+                    key.namespace.as_str(),
+                    endpoint.spec.pod.as_str(),
+                    endpoint.spec.node.as_str(),
+                )),
+                _ => None,
+            })
     }
 
     /// The node of each pod's endpoint of ours.

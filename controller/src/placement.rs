@@ -67,7 +67,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn pods(count: usize) -> BTreeMap<PodName, Option<&'static str>> {
-        (0..count).map(|n| (("ns".to_owned(), format!("pod-{n}")), None)).collect()
+        (0..count)
+            .map(|n| (("ns".to_owned(), format!("pod-{n}")), None))
+            .collect()
     }
 
     #[test]

@@ -115,7 +115,9 @@ impl Sources {
                     (None, false)
                 }
             };
-            let Some(handle) = id.as_ref().and_then(Handle::of) else { continue };
+            let Some(handle) = id.as_ref().and_then(Handle::of) else {
+                continue;
+            };
             let standing = match is_valid {
                 true => Standing::Valid,
                 false if knew(&handle) => Standing::LastValid,
@@ -125,7 +127,11 @@ impl Sources {
             *best = standing.min(*best);
         }
         if says.is_unreadable {
-            for handle in before.into_iter().flat_map(BTreeMap::keys).filter(|handle| knew(handle)) {
+            for handle in before
+                .into_iter()
+                .flat_map(BTreeMap::keys)
+                .filter(|handle| knew(handle))
+            {
                 says.handles.entry(handle.clone()).or_insert(Standing::LastValid);
             }
         }
@@ -155,15 +161,20 @@ impl Sources {
     /// Whether a stored resource that no manifest in force amounts to may still be wanted: a document that names it is
     /// invalid, or the file that it came from has something in it that cannot be read.
     pub(crate) fn may_want(&self, stored: &Resource, source: &str) -> bool {
-        let is_named = Handle::candidates(stored).iter().any(|handle| {
-            let speakers = self.speakers.get(handle);
-            // A valid document decides; that it does not amount to this resource is what it says.
-            speakers.is_some_and(|found| found.values().all(|standing| *standing != Standing::Valid))
-        });
+        let mut is_named = false;
+        for handle in Handle::candidates(stored) {
+            for standing in self.speakers.get(&handle).into_iter().flat_map(BTreeMap::values) {
+                match standing {
+                    // A form of it is in force; that it does not amount to this resource is what it says.
+                    Standing::Valid | Standing::LastValid => return false,
+                    Standing::Invalid => is_named = true,
+                }
+            }
+        }
         is_named || self.is_unreadable(source)
     }
 
-    /// The folders above a path, with their final slash, the root's first.
+    /// Whether a file, or a folder that it is in, cannot be read or has something in it that cannot.
     fn is_unreadable(&self, source: &str) -> bool {
         let unreadable = |path: &str| self.files.get(path).is_some_and(|file| file.is_unreadable);
         let folders = source.match_indices('/').filter_map(|(at, _)| source.get(..=at));
@@ -206,7 +217,9 @@ mod tests {
 
     fn policy() -> Resource {
         let document = read_documents(POLICY).remove(0);
-        translate(&Manifest::parse(document.body.unwrap()).unwrap()).resources.remove(0)
+        translate(&Manifest::parse(document.body.unwrap()).unwrap())
+            .resources
+            .remove(0)
     }
 
     #[test]
@@ -239,7 +252,11 @@ mod tests {
         sources.set_text("a", POLICY);
         assert_eq!(sources.of(&policy()), Some("a"));
         sources.set_text("a", "x: [");
-        assert_eq!(sources.of(&policy()), Some("b"), "a valid document comes before a former one");
+        assert_eq!(
+            sources.of(&policy()),
+            Some("b"),
+            "a valid document comes before a former one"
+        );
         sources.remove("b");
         assert_eq!(sources.of(&policy()), Some("a"), "it may still be in there");
         sources.set_text("a", "");

@@ -49,7 +49,10 @@ pub(crate) fn source_of(resource: &Resource) -> Option<&str> {
 
 /// Whether an object is a policy of which some rules could not be understood.
 pub(crate) fn is_incomplete(resource: &Resource) -> bool {
-    resource.metadata().annotations.contains_key(ANNOTATION_INCOMPLETE)
+    resource
+        .metadata()
+        .annotations
+        .contains_key(ANNOTATION_INCOMPLETE)
 }
 
 /// Whether two objects are equal but for whose they are.
@@ -145,6 +148,12 @@ impl Wanted {
         self.set.get(key).map(|resource| self.stored_form(resource))
     }
 
+    /// The file that an object comes from.
+    pub(crate) fn source(&self, key: &Key) -> Option<String> {
+        let resource = self.set.get(key)?;
+        self.sources.of(resource).map(str::to_owned)
+    }
+
     /// The keys of everything that the manifests amount to.
     pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
         self.set.resources().map(Resource::key)
@@ -163,7 +172,9 @@ impl Wanted {
 
     /// Files and folders that cannot be read, and why.
     pub(crate) fn unreadable(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.unreadable.iter().map(|(path, reason)| (path.as_str(), reason.as_str()))
+        self.unreadable
+            .iter()
+            .map(|(path, reason)| (path.as_str(), reason.as_str()))
     }
 
     /// Pods that need a node and have none.
@@ -174,7 +185,10 @@ impl Wanted {
 
     /// The nodes that manifests define.
     fn own_nodes(&self) -> impl Iterator<Item = &str> {
-        let nodes = self.set.resources().filter(|resource| resource.kind() == Kind::Node);
+        let nodes = self
+            .set
+            .resources()
+            .filter(|resource| resource.kind() == Kind::Node);
         nodes.map(|resource| resource.metadata().name.as_str())
     }
 

@@ -146,13 +146,20 @@ fn in_folder(event: &EventOwned, folder: &str, is_paired: bool, root: &Path, wis
 fn at_target(event: &EventOwned, target: &OsStr, path: &str, wishes: &mut Wishes) {
     match event.name.as_deref() {
         Some(name) if name == target => {
-            if event.mask.intersects(EventMask::CLOSE_WRITE | EventMask::MOVED_TO) {
+            if event
+                .mask
+                .intersects(EventMask::CLOSE_WRITE | EventMask::MOVED_TO)
+            {
                 wishes.read.insert(path.to_owned());
             } else if event.mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) {
                 wishes.removed.insert(path.to_owned());
             }
         }
         Some(_) => {}
-        None => wishes.rescan |= event.mask.intersects(EventMask::DELETE_SELF | EventMask::MOVE_SELF),
+        None => {
+            wishes.rescan |= event
+                .mask
+                .intersects(EventMask::DELETE_SELF | EventMask::MOVE_SELF)
+        }
     }
 }

@@ -352,7 +352,10 @@ impl Folder {
         let walked = match walked {
             Ok(walked) => walked,
             Err(error) => {
-                self.lost = Some(format!("the manifest folder {} is gone: {error}", self.root.display()));
+                self.lost = Some(format!(
+                    "the manifest folder {} is gone: {error}",
+                    self.root.display()
+                ));
                 self.removals.clear();
                 self.rescan_at = Some(now + LOOK_FOR_LOST);
                 return Vec::new();
@@ -398,7 +401,10 @@ impl Folder {
             troubles.insert(format!("{folder}/"), reason.clone());
         }
         for name in nameless {
-            troubles.insert(format!("{name}/"), "the name is not UTF-8 text; rename it".to_owned());
+            troubles.insert(
+                format!("{name}/"),
+                "the name is not UTF-8 text; rename it".to_owned(),
+            );
         }
         let is_blocked = |path: &str| blocked.keys().any(|folder| is_below(path, folder));
         let missing: Vec<String> = self
@@ -433,7 +439,10 @@ impl Folder {
 
 /// Whether a relative path lies below a relative folder.
 pub(crate) fn is_below(path: &str, folder: &str) -> bool {
-    folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+    folder.is_empty()
+        || path
+            .strip_prefix(folder)
+            .is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn watched_events() -> WatchMask {

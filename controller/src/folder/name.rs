@@ -41,10 +41,27 @@ mod tests {
         for manifest in ["a.yaml", "a.b.yml", "1.json", "a b.yaml"] {
             assert_eq!(classify(OsStr::new(manifest)), NameClass::Manifest, "{manifest}");
         }
-        for other in ["a.txt", "yaml", "a.yaml.tmp", "a.yaml.bak", "4913", "sedAbC12", "a.YAML2", "dir"] {
+        for other in [
+            "a.txt",
+            "yaml",
+            "a.yaml.tmp",
+            "a.yaml.bak",
+            "4913",
+            "sedAbC12",
+            "a.YAML2",
+            "dir",
+        ] {
             assert_eq!(classify(OsStr::new(other)), NameClass::Other, "{other}");
         }
-        for ignored in [".a.yaml.swp", ".a.yaml", ".yaml", "a.yaml~", "#a.yaml#", ".#a.yaml", ".git"] {
+        for ignored in [
+            ".a.yaml.swp",
+            ".a.yaml",
+            ".yaml",
+            "a.yaml~",
+            "#a.yaml#",
+            ".#a.yaml",
+            ".git",
+        ] {
             assert_eq!(classify(OsStr::new(ignored)), NameClass::Ignored, "{ignored}");
         }
         assert_eq!(classify(OsStr::new("..data")), NameClass::Swap);

@@ -63,14 +63,30 @@ pub(super) fn read(path: &Path) -> FileRead {
                 Ok(text) => Content::Text(text),
                 Err(error) => {
                     let valid = error.utf8_error().valid_up_to();
-                    let line = 1 + error.as_bytes().iter().take(valid).filter(|b| **b == b'\n').count();
+                    let line = 1 + error
+                        .as_bytes()
+                        .iter()
+                        .take(valid)
+                        .filter(|b| **b == b'\n')
+                        .count();
                     Content::Unreadable(format!("line {line} is not UTF-8 text; save the file as UTF-8"))
                 }
             };
             finished(content, inode, at_rest)
         }
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => finished(Content::Gone, (0, 0), None),
-        Err(error) => finished(Content::Unreadable(format!("it cannot be read: {error}")), (0, 0), None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            finished(Content::Gone, (0, 0), None)
+        }
+        Err(error) => finished(
+            Content::Unreadable(format!("it cannot be read: {error}")),
+            (0, 0),
+            None,
+        ),
     }
 }
 
@@ -131,10 +147,14 @@ mod tests {
         assert_eq!(read(&path("a")).content, Content::Text("kind: Pod\n".into()));
         assert_eq!(read(&path("none")).content, Content::Gone);
         std::fs::write(path("bytes"), b"a: b\nc: \xff\n").unwrap();
-        let Content::Unreadable(reason) = read(&path("bytes")).content else { panic!("it was read") };
+        let Content::Unreadable(reason) = read(&path("bytes")).content else {
+            panic!("it was read")
+        };
         assert!(reason.contains("line 2"), "{reason}");
         nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-        let Content::Unreadable(reason) = read(&path("pipe")).content else { panic!("it was read") };
+        let Content::Unreadable(reason) = read(&path("pipe")).content else {
+            panic!("it was read")
+        };
         assert!(reason.contains("regular file"), "{reason}");
     }
 

@@ -114,7 +114,9 @@ impl Walker<'_> {
     }
 
     fn link(&mut self, relative: &str, path: &Path) {
-        let is_manifest = path.file_name().is_some_and(|n| classify(n) == NameClass::Manifest);
+        let is_manifest = path
+            .file_name()
+            .is_some_and(|n| classify(n) == NameClass::Manifest);
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => self.subfolder(relative, path),
             Ok(metadata) if is_manifest && self.read.insert(identity(&metadata)) => {
@@ -142,7 +144,14 @@ mod tests {
         fs::create_dir_all(root.join("sub/deep")).unwrap();
         fs::create_dir_all(root.join(".git")).unwrap();
         fs::create_dir_all(&outside).unwrap();
-        for name in ["b.yaml", "sub/c.yml", "sub/deep/d.json", ".git/x.yaml", "notes.txt", ".hidden.yaml"] {
+        for name in [
+            "b.yaml",
+            "sub/c.yml",
+            "sub/deep/d.json",
+            ".git/x.yaml",
+            "notes.txt",
+            ".hidden.yaml",
+        ] {
             fs::write(root.join(name), "").unwrap();
         }
         fs::write(outside.join("e.yaml"), "").unwrap();
@@ -160,7 +169,13 @@ mod tests {
         let files: Vec<_> = found.files.keys().map(String::as_str).collect();
         assert_eq!(
             files,
-            ["a-link/e.yaml", "a-link/f.yaml", "b.yaml", "sub/c.yml", "sub/deep/d.json"],
+            [
+                "a-link/e.yaml",
+                "a-link/f.yaml",
+                "b.yaml",
+                "sub/c.yml",
+                "sub/deep/d.json"
+            ],
             "z.yaml is a-link/f.yaml"
         );
         assert_eq!(entered, ["", "sub", "sub/deep", "a-link"]);

@@ -14,7 +14,7 @@ pub use fault::{Consequence, Fault};
 pub use outcome::Changes;
 
 use crate::manifest::{Manifest, ManifestId};
-use crate::translate::{PodFacts, pod_facts, translate, translate_pod};
+use crate::translate::{PodFacts, WrittenPolicy, pod_facts, translate, translate_pod, written_policy};
 use fault::DocumentPlace;
 use file::{Claim, File};
 use implied::ImpliedProfiles;
@@ -164,6 +164,17 @@ impl ManifestSet {
     pub fn is_remainder(&self, key: &Key) -> bool {
         let origin = self.outcome.origin(key).and_then(|id| self.in_force.get(id));
         origin.is_some_and(|found| found.consequence == Some(Consequence::RestInForce))
+    }
+
+    /// What the author of a Kubernetes policy wrote that became this resource; none for every other resource.
+    ///
+    /// Of a policy with invalid rules it speaks of the form that is in force, from which those are left out.
+    pub fn written_policy(&self, key: &Key) -> Option<WrittenPolicy> {
+        let found = self.in_force.get(self.outcome.origin(key)?)?;
+        match &*found.manifest {
+            Manifest::NetworkPolicy(policy) => Some(written_policy(policy)),
+            _ => None,
+        }
     }
 
     /// Everything that is wrong now, in the order of paths and documents.

@@ -18,10 +18,11 @@ mod selector;
 
 pub(crate) use cluster::{ANNOTATION_NODE_PREFIX, addressing as node_addressing};
 pub(crate) use pod::addressing as pod_addressing;
-pub(crate) use policy::host_bits_cleared;
+pub(crate) use policy::{host_bits_cleared, written as written_policy};
 pub(crate) use profile::{implied_namespace, implied_service_account};
 
 pub use pod::{PodFacts, pod_facts, translate_pod, workload_endpoint_name, workload_interface_name};
+pub use policy::WrittenPolicy;
 pub use profile::{implied_profiles, namespace_profile_name, service_account_profile_name};
 
 use crate::manifest::Manifest;

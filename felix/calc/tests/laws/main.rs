@@ -4,6 +4,7 @@
 
 mod history;
 mod model;
+mod objects;
 mod random;
 mod states;
 mod view;

@@ -1,6 +1,6 @@
 //! Random histories in a small world, where things collide often, against the model that looks at everything.
 
-use crate::states::{
+use crate::objects::{
     allow, allow_port, block, endpoint, global_policy, named_port, net, node, policy, profile, service, side,
     tier,
 };

@@ -142,6 +142,9 @@ impl Engine {
     /// Settles the documents in doubt under the lock, unless its holder settles them first.
     fn settle(&self, patience: Duration) -> Result<(), DatastoreError> {
         let held = self.lock.acquire_unless(patience, || {
+            if self.stopping.load(Ordering::SeqCst) {
+                return true;
+            }
             let mut keeper = self.keeper();
             let caught_up = keeper.catch_up(false).is_ok();
             keeper.look();

@@ -143,7 +143,7 @@ impl Folders {
                 return Ok(());
             };
             if appeared {
-                self.enter(&inner, &mut BTreeSet::new())?;
+                self.enter(&inner, &mut notices.files)?;
             } else {
                 self.leave(&relative);
                 notices.gone.insert(relative);

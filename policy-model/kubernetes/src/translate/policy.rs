@@ -29,42 +29,15 @@ pub(super) fn policy(policy: &NetworkPolicy) -> Translation {
     let empty = KubernetesSpec::default();
     let spec = policy.spec.as_ref().unwrap_or(&empty);
     let types = types(spec);
-    let mut ingress = Vec::new();
-    for (n, rule) in spec.ingress.iter().flatten().enumerate() {
-        if accepted(|out| check_ingress_rule(n, rule, out), &mut faults) {
-            rules(
-                Side::Source,
-                rule.from.as_deref(),
-                rule.ports.as_deref(),
-                &mut ingress,
-            );
-        }
-    }
-    let mut egress = Vec::new();
-    for (n, rule) in spec.egress.iter().flatten().enumerate() {
-        if accepted(|out| check_egress_rule(n, rule, out), &mut faults) {
-            rules(
-                Side::Destination,
-                rule.to.as_deref(),
-                rule.ports.as_deref(),
-                &mut egress,
-            );
-        }
-    }
-    // Rules of a direction that is not named have no effect in Kubernetes.
-    if !types.contains(&PolicyType::Ingress) {
-        ingress.clear();
-    }
-    if !types.contains(&PolicyType::Egress) {
-        egress.clear();
-    }
+    let Expanded { ingress, egress } = expanded(spec, &types, &mut faults);
+    let rules = |list: Vec<(usize, PolicyRule)>| list.into_iter().map(|(_, rule)| rule).collect();
     let spec = NetworkPolicySpec {
         tier: DEFAULT_TIER.to_string(),
         order: Some(KUBERNETES_POLICY_ORDER),
         selector: selector::pods(spec.pod_selector.as_ref()),
         types,
-        ingress,
-        egress,
+        ingress: rules(ingress),
+        egress: rules(egress),
         ..NetworkPolicySpec::default()
     };
     let name = policy.metadata.name.as_deref().unwrap_or_default();
@@ -82,6 +55,59 @@ pub(super) fn policy(policy: &NetworkPolicy) -> Translation {
         resources: vec![Object { metadata, spec }.into()],
         faults,
     }
+}
+
+/// A Kubernetes policy as its author wrote it, for whoever has to speak of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenPolicy {
+    /// The name in its manifest.
+    pub name: String,
+    /// For each rule of the translation's `ingress`: the position, from 0, of the rule in the manifest's `ingress` that
+    /// it was made of.
+    pub ingress: Vec<usize>,
+    /// The same for `egress`.
+    pub egress: Vec<usize>,
+}
+
+/// Where the rules of a policy's translation come from.
+///
+/// Found by translating again, so that nothing about it is in the resource: agents compare resources, and a rule that
+/// only moved in its manifest must not look changed to them.
+pub(crate) fn written(policy: &NetworkPolicy) -> WrittenPolicy {
+    let empty = KubernetesSpec::default();
+    let spec = policy.spec.as_ref().unwrap_or(&empty);
+    let Expanded { ingress, egress } = expanded(spec, &types(spec), &mut Vec::new());
+    let positions = |list: Vec<(usize, PolicyRule)>| list.into_iter().map(|(position, _)| position).collect();
+    WrittenPolicy {
+        name: policy.metadata.name.clone().unwrap_or_default(),
+        ingress: positions(ingress),
+        egress: positions(egress),
+    }
+}
+
+/// The rules of both directions, each with the position of the rule that it was made of.
+struct Expanded {
+    ingress: Vec<(usize, PolicyRule)>,
+    egress: Vec<(usize, PolicyRule)>,
+}
+
+/// Rules of a direction that is not named have no effect in Kubernetes, and are left out.
+fn expanded(spec: &KubernetesSpec, types: &[PolicyType], faults: &mut Vec<FieldError>) -> Expanded {
+    let mut ingress = Vec::new();
+    for (n, rule) in spec.ingress.iter().flatten().enumerate() {
+        if accepted(|out| check_ingress_rule(n, rule, out), faults) && types.contains(&PolicyType::Ingress) {
+            let made = rules(Side::Source, rule.from.as_deref(), rule.ports.as_deref());
+            ingress.extend(made.into_iter().map(|made| (n, made)));
+        }
+    }
+    let mut egress = Vec::new();
+    for (n, rule) in spec.egress.iter().flatten().enumerate() {
+        if accepted(|out| check_egress_rule(n, rule, out), faults) && types.contains(&PolicyType::Egress) {
+            let made = rules(Side::Destination, rule.to.as_deref(), rule.ports.as_deref());
+            egress.extend(made.into_iter().map(|made| (n, made)));
+        }
+    }
+    Expanded { ingress, egress }
 }
 
 /// Whether a check found nothing; what it found is kept.
@@ -121,14 +147,14 @@ fn rules(
     side: Side,
     peers: Option<&[NetworkPolicyPeer]>,
     ports: Option<&[NetworkPolicyPort]>,
-    out: &mut Vec<PolicyRule>,
-) {
+) -> Vec<PolicyRule> {
     let peers: Vec<EntityRule> = match peers {
         // No list and an empty list alike mean everyone.
         None | Some([]) => vec![EntityRule::default()],
         Some(list) => list.iter().map(peer).collect(),
     };
     let ports = ports_by_protocol(ports.unwrap_or_default());
+    let mut out = Vec::new();
     for peer in peers {
         for (protocol, ports) in &ports {
             let (source, mut destination) = match side {
@@ -145,6 +171,7 @@ fn rules(
             });
         }
     }
+    out
 }
 
 fn peer(peer: &NetworkPolicyPeer) -> EntityRule {
