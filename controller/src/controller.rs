@@ -107,6 +107,8 @@ pub struct Controller {
     resync: Interval,
     beat: Interval,
     are_faults_due: bool,
+    /// Whether the datastore held something invalid when it was last asked.
+    has_store_faults: bool,
     fault_log: FaultLog,
     is_fault_file_wrong: bool,
     standing: Standing,
@@ -159,6 +161,7 @@ impl Controller {
             resync: every(options.resync),
             beat: every(BEAT),
             are_faults_due: true,
+            has_store_faults: false,
             fault_log: FaultLog::default(),
             is_fault_file_wrong: false,
             told: watch::Sender::new(standing.clone()),
@@ -201,7 +204,11 @@ impl Controller {
             Happened::Stored(events) => self.take_events(events),
             Happened::Retry => self.retry_at = None,
             Happened::Resync => self.compare_everything(),
-            Happened::Beat => self.are_faults_due |= !self.store.faults().is_empty(),
+            Happened::Beat => {
+                let are_there = !self.store.faults().is_empty();
+                let were_there = std::mem::replace(&mut self.has_store_faults, are_there);
+                self.are_faults_due |= are_there || were_there;
+            }
         }
         self.settle().await;
         self.tell();
@@ -255,6 +262,7 @@ impl Controller {
                 }
                 SyncEvent::InSync => {
                     self.is_listed = true;
+                    self.are_faults_due = true;
                     self.compare_stored(Cause::Manifests);
                     continue;
                 }

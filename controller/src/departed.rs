@@ -91,7 +91,7 @@ pub async fn release_node(
 ///
 /// # Errors
 /// What the datastore says.
-pub async fn ownerless_holders(store: &dyn Datastore) -> Result<BTreeSet<String>, DatastoreError> {
+pub(crate) async fn ownerless_holders(store: &dyn Datastore) -> Result<BTreeSet<String>, DatastoreError> {
     let blocks = blocks(store).await?;
     let owners: BTreeSet<&str> = blocks.iter().filter_map(block::owner).collect();
     let affinities = store.list(Selection::kinds([Kind::BlockAffinity])).await?;

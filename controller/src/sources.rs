@@ -108,7 +108,7 @@ impl Sources {
                 Ok(Ok(manifest)) => (manifest.id(), true),
                 Ok(Err(invalid)) => {
                     says.is_unreadable |= invalid.id.is_none();
-                    (invalid.id, false)
+                    (invalid.id.map(|id| *id), false)
                 }
                 Err(_) => {
                     says.is_unreadable = true;

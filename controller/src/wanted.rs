@@ -4,7 +4,8 @@
 //! that the controller knows its own objects again, and never touches another's.
 
 use crate::folder::{Content, Edit};
-use crate::placement::{self, PodName, Scene};
+use crate::observed::Observed;
+use crate::placement::{self, Scene};
 use crate::sources::{Handle, Sources};
 use ipnet::IpNet;
 use policy_model::{Key, Kind, Resource};
@@ -114,18 +115,14 @@ impl Wanted {
     }
 
     /// Places the pods that name no node, if something changed for them; returns the keys of the endpoints that moved.
-    ///
-    /// `foreign_nodes` are nodes that no manifest defines; `stored` says where a pod's stored endpoint is.
-    pub(crate) fn place_pods<'a>(
-        &mut self,
-        foreign_nodes: impl Iterator<Item = &'a str>,
-        stored: &BTreeMap<PodName, String>,
-    ) -> BTreeSet<Key> {
+    /// A pod of which nothing is known stays where its stored endpoint is.
+    pub(crate) fn place_pods(&mut self, observed: &Observed) -> BTreeSet<Key> {
         if !std::mem::take(&mut self.is_placement_due) || !self.options.assign_nodes {
             return BTreeSet::new();
         }
+        let homes = observed.homes();
         let mut scene = Scene {
-            nodes: self.own_nodes().chain(foreign_nodes).collect(),
+            nodes: self.own_nodes().chain(observed.foreign_nodes()).collect(),
             ..Scene::default()
         };
         for pod in self.set.pods().filter(|pod| pod.is_endpoint()) {
@@ -136,7 +133,7 @@ impl Wanted {
             }
             let now = self.set.node_of(&pod.namespace, &pod.name);
             let now = now.filter(|node| scene.nodes.contains(node));
-            let now = now.or_else(|| stored.get(&name).map(String::as_str));
+            let now = now.or_else(|| homes.get(&name).map(String::as_str));
             scene.pods.insert(name, now);
         }
         let placed = placement::place(&scene);
@@ -157,6 +154,11 @@ impl Wanted {
     /// The keys of everything that the manifests amount to.
     pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
         self.set.resources().map(Resource::key)
+    }
+
+    /// How many objects the manifests amount to.
+    pub(crate) fn len(&self) -> usize {
+        self.set.resources().count()
     }
 
     /// Whether a stored object of ours, which the manifests do not amount to, must stay because the file that would

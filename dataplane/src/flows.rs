@@ -5,7 +5,7 @@ use dataplane_netlink::conntrack::{Conntrack, Flow, FlowFilter, Layer4, Outcome}
 use dataplane_nftables::layout::{Packet, Planner, Way, simulate};
 use dataplane_tables::Tables;
 use policy_model::Protocol;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Keeps the connection-tracking table in step with endpoints and policy.
@@ -31,12 +31,23 @@ impl Flows {
     }
 
     /// Forgets the flows of local workloads that the tables would not let begin now.
-    pub(crate) fn recheck(&mut self, planner: &Planner, tables: &Tables) -> Result<usize, NetlinkError> {
+    ///
+    /// `own` are the node's own addresses: what the node itself sends to its workloads is never judged, so its flows
+    /// are left alone.
+    pub(crate) fn recheck(
+        &mut self,
+        planner: &Planner,
+        tables: &Tables,
+        own: &BTreeSet<IpAddr>,
+    ) -> Result<usize, NetlinkError> {
         let mut interface_of: BTreeMap<IpAddr, &str> = BTreeMap::new();
         for (interface, endpoint) in &planner.state().endpoints {
             interface_of.extend(endpoint.addresses.iter().map(|a| (*a, interface.as_str())));
         }
         let denied = |flow: &Flow| {
+            if own.contains(&flow.original.source) {
+                return false;
+            }
             let Some((packet, way)) = opening(flow, &interface_of) else { return false };
             let identity = |a| tables.peers().exact(a).and_then(|c| planner.identity(c));
             let is_workload = |i: &str| planner.state().endpoints.contains_key(i);
@@ -46,13 +57,8 @@ impl Flows {
     }
 }
 
-/// The packet that opened a flow as the tables saw it, after destination translation, if a local workload is part of
-/// it.
-///
-/// A flow that the node itself opened to its workload has no workload as its source and a source that is the node's:
-/// such flows were never judged, and where one cannot be told from a forwarded one it is the latter that is meant
-/// only if its source is no local workload and its way was forwarded. The reply's destination tells: the node's own
-/// flows are answered to the node, so their source is not known to the tables as anybody's; they are left alone.
+/// The packet that opened a flow as the tables saw it, after destination translation (which the reply's source shows),
+/// if a local workload is part of it.
 fn opening<'a>(flow: &Flow, interface_of: &BTreeMap<IpAddr, &'a str>) -> Option<(Packet, Way<'a>)> {
     let source = flow.original.source;
     let destination = flow.reply.source;

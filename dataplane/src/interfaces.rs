@@ -1,6 +1,7 @@
 //! Workload interfaces and routes: what the endpoints and the other nodes ask of the routing side.
 
 use dataplane_api::{EndpointId, NodeRoute, WorkloadEndpoint};
+use dataplane_netlink::addresses;
 use dataplane_netlink::events::{Change, Event, Group, Monitor};
 use dataplane_netlink::links::{self, Link};
 use dataplane_netlink::neighbours;
@@ -10,6 +11,7 @@ use dataplane_netlink::workload::{IpV6, WorkloadSettings, device_neighbours, dev
 use dataplane_netlink::{InterfaceName, MacAddress, NetlinkError, Rtnetlink};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -121,6 +123,11 @@ impl Interfaces {
 
     pub(crate) fn is_dirty(&self) -> bool {
         self.dirty
+    }
+
+    /// All addresses of the node itself.
+    pub(crate) fn own_addresses(&mut self) -> Result<BTreeSet<IpAddr>, NetlinkError> {
+        Ok(addresses::list(&mut self.netlink)?.into_iter().map(|a| a.net.addr()).collect())
     }
 
     /// The interface of an endpoint, if it exists and is up.

@@ -167,7 +167,8 @@ impl Dataplane {
             && self.settings.flows_on_policy_change == FlowsOnPolicyChange::Recheck
             && self.synced_once
         {
-            let removed = self.flows.recheck(self.driver.planner(), &self.tables).map_err(ApplyError::Flows)?;
+            let own = self.interfaces.own_addresses().map_err(ApplyError::Interfaces)?;
+            let removed = self.flows.recheck(self.driver.planner(), &self.tables, &own).map_err(ApplyError::Flows)?;
             report.flows_removed += removed;
         }
         self.programmed = self

@@ -1,1 +1,29 @@
-//! The proofs: namespaces as nodes, a virtual machine, a real cluster.
+//! The harness of the proofs: a node and its pods as network namespaces, the real brain and hands between them, and
+//! probes that say of thousands of packets a second whether they arrived.
+//!
+//! Rooms, in reading order:
+//! - [`world`]: a node, its pods and what lies outside, wired and programmed;
+//! - [`engine`]: the calculation graph and the dataplane on a thread of the node;
+//! - [`bed`]: namespaces, and the tools of the distribution as the second opinion and as the neighbours;
+//! - [`packet`] and [`wire`]: packets made by hand, sent and observed at the interfaces;
+//! - [`manifest`]: resources in few words;
+//! - [`random`]: random clusters, changes to them, and flows;
+//! - [`agreement`]: oracle, simulator and kernel asked the same, and disagreements reduced and kept.
+//!
+//! Everything here panics where something is wrong: it is the failure of the test that called it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the harness belongs to the tests; a panic in it is the failure itself"
+)]
+
+pub mod agreement;
+pub mod bed;
+pub mod engine;
+pub mod manifest;
+pub mod packet;
+pub mod random;
+pub mod wire;
+pub mod world;

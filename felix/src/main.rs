@@ -5,8 +5,9 @@ use clap::Parser;
 use felix::agent;
 use felix::logging::{self, LoggingOptions};
 use felix::metrics::{Metrics, MetricsOptions};
-use felix::settings::{DEFAULT_CONFIG_FILE, Layers, Resolution};
-use policy_model_datastore::Datastore;
+use felix::settings::{DEFAULT_CONFIG_FILE, Layers, Resolution, Settings, resource};
+use policy_model::{Kind, Resource};
+use policy_model_datastore::{Datastore, Selection};
 use policy_model_datastore_file::{FileStore, Settings as StoreSettings};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -70,11 +71,39 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let store = open_store(&settings.datastore_path).await?;
+        let settings = with_cluster_settings(layers, &resolution, store.as_ref(), &logging).await?;
         agent::run(&settings, store, metrics).await?;
         anyhow::Ok(())
     })?;
     tracing::info!("felix stops; what is in force stays in force");
     Ok(())
+}
+
+/// Adds what FelixConfiguration resources say, for all nodes and for this one. A change of these takes effect when felix
+/// is started again; what is in force stays meanwhile.
+async fn with_cluster_settings(
+    mut layers: Layers,
+    local: &Resolution,
+    store: &dyn Datastore,
+    logging: &logging::Logging,
+) -> anyhow::Result<Settings> {
+    let listing = store.list(Selection::kinds([Kind::FelixConfiguration])).await?;
+    for object in listing.items {
+        if let Resource::FelixConfiguration(found) = object.resource.as_ref()
+            && let Some(layer) = resource::layer(&found.metadata.name, &local.settings.felix_hostname, &found.spec)
+        {
+            layers.put(layer);
+        }
+    }
+    let resolution = layers.resolve()?;
+    for change in resolution.changes_since(local) {
+        tracing::info!(setting = change.name, value = change.after, "set by FelixConfiguration");
+    }
+    for notice in resolution.notices.iter().filter(|n| !local.notices.contains(n)) {
+        tracing::warn!("{notice}");
+    }
+    logging.set_levels(&LoggingOptions::from(&resolution.settings))?;
+    Ok(resolution.settings)
 }
 
 async fn open_store(path: &Path) -> anyhow::Result<Arc<dyn Datastore>> {

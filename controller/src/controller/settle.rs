@@ -31,11 +31,9 @@ impl Controller {
         if !self.is_listed || self.retry_at.is_some() {
             return;
         }
-        for key in self
-            .wanted
-            .place_pods(self.observed.foreign_nodes(), &self.observed.homes())
-        {
+        for key in self.wanted.place_pods(&self.observed) {
             self.dirty.insert(key, Cause::Manifests);
+            self.are_faults_due = true;
         }
         if self.dirty.is_empty() && !self.is_collection_due {
             return;
@@ -219,6 +217,9 @@ impl Controller {
 
     /// Gives back what nodes that are gone still hold, as far as no endpoint uses it.
     async fn release_departed(&mut self) -> Result<(), PassError> {
+        if self.departed.is_empty() && !self.is_collection_due {
+            return Ok(());
+        }
         let used: BTreeSet<String> = self
             .observed
             .endpoints()

@@ -12,6 +12,8 @@ impl Controller {
         if self.are_faults_due {
             self.are_faults_due = false;
             let faults = self.faults();
+            let homeless = self.wanted.homeless_pods().count();
+            self.metrics.homeless_pods.set(i64::try_from(homeless).unwrap_or(i64::MAX));
             let found = self.fault_log.update(faults);
             is_changed = found.is_changed;
             self.metrics.new_faults.inc_by(found.new);
@@ -25,7 +27,7 @@ impl Controller {
             in_sync: problem.is_none(),
             problem,
             files: self.folder.len(),
-            objects: self.wanted.keys().count(),
+            objects: self.wanted.len(),
             kept: self.kept.len(),
             ..self.standing.clone()
         };
@@ -34,9 +36,6 @@ impl Controller {
         self.metrics.files.set(gauge(standing.files));
         self.metrics.objects.set(gauge(standing.objects));
         self.metrics.kept.set(gauge(standing.kept));
-        self.metrics
-            .homeless_pods
-            .set(gauge(self.wanted.homeless_pods().count()));
         if standing.in_sync && standing.passes != self.told.borrow().passes {
             let now = SystemTime::now()
                 .duration_since(UNIX_EPOCH)
@@ -90,7 +89,7 @@ impl Controller {
             let reason = format!("the datastore refused it: {reason}");
             faults.push(Fault::of_file(&file, &key.to_string(), &reason, STAYS));
         }
-        if self.options.wanted.assign_nodes {
+        if self.options.wanted.assign_nodes && self.is_listed {
             for (namespace, pod) in self.wanted.homeless_pods() {
                 let subject = format!("Pod {namespace}/{pod}");
                 let reason = "it names no node, and there is no Node to give it one";

@@ -27,6 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
@@ -130,7 +131,7 @@ impl Folder {
         let watching = Inotify::init().and_then(|inotify| {
             let watches = inotify.watches();
             watches.clone().add(&root, watched_events())?;
-            Ok((AsyncFd::new(inotify)?, watches))
+            Ok((readable(inotify)?, watches))
         });
         let (inotify, watches) = watching.map_err(|source| FolderError::Watch {
             path: root.clone(),
@@ -435,6 +436,14 @@ impl Folder {
         }
         edits
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is `unsafe`; Inotify owns its descriptor as long as it lives and never replaces it"
+)]
+fn readable(inotify: Inotify) -> io::Result<AsyncFd<Inotify>> {
+    AsyncFd::with_interest(inotify, Interest::READABLE)
 }
 
 /// Whether a relative path lies below a relative folder.

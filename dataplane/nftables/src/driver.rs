@@ -10,6 +10,7 @@ use crate::socket::{DumpError, Event, Link, Monitor, MonitorError, OpenError, Tr
 use crate::wire::{Batch, Family, Rule, Table, TableFlags};
 use dataplane_tables::{Changes, Tables};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 /// How long what an earlier life left over stays after the first switch, in milliseconds: packets may be on their way.
 const SWEEP_AFTER: u64 = 2_000;
@@ -64,6 +65,8 @@ pub struct Applied {
     pub messages: usize,
     /// Objects and elements that were not as they should be, and are again.
     pub mended: usize,
+    /// How long the kernel had the transactions: from handing each over to its answer.
+    pub kernel: Duration,
 }
 
 /// The nftables driver of one network namespace. Not for use by several threads at once.
@@ -149,6 +152,7 @@ impl Driver {
             let swept = self.resync(tables)?;
             applied.transactions += swept.transactions;
             applied.messages += swept.messages;
+            applied.kernel += swept.kernel;
         }
         Ok(applied)
     }
@@ -397,7 +401,10 @@ impl Driver {
         if batch.is_empty() {
             return Ok(());
         }
-        match self.link.transact(&mut batch) {
+        let begun = Instant::now();
+        let outcome = self.link.transact(&mut batch);
+        applied.kernel += begun.elapsed();
+        match outcome {
             Ok(committed) => {
                 applied.transactions += 1;
                 applied.messages += committed.messages;

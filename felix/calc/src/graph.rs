@@ -303,6 +303,7 @@ impl CalcGraph {
             blocks: self.book.block_count(),
             pools: self.routes.pool_count(),
             routes: self.routes.route_count(),
+            strings: self.interner.len(),
             faulty: self.faulty.len(),
             ..self.stats
         }

@@ -35,6 +35,8 @@ pub struct CalcStats {
     pub pools: usize,
     /// Routes to other nodes.
     pub routes: usize,
+    /// Different strings that labels, namespaces and nodes are made of.
+    pub strings: usize,
     /// Objects with a fault.
     pub faulty: usize,
     /// Objects that came or changed, since the start.

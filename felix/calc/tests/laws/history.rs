@@ -1,8 +1,9 @@
 //! Named states, expanded: reversed, split, repeated, emptied between, and each from each.
 
-use crate::Bench;
 use crate::model::State;
+use crate::objects::{allow, endpoint, node, policy, side};
 use crate::states;
+use crate::{Bench, HERE};
 use policy_model::Resource;
 
 #[test]
@@ -122,6 +123,49 @@ fn a_walk_through_all_states_ends_as_if_it_had_not_been() {
     }
     bench.flush();
     bench.check();
+}
+
+#[test]
+fn strings_of_what_is_gone_are_forgotten_without_harm() {
+    let all = states::all();
+    let named = |name: &str| {
+        all.iter()
+            .find(|(other, _)| *other == name)
+            .map(|(_, state)| state.clone())
+            .unwrap()
+    };
+    let mut bench = Bench::new();
+    bench.go_to(&named("labels inherited"), |_| {});
+    bench.upsert(policy("late", "late == 'yes'", vec![allow(side("later == 'yes'"))]).into());
+    bench.upsert(policy("late", "late == 'yes'", vec![allow(side("later == 'yes'"))]).into());
+    bench.flush();
+    for n in 0..60_000 {
+        let mut passing: Resource = endpoint("passing", "there", &["10.0.9.9/32"], "").into();
+        passing
+            .metadata_mut()
+            .labels
+            .insert("unique".to_string(), format!("value-{n}"));
+        bench.upsert(passing);
+        if n % 5_000 == 0 {
+            bench.flush();
+        }
+    }
+    assert!(bench.graph.stats().strings < 40_000, "{:?}", bench.graph.stats());
+    bench.upsert(node("there", "192.168.0.2/24", None));
+    bench.upsert(endpoint("web", HERE, &["10.0.0.1/32"], "late=yes").into());
+    bench.upsert(endpoint("far", "there", &["10.0.3.1/32"], "later=yes").into());
+    bench.flush();
+    bench.check();
+    for name in [
+        "team changed",
+        "addresses from blocks",
+        "labels inherited",
+        "duplicate addresses",
+    ] {
+        bench.go_to(&named(name), |_| {});
+        bench.flush();
+        bench.check();
+    }
 }
 
 fn assert_nothing_is_left(bench: &mut Bench) {

@@ -126,6 +126,23 @@ fn team_changed() -> State {
     state
 }
 
+fn twins_inherit() -> State {
+    let mut state = labels_inherited();
+    state.extend(of([
+        endpoint("left", "there", &["10.0.7.7/32"], "").into(),
+        endpoint("right", "elsewhere", &["10.0.7.7/32"], "").into(),
+        profile("kns.shop", "pcns.team=d"),
+        policy("from-team", "all()", vec![allow(side("pcns.team == 'b'"))]).into(),
+    ]));
+    state
+}
+
+fn twins_change_teams_together() -> State {
+    let mut state = twins_inherit();
+    state.extend(of([profile("kns.shop", "pcns.team=b")]));
+    state
+}
+
 fn moved_address() -> State {
     let mut state = one_policy();
     state.extend(of([
@@ -184,6 +201,14 @@ fn named_ports() -> State {
     let mut egress = policy("to-backends", "all()", Vec::new());
     egress.spec.egress = vec![allow_port("role == 'backend'", "http"), allow_port("", "http")];
     state.extend(of([egress.into()]));
+    state
+}
+
+fn ports_renumbered() -> State {
+    let mut state = named_ports();
+    let mut object = endpoint("a", "there", &["10.0.2.1/32"], "role=backend");
+    object.spec.ports = vec![named_port("http", 8080)];
+    state.extend(of([object.into()]));
     state
 }
 
@@ -346,10 +371,13 @@ pub(crate) fn all() -> Vec<(&'static str, State)> {
         ("profile missing", profile_missing()),
         ("labels inherited", labels_inherited()),
         ("team changed", team_changed()),
+        ("twins inherit", twins_inherit()),
+        ("twins change teams together", twins_change_teams_together()),
         ("moved address", moved_address()),
         ("duplicate addresses", duplicate_addresses()),
         ("moved to another node", moved_to_another_node()),
         ("named ports", named_ports()),
+        ("ports renumbered", ports_renumbered()),
         ("network sets", network_sets()),
         ("services", services()),
         ("service moved", service_moved()),

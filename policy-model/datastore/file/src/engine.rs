@@ -4,17 +4,18 @@
 //! Locks are taken in one order: the folder's lock, then the keeper, then the log. The keeper is never held while
 //! somebody waits for the folder's lock, so a process that holds the folder up does not stop reads here.
 
-use crate::disk;
-use crate::document::Rendered;
+use crate::disk::{self, Content};
+use crate::document::{self, Rendered};
 use crate::folders::Folders;
 use crate::journal::Journal;
 use crate::keeper::Keeper;
 use crate::lock::{Lock, LockFile};
-use crate::path::{self, CONTROL};
+use crate::path::{self, CONTROL, Location};
 use crate::store::Settings;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use policy_model::{InvalidResource, Key, Kind};
 use policy_model_datastore::{ChangeLog, DatastoreError, Fault, Revision, SharedLog, Version, Versioned};
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -65,10 +66,11 @@ impl Engine {
         let mut folders = Folders::new(root.to_owned())?;
         let held = lock.acquire(settings.lock_patience)?;
         let control = root.join(CONTROL);
-        let (journal, news, repair) = Journal::open(control.join("journal"), first_revision(), settings.sync)
-            .map_err(|e| disk::failure("open the journal in", &control, e))?;
         // Watched before they are read: nothing that changes meanwhile is missed.
-        folders.scan()?;
+        let files = folders.scan()?;
+        let found = || from_documents(root, &files);
+        let (journal, news, repair) = Journal::open(control.join("journal"), settings.sync, found)
+            .map_err(|e| disk::failure("open the journal in", &control, e))?;
         let unsupported = |e| DatastoreError::unavailable("wait for notices of changed files", e);
         let notices = folders.descriptor().map_err(unsupported)?;
         let (bell, listener) = UnixStream::pair().map_err(unsupported)?;
@@ -410,11 +412,28 @@ fn prepare(root: &Path, settings: &Settings) -> Result<(), DatastoreError> {
     Ok(())
 }
 
-/// Where the revisions of a new journal begin: above those of any journal that stood here before and was removed,
-/// because no journal gets a record every microsecond.
-fn first_revision() -> Revision {
+/// The objects of all valid documents, for a journal that has to be made anew.
+///
+/// Its revisions begin above those of any journal that stood here before and was removed, because no journal gets a
+/// record every microsecond.
+fn from_documents(root: &Path, files: &BTreeSet<PathBuf>) -> ChangeLog {
+    let mut log = ChangeLog::default();
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Revision::new(u64::try_from(since.as_micros()).unwrap_or(1))
+    log.advance(Revision::new(u64::try_from(since.as_micros()).unwrap_or(1)));
+    for relative in files {
+        if let Location::Document(key) = path::locate(relative)
+            && let Content::Bytes(bytes) = disk::read(&root.join(relative))
+            && let Ok(resource) = document::read(&bytes, &key)
+        {
+            log.put(
+                key,
+                Arc::new(resource),
+                document::version(&bytes),
+                log.revision().next(),
+            );
+        }
+    }
+    log
 }
 
 /// Waits until there is a notice or a ring, or for at most `patience`. With `bell_only`, notices can wait.

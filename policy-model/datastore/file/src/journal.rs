@@ -102,9 +102,14 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens a journal and reads it from its start; makes a new one where there is none that can be read.
-    /// The caller holds the lock.
-    pub(crate) fn open(path: PathBuf, first: Revision, sync: bool) -> io::Result<(Self, News, Repair)> {
+    /// Opens a journal and reads it from its start. Where there is none that can be read, makes one with the objects
+    /// that `found` finds. It comes into being with all of them: who still knows the old journal and follows the new
+    /// one must not see objects vanish and come back. The caller holds the lock.
+    pub(crate) fn open(
+        path: PathBuf,
+        sync: bool,
+        found: impl FnOnce() -> ChangeLog,
+    ) -> io::Result<(Self, News, Repair)> {
         if let Ok(file) = File::options().read(true).write(true).open(&path) {
             let mut journal = Journal::at_start(path.clone(), file)?;
             if let Some((news, repair)) = journal.read_anew(true)? {
@@ -112,18 +117,12 @@ impl Journal {
             }
             tracing::warn!(path = %path.display(), "the journal cannot be read; making a new one from the documents");
         }
-        write_whole(&path, first, &ChangeLog::default(), sync)?;
+        let log = found();
+        write_whole(&path, &log, sync)?;
         let mut journal =
             Journal::at_start(path.clone(), File::options().read(true).write(true).open(&path)?)?;
         match journal.read_anew(true)? {
-            Some((news, _)) => Ok((
-                journal,
-                news,
-                Repair {
-                    unfinished: None,
-                    damaged: true,
-                },
-            )),
+            Some((news, repair)) => Ok((journal, news, repair)),
             None => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "a new journal cannot be read",
@@ -319,7 +318,7 @@ impl Journal {
     /// Replaces the journal by one that begins now. Others read the old one, which they have open, to its end before
     /// they notice. The caller holds the lock and has read the journal to its end into `log`.
     pub(crate) fn compact(&mut self, log: &ChangeLog, sync: bool) -> io::Result<()> {
-        write_whole(&self.path, log.revision(), log, sync)?;
+        write_whole(&self.path, log, sync)?;
         let mut next = Journal::at_start(
             self.path.clone(),
             File::options().read(true).write(true).open(&self.path)?,
@@ -332,8 +331,8 @@ impl Journal {
     }
 }
 
-/// Writes a journal that begins at `start` with the objects of `log`, in place of any other.
-fn write_whole(path: &Path, start: Revision, log: &ChangeLog, sync: bool) -> io::Result<()> {
+/// Writes a journal that begins with the objects and at the revision of `log`, in place of any other.
+fn write_whole(path: &Path, log: &ChangeLog, sync: bool) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let result = (|| {
         let file = disk::open_own(&temporary, true)?;
@@ -342,7 +341,7 @@ fn write_whole(path: &Path, start: Revision, log: &ChangeLog, sync: bool) -> io:
             IN_FORCE,
             &Header {
                 journal: 1,
-                start: start.get(),
+                start: log.revision().get(),
             },
         )?)?;
         for (key, versioned) in log.iter() {

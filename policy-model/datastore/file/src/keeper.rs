@@ -156,7 +156,13 @@ impl Keeper {
                 self.log
                     .write(|log| records.into_iter().for_each(|record| apply(log, record)));
             }
-            News::Anew(start, records) => self.log.write(|log| apply_anew(log, start, records)),
+            News::Anew(start, records) => {
+                let root = &self.root;
+                // A document that is there and not in the journal is invalid: what was in force for it stays so.
+                let stands =
+                    |key: &Key| path::of_key(key).is_some_and(|relative| root.join(relative).exists());
+                self.log.write(|log| apply_anew(log, start, records, stands));
+            }
         }
     }
 
@@ -394,7 +400,7 @@ fn apply(log: &mut ChangeLog, record: Record) {
 ///
 /// What is gone gets the last revisions before the new journal's start, so that watchers hear of it; the start of a
 /// new journal lies far enough above for that.
-fn apply_anew(log: &mut ChangeLog, start: Revision, mut records: Vec<Record>) {
+fn apply_anew(log: &mut ChangeLog, start: Revision, mut records: Vec<Record>, stands: impl Fn(&Key) -> bool) {
     records.sort_by_key(|r| r.revision);
     if log.is_empty() && log.revision() == Revision::default() {
         log.compact(start);
@@ -406,7 +412,7 @@ fn apply_anew(log: &mut ChangeLog, start: Revision, mut records: Vec<Record>) {
     let gone: Vec<Key> = log
         .iter()
         .map(|(key, _)| key.clone())
-        .filter(|key| !keys.contains(key))
+        .filter(|key| !keys.contains(key) && !stands(key))
         .collect();
     log.advance(Revision::new(start.get().saturating_sub(gone.len() as u64)));
     for key in &gone {

@@ -117,6 +117,9 @@ async fn an_old_revision_expires_once_the_journal_was_written_anew() {
 async fn a_journal_that_somebody_removed_or_spoilt_loses_no_object() {
     let bed = Bed::new();
     let before = bed.store.create(tier("a", 1.0)).await.unwrap();
+    let broken = bed.store.create(tier("broken", 1.0)).await.unwrap();
+    bed.write("tiers/broken.yaml", "nonsense");
+    until("the fault is told", || async { bed.store.faults().len() == 1 }).await;
     let mut watch = bed.watch().await;
     // Somebody who was not there makes a new journal; who was there follows it.
     fs::remove_file(bed.path(".manx/journal")).unwrap();
@@ -124,6 +127,11 @@ async fn a_journal_that_somebody_removed_or_spoilt_loses_no_object() {
     stranger.create(tier("b", 1.0)).await.unwrap();
     assert_eq!(next_short(&mut watch).await, "b 1");
     assert_eq!(bed.order("a").await, Some(1.0));
+    assert_eq!(bed.order("broken").await, Some(1.0), "what was in force stays so");
+    bed.store
+        .delete(&key("broken"), Some(&broken.version))
+        .await
+        .unwrap();
     bed.store.update(tier("a", 2.0), &before.version).await.unwrap();
     assert_eq!(order_in(&stranger, "a").await, Some(2.0));
     // Somebody who was there makes it anew.

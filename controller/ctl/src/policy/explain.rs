@@ -1,0 +1,161 @@
+//! `manx explain`: one flow's way through the policies, for a person.
+
+use super::answer::{Answer, addresses};
+use super::flow::{WrittenFlow, WrittenPort};
+use super::flow_file::parse_port;
+use super::print;
+use super::world::World;
+use clap::Args;
+use policy_model::Protocol;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Explains what the policies of a folder of manifests say of one flow, and why.
+///
+/// Every policy that was asked is shown with its rules up to the one that decided, each with the clauses that matched
+/// (+) or failed (-). Positions of rules count from 0 in the policy's own list. Exit code: 0 whatever the verdict, 2
+/// for bad input.
+#[derive(Debug, Args)]
+pub struct ExplainArguments {
+    /// Who opens the flow: namespace/pod, ip:ADDRESS or node:NAME.
+    pub from: String,
+    /// To whom.
+    pub to: String,
+    /// Protocol and port (TCP/80, UDP/dns), or ICMP type and code (ICMP, ICMP/8, ICMPv6/128:0).
+    #[arg(value_name = "PROTOCOL/PORT", value_parser = parse_what)]
+    pub what: What,
+    /// Folder of Kubernetes manifests (or one file).
+    #[arg(long, value_name = "DIR")]
+    pub manifests: PathBuf,
+}
+
+/// Protocol with port, or with ICMP type and code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct What {
+    protocol: Protocol,
+    port: Option<WrittenPort>,
+    icmp_type: Option<u8>,
+    icmp_code: Option<u8>,
+}
+
+fn parse_what(text: &str) -> Result<What, String> {
+    let (protocol, rest) = match text.split_once('/') {
+        Some((protocol, rest)) => (protocol, Some(rest)),
+        None => (text, None),
+    };
+    let protocol: Protocol = protocol.parse().map_err(|error| format!("{error}"))?;
+    let mut what = What {
+        protocol,
+        port: None,
+        icmp_type: None,
+        icmp_code: None,
+    };
+    match rest {
+        None if protocol.has_ports() => return Err(format!("{protocol} needs a port: {protocol}/80")),
+        None => {}
+        Some(rest) if protocol.is_icmp() => {
+            let number = |text: &str| {
+                let found = text.parse::<u8>();
+                found.map_err(|_| format!("'{text}' is not a number from 0 to 255; write {protocol}/TYPE:CODE"))
+            };
+            let (kind, code) = rest.split_once(':').unzip();
+            what.icmp_type = Some(number(kind.unwrap_or(rest))?);
+            what.icmp_code = code.map(number).transpose()?;
+        }
+        Some(rest) if protocol.has_ports() => what.port = Some(parse_port(rest)?),
+        Some(_) => return Err(format!("{protocol} has no ports; write only {protocol}")),
+    }
+    Ok(what)
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The manifests cannot be read at all.
+pub fn run(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
+    let world = World::load(&arguments.manifests)?;
+    print::complain(&world.faults);
+    let What {
+        protocol,
+        port,
+        icmp_type,
+        icmp_code,
+    } = arguments.what.clone();
+    let flow = WrittenFlow {
+        from: arguments.from.clone(),
+        to: arguments.to.clone(),
+        protocol,
+        port,
+        icmp_type,
+        icmp_code,
+        expect: None,
+    };
+    let question = match world.understand(&flow) {
+        Ok(question) => question,
+        Err(faults) => {
+            print::complain(faults.iter().map(|fault| {
+                let field = fault.field.to_uppercase();
+                format!("manx explain: {field}: {}", fault.reason)
+            }));
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let answer = world.answer(&question)?;
+    print::out(&describe(&answer))?;
+    Ok(if world.faults.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(2)
+    })
+}
+
+/// The answer in words, then the way of each pair of addresses. Pairs with one and the same way share it.
+fn describe(answer: &Answer) -> String {
+    let mut text = format!("{}: {}\n", answer.verdict, answer.reason);
+    let mut ways: Vec<(Vec<String>, String)> = Vec::new();
+    for way in &answer.ways {
+        let judgement = &way.judgement;
+        let mut trace = judgement.trace.to_string();
+        if trace.is_empty() {
+            trace = format!("{}: {}\n", judgement.verdict, judgement.reason);
+        }
+        let name = addresses(way);
+        match ways.iter_mut().find(|(_, known)| *known == trace) {
+            Some((names, _)) => names.push(name),
+            None => ways.push((vec![name], trace)),
+        }
+    }
+    // Where nobody was asked, the reason above is all there is.
+    let is_plain = answer.ways.iter().all(|way| way.judgement.trace.directions.is_empty());
+    if is_plain && ways.len() <= 1 {
+        return text;
+    }
+    for (names, trace) in ways {
+        // Writing to a string does not fail.
+        let _ = write!(text, "\n{}\n", names.join(", "));
+        for line in trace.lines() {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_read() {
+        let read = |text| parse_what(text).unwrap();
+        assert_eq!(read("tcp/80").port, Some(WrittenPort::Number(80)));
+        assert_eq!(read("UDP/dns").port, Some(WrittenPort::Name("dns".to_string())));
+        assert_eq!((read("ICMP").icmp_type, read("ICMP").icmp_code), (None, None));
+        assert_eq!((read("ICMP/8").icmp_type, read("ICMP/8").icmp_code), (Some(8), None));
+        assert_eq!((read("ICMPv6/128:1").icmp_type, read("ICMPv6/128:1").icmp_code), (Some(128), Some(1)));
+        assert_eq!(read("47").protocol, Protocol::from_number(47));
+        for text in ["", "TCP", "TCP/", "TCP/0", "TCP/70000", "TCP/Http", "FOO/1", "ICMP/256", "ICMP/8:x", "47/1"] {
+            assert!(parse_what(text).is_err(), "{text}");
+        }
+    }
+}

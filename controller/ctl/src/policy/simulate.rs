@@ -1,0 +1,219 @@
+//! `manx simulate`: what the policies say of a file of flows. Needs neither root nor a kernel.
+
+use super::answer::Answer;
+use super::flow::{WrittenFlow, WrittenPort};
+use super::flow_file::{self, FlowFile, Placed};
+use super::print::{self, Output};
+use super::world::World;
+use anyhow::Context;
+use clap::Args;
+use policy_model::Protocol;
+use policy_model_rules::oracle::{Direction, Verdict};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Asks what the policies of a folder of manifests say of flows, without a cluster.
+#[derive(Debug, Args)]
+#[command(long_about = LONG_ABOUT)]
+pub struct SimulateArguments {
+    /// Folder of Kubernetes manifests (or one file).
+    #[arg(long, value_name = "DIR")]
+    pub manifests: PathBuf,
+    /// File of flows; `-` is the standard input.
+    #[arg(long, value_name = "FILE")]
+    pub flows: PathBuf,
+    /// How the answers are written.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+const LONG_ABOUT: &str = "\
+Asks what the policies of a folder of manifests say of flows, without a cluster.
+
+The file of flows is YAML (a list, or a mapping with 'flows:', also in several documents) or one JSON object a line:
+  {from: shop/web, to: shop/db, protocol: TCP, port: 5432, expect: allow}
+'from' and 'to' are namespace/pod, ip:ADDRESS or node:NAME; the address of a pod is that pod, and a pod of its node's
+network is its node. 'port' is a number or the name of a port that the destination declares. ICMP and ICMPv6 take
+'type' and 'code' in its place (an echo request without them). 'expect' is allow or deny, and may be left out.
+
+With -o json each flow gives one object:
+  from, to, protocol, port   as asked (type and code beside them for ICMP)
+  verdict                    allow or deny; allow means between all addresses that the flow could use
+  side                       whose policies decided, egress or ingress; null where none was asked
+  policy                     tier/namespace/name in its author's words (a NetworkPolicy web of namespace shop is
+                             default/shop/web; a policy of the whole cluster is tier/name)
+  rule                       position, from 0, in the policy's own list of that side; null where no rule matched
+  reason                     why, in words
+  expect, ok                 what was expected (or null), and whether it holds (true where nothing was expected)
+
+What manifests leave open is filled in, always alike: nodes, and addresses out of the IP pools (10.65.0.0/16 and
+fd65:6c61:6200::/64 where there is none).
+
+Exit code: 0 every expectation holds; 1 one does not; 2 bad input: a flow that cannot be understood, or a manifest that
+is not valid, so that the answers (which are given all the same, from the rest) cannot be relied on.";
+
+/// One answer, as programs read it. The fields and their order are part of the contract.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    from: &'a str,
+    to: &'a str,
+    #[serde(serialize_with = "as_text")]
+    protocol: Protocol,
+    port: Option<&'a WrittenPort>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    icmp_type: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u8>,
+    verdict: Verdict,
+    side: Option<Direction>,
+    policy: Option<&'a str>,
+    rule: Option<usize>,
+    reason: &'a str,
+    expect: Option<Verdict>,
+    ok: bool,
+}
+
+/// A protocol is text here, with a name or not.
+fn as_text<S: serde::Serializer>(protocol: &Protocol, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(protocol)
+}
+
+/// A flow with its answer.
+struct Answered<'a> {
+    flow: &'a WrittenFlow,
+    answer: Answer,
+}
+
+impl Answered<'_> {
+    fn ok(&self) -> bool {
+        self.flow.expect.is_none_or(|expected| expected == self.answer.verdict)
+    }
+
+    fn line(&self) -> Line<'_> {
+        let (flow, answer) = (self.flow, &self.answer);
+        Line {
+            from: &flow.from,
+            to: &flow.to,
+            protocol: flow.protocol,
+            port: flow.port.as_ref(),
+            icmp_type: flow.icmp_type,
+            code: flow.icmp_code,
+            verdict: answer.verdict,
+            side: answer.side,
+            policy: answer.policy.as_deref(),
+            rule: answer.rule,
+            reason: &answer.reason,
+            expect: flow.expect,
+            ok: self.ok(),
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The manifests or the file of flows cannot be read at all.
+pub fn run(arguments: &SimulateArguments) -> anyhow::Result<ExitCode> {
+    let world = World::load(&arguments.manifests)?;
+    let name = arguments.flows.display().to_string();
+    let text = if name == "-" {
+        std::io::read_to_string(std::io::stdin()).context("reading the flows from the standard input")?
+    } else {
+        std::fs::read_to_string(&arguments.flows).with_context(|| format!("reading the file of flows {name}"))?
+    };
+    let file = flow_file::read(&name, &text);
+    print::complain(&world.faults);
+    let mut bad = !world.faults.is_empty();
+    let (answered, faults) = answer(&world, &name, &file);
+    print::complain(&faults);
+    bad |= !faults.is_empty();
+    print::out(&match arguments.output {
+        Output::Json => answered.iter().map(|found| print::json_line(&found.line())).collect(),
+        Output::Table => table(&answered),
+    })?;
+    Ok(if bad {
+        ExitCode::from(2)
+    } else if answered.iter().all(Answered::ok) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
+}
+
+/// The answers to all flows that can be understood, and a line for everything that cannot.
+fn answer<'a>(world: &World, name: &str, file: &'a FlowFile) -> (Vec<Answered<'a>>, Vec<String>) {
+    let mut answered = Vec::new();
+    let mut lines = file.faults.clone();
+    for found in &file.flows {
+        let mut complain = |faults: &[super::flow::FlowFault]| {
+            lines.extend(faults.iter().map(|fault| {
+                let number = found.number;
+                Placed { file: name, number, fault }.to_string()
+            }));
+        };
+        let flow = match &found.flow {
+            Ok(flow) => flow,
+            Err(faults) => {
+                complain(faults);
+                continue;
+            }
+        };
+        match world.understand(flow) {
+            Err(faults) => complain(&faults),
+            Ok(question) => match world.answer(&question) {
+                Ok(answer) => answered.push(Answered { flow, answer }),
+                Err(error) => complain(&[super::flow::FlowFault::new("flow", error.to_string())]),
+            },
+        }
+    }
+    (answered, lines)
+}
+
+/// A flow's protocol and port, as people write them: `TCP/80`, `ICMP/8:0`.
+fn what(flow: &WrittenFlow) -> String {
+    let protocol = flow.protocol;
+    match (&flow.port, flow.icmp_type, flow.icmp_code) {
+        (Some(WrittenPort::Number(number)), ..) => format!("{protocol}/{number}"),
+        (Some(WrittenPort::Name(name)), ..) => format!("{protocol}/{name}"),
+        (None, Some(kind), Some(code)) => format!("{protocol}/{kind}:{code}"),
+        (None, Some(kind), None) => format!("{protocol}/{kind}"),
+        (None, None, _) => protocol.to_string(),
+    }
+}
+
+fn table(answered: &[Answered<'_>]) -> String {
+    let mut rows = vec![["", "FROM", "TO", "FLOW", "VERDICT", "EXPECT", "WHY"].map(str::to_string)];
+    for found in answered {
+        let (flow, answer) = (found.flow, &found.answer);
+        let mark = match (found.ok(), flow.expect) {
+            (false, _) => "NO",
+            (true, Some(_)) => "ok",
+            (true, None) => "",
+        };
+        rows.push([
+            mark.to_string(),
+            flow.from.clone(),
+            flow.to.clone(),
+            what(flow),
+            answer.verdict.to_string(),
+            flow.expect.map_or(String::new(), |expected| expected.to_string()),
+            answer.reason.clone(),
+        ]);
+    }
+    let mut text = String::new();
+    for (n, line) in print::table(&rows).into_iter().enumerate() {
+        let is_wrong = n.checked_sub(1).and_then(|n| answered.get(n)).is_some_and(|found| !found.ok());
+        text.push_str(&if is_wrong { print::red(&line) } else { line });
+        text.push('\n');
+    }
+    let wrong = answered.iter().filter(|found| !found.ok()).count();
+    let expected = answered.iter().filter(|found| found.flow.expect.is_some()).count();
+    let sum = format!(
+        "\n{} flows: {} as expected, {wrong} not, {} without expectation\n",
+        answered.len(),
+        expected - wrong,
+        answered.len() - expected
+    );
+    text + &if wrong > 0 { print::red(&sum) } else { sum }
+}

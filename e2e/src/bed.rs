@@ -1,0 +1,73 @@
+//! Namespaces to test in, and the distribution's tools as neighbours and as the second opinion.
+
+use dataplane_netlink::NetworkNamespace;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Fails clearly where the tests cannot do their work.
+pub fn require_root() {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test makes network namespaces and programs the kernel in them: it has to run as root"
+    );
+}
+
+/// A new network namespace that vanishes with its handle.
+pub fn namespace() -> NetworkNamespace {
+    require_root();
+    let namespace = NetworkNamespace::anonymous().expect("make a network namespace");
+    namespace.run(|| ip("link set lo up")).expect("enter the namespace");
+    namespace
+}
+
+/// Runs something inside a namespace.
+pub fn within<T: Send>(namespace: &NetworkNamespace, work: impl FnOnce() -> T + Send) -> T {
+    namespace.run(work).expect("the work inside the namespace failed")
+}
+
+/// Runs a tool in the calling thread's namespace and returns what it prints.
+pub fn tool(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|e| panic!("the tests need {program} (iproute2, nftables, conntrack): {e}"));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {}: {complaint}", arguments.join(" "));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Runs `ip` in the calling thread's namespace.
+pub fn ip(arguments: &str) -> String {
+    tool("ip", &arguments.split_whitespace().collect::<Vec<_>>())
+}
+
+/// Runs `nft` with a text of commands in the calling thread's namespace, and says what it complains about.
+pub fn try_nft(commands: &str) -> Result<String, String> {
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the tests need nft (package nftables)");
+    child.stdin.take().expect("a pipe").write_all(commands.as_bytes()).expect("write to nft");
+    let output = child.wait_with_output().expect("wait for nft");
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// Runs `nft` with a text of commands in the calling thread's namespace.
+pub fn nft(commands: &str) -> String {
+    try_nft(commands).unwrap_or_else(|complaint| panic!("nft refused\n{commands}\n{complaint}"))
+}
+
+/// Looks again and again until something is so.
+pub fn wait_for<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

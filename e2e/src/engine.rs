@@ -1,0 +1,138 @@
+//! The brain and the hands of one node on a thread of their own, told what to do step by step.
+//!
+//! Time is a number that the test gives, so that what waits for its removal can be removed at once.
+
+use dataplane::{Dataplane, DataplaneSettings, PassReport};
+use dataplane_netlink::NetworkNamespace;
+use felix_calc::{CalcConfig, CalcGraph};
+use policy_model::{Key, Resource};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+/// The node whose engine it is.
+pub const NODE: &str = "n1";
+/// Longer than anything in the tables waits for its removal, in milliseconds.
+const LONG: u64 = 10_000;
+
+/// What lives on the thread.
+pub struct Core {
+    calc: CalcGraph,
+    /// The hands.
+    pub dataplane: Dataplane,
+    /// The time, in milliseconds.
+    pub now: u64,
+}
+
+impl Core {
+    fn open(settings: DataplaneSettings) -> Self {
+        let dataplane = Dataplane::open(settings).expect("open the dataplane");
+        Core { calc: CalcGraph::new(CalcConfig::for_node(NODE)), dataplane, now: 1 }
+    }
+
+    /// Tells the brain of objects. Faults are no matter here: the oracle has the same.
+    pub fn upsert(&mut self, resources: &[Resource]) {
+        for resource in resources {
+            let _fault = self.calc.on_upsert(resource.clone());
+        }
+    }
+
+    /// Tells the brain of objects that are gone.
+    pub fn delete(&mut self, keys: &[Key]) {
+        keys.iter().for_each(|key| self.calc.on_delete(key));
+    }
+
+    /// Brings what the brain knows into the kernel.
+    pub fn apply(&mut self) -> PassReport {
+        self.calc.on_in_sync();
+        let mut updates = Vec::new();
+        self.calc.flush(&mut updates);
+        self.dataplane.take(&updates);
+        self.now += 1;
+        let report = self.dataplane.apply(self.now).unwrap_or_else(|e| panic!("apply: {}", Dataplane::describe(&e)));
+        assert_eq!(report.faults, Vec::<String>::new(), "single interfaces or routes could not be programmed");
+        report
+    }
+
+    /// Lets so much time pass that everything unused goes.
+    pub fn settle(&mut self) {
+        self.now += LONG;
+        self.dataplane.retire(self.now).unwrap_or_else(|e| panic!("retire: {}", Dataplane::describe(&e)));
+    }
+
+    /// Reads the kernel's events and mends what they tell of; says how many objects were mended.
+    pub fn mend(&mut self) -> usize {
+        self.dataplane.take_events().unwrap_or_else(|e| panic!("events: {}", Dataplane::describe(&e)));
+        if self.dataplane.is_dirty() { self.apply().mended } else { 0 }
+    }
+
+    /// Compares everything with the kernel and says how much differed.
+    pub fn differences(&mut self) -> usize {
+        self.dataplane.resync().unwrap_or_else(|e| panic!("resync: {}", Dataplane::describe(&e))).mended
+    }
+}
+
+type Work = Box<dyn FnOnce(&mut Option<Core>) + Send>;
+
+/// The thread, in its node's namespace.
+#[derive(Debug)]
+pub struct Engine {
+    work: Option<Sender<Work>>,
+    thread: Option<JoinHandle<()>>,
+    settings: DataplaneSettings,
+}
+
+impl Engine {
+    /// Starts a thread in a node's namespace and opens the dataplane there. Nothing is written yet.
+    pub fn start(node: &NetworkNamespace, settings: DataplaneSettings) -> Self {
+        let (work, works) = channel::<Work>();
+        let first = settings.clone();
+        // A thread begins in the namespace of the one that starts it.
+        let start = move || {
+            let body = move || {
+                let mut core = Some(Core::open(first));
+                works.into_iter().for_each(|work| work(&mut core));
+            };
+            std::thread::Builder::new().name("engine".to_string()).spawn(body).expect("start a thread")
+        };
+        let thread = node.run(start).expect("enter the node's namespace");
+        Engine { work: Some(work), thread: Some(thread), settings }
+    }
+
+    /// Does something on the thread.
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce(&mut Core) -> T + Send + 'static) -> T {
+        self.run_slot(move |core| work(core.as_mut().expect("a core")))
+    }
+
+    fn run_slot<T: Send + 'static>(&self, work: impl FnOnce(&mut Option<Core>) -> T + Send + 'static) -> T {
+        let (answer, answers) = channel();
+        let work: Work = Box::new(move |core| {
+            let _ = answer.send(work(core));
+        });
+        let sent = self.work.as_ref().expect("the engine runs").send(work);
+        sent.ok().and_then(|()| answers.recv().ok()).expect("the engine's thread panicked; see above")
+    }
+
+    /// Ends this life (nothing is cleaned up) and begins another with the same settings, told all resources.
+    pub fn restart(&self, resources: Vec<Resource>) -> PassReport {
+        let settings = self.settings.clone();
+        self.run_slot(move |slot| {
+            // The old one goes first: with it goes its ownership of the table.
+            let now = slot.take().map_or(1, |core| core.now);
+            let mut core = Core::open(settings);
+            core.now = now;
+            core.upsert(&resources);
+            let report = core.apply();
+            *slot = Some(core);
+            report
+        })
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.work = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

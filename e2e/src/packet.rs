@@ -1,0 +1,201 @@
+//! Packets that open flows, made by hand, so that thousands a second of every protocol can be sent from any address.
+//!
+//! Checksums are right: connection tracking calls a packet with a wrong one invalid, and it would be dropped for that.
+
+use policy_model::Protocol;
+use std::net::IpAddr;
+
+/// What every probe ends with, before its number.
+const MAGIC: [u8; 4] = *b"manx";
+/// Length of an Ethernet header.
+pub const ETHERNET: usize = 14;
+
+/// A packet that opens a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Probe {
+    /// Its number, by which it is recognised where it arrives.
+    pub number: u32,
+    /// Source.
+    pub source: IpAddr,
+    /// Destination.
+    pub destination: IpAddr,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Destination port, or ICMP type.
+    pub x: u16,
+    /// Source port, or ICMP code.
+    pub y: u16,
+}
+
+/// The number of a probe, if a frame is one.
+pub fn number_of(frame: &[u8]) -> Option<u32> {
+    let (rest, number) = frame.split_last_chunk::<4>()?;
+    rest.ends_with(&MAGIC).then(|| u32::from_be_bytes(*number))
+}
+
+/// The end of a probe: what [`number_of`] recognises.
+pub fn tail(number: u32) -> [u8; 8] {
+    let [a, b, c, d] = MAGIC;
+    let [e, f, g, h] = number.to_be_bytes();
+    [a, b, c, d, e, f, g, h]
+}
+
+impl Probe {
+    /// The Ethernet frame of the probe.
+    pub fn frame(&self, to: [u8; 6], from: [u8; 6]) -> Vec<u8> {
+        let kind: [u8; 2] = if self.source.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
+        let mut frame = Vec::with_capacity(128);
+        frame.extend(to);
+        frame.extend(from);
+        frame.extend(kind);
+        frame.extend(self.packet());
+        frame
+    }
+
+    /// The IP packet of the probe.
+    pub fn packet(&self) -> Vec<u8> {
+        let body = self.body();
+        let length = u16::try_from(body.len()).expect("a probe is short");
+        let protocol = self.protocol.number();
+        let mut packet;
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                packet = vec![0x45, 0];
+                packet.extend((length + 20).to_be_bytes());
+                packet.extend([self.number.to_be_bytes()[2], self.number.to_be_bytes()[3], 0x40, 0, 64, protocol, 0, 0]);
+                packet.extend(source.octets());
+                packet.extend(destination.octets());
+                let sum = finish(add(0, &packet));
+                packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                packet = vec![0x60, 0, 0, 0];
+                packet.extend(length.to_be_bytes());
+                packet.extend([protocol, 64]);
+                packet.extend(source.octets());
+                packet.extend(destination.octets());
+            }
+            (source, destination) => panic!("{source} and {destination} are of different families"),
+        }
+        packet.extend(body);
+        packet
+    }
+
+    /// What follows the IP header.
+    fn body(&self) -> Vec<u8> {
+        let ports = [self.y.to_be_bytes(), self.x.to_be_bytes()].concat();
+        let mut body = Vec::with_capacity(64);
+        match self.protocol {
+            Protocol::TCP => {
+                body.extend(ports);
+                body.extend(self.number.to_be_bytes());
+                // A SYN without options.
+                body.extend([0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+                self.close(&mut body, 16);
+            }
+            Protocol::UDP | Protocol::UDP_LITE => {
+                body.extend(ports);
+                // UDP-Lite has its coverage where UDP has its length; whole packets are covered by either.
+                body.extend([0, 16, 0, 0]);
+                self.close(&mut body, 6);
+            }
+            Protocol::SCTP => {
+                body.extend(ports);
+                body.extend([0; 8]);
+                body.extend([1, 0, 0, 32]);
+                body.extend((self.number | 1).to_be_bytes());
+                body.extend([0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+                // A parameter that a receiver skips, with the tail as its value.
+                body.extend([0x80, 0x99, 0, 12]);
+                body.extend(tail(self.number));
+                let sum = crc32c(&body);
+                body[8..12].copy_from_slice(&sum.to_le_bytes());
+            }
+            Protocol::ICMP | Protocol::ICMPV6 => {
+                let [_, _, high, low] = self.number.to_be_bytes();
+                let [_, icmp_type] = self.x.to_be_bytes();
+                let [_, code] = self.y.to_be_bytes();
+                body.extend([icmp_type, code, 0, 0, high, low, 0, 1]);
+                self.close(&mut body, 2);
+            }
+            _ => body.extend(tail(self.number)),
+        }
+        body
+    }
+
+    /// Appends the tail and writes the Internet checksum.
+    fn close(&self, body: &mut Vec<u8>, at: usize) {
+        body.extend(tail(self.number));
+        let mut sum = 0;
+        if self.protocol != Protocol::ICMP {
+            for address in [self.source, self.destination] {
+                sum = match address {
+                    IpAddr::V4(a) => add(sum, &a.octets()),
+                    IpAddr::V6(a) => add(sum, &a.octets()),
+                };
+            }
+            sum += u32::from(self.protocol.number()) + u32::try_from(body.len()).expect("a probe is short");
+        }
+        let sum = match finish(add(sum, body)) {
+            // Zero means that there is no checksum.
+            0 if self.protocol != Protocol::ICMP => 0xffff,
+            sum => sum,
+        };
+        body[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+fn add(sum: u32, bytes: &[u8]) -> u32 {
+    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u32::from));
+    words.fold(sum, |sum, word| sum + word)
+}
+
+fn finish(mut sum: u32) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).expect("folded")
+}
+
+/// The checksum of SCTP (RFC 9260, appendix A), bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let mut sum = u32::MAX;
+    for byte in bytes {
+        sum ^= u32::from(*byte);
+        for _ in 0..8 {
+            sum = if sum & 1 == 1 { sum >> 1 ^ 0x82f6_3b78 } else { sum >> 1 };
+        }
+    }
+    !sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_of_sctp_is_the_one_of_its_specification() {
+        // The check value of CRC-32C.
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn a_probe_is_recognised_by_its_number() {
+        let protocols = [1, 6, 17, 58, 99, 132, 136];
+        for number in protocols {
+            let v6 = number == 58;
+            let address = |n: u8| -> IpAddr { if v6 { [0, 0, 0, 0, 0, 0, 0, u16::from(n)].into() } else { [10, 0, 0, n].into() } };
+            let probe = Probe {
+                number: 77,
+                source: address(1),
+                destination: address(2),
+                protocol: Protocol::from_number(number),
+                x: 80,
+                y: 4000,
+            };
+            let frame = probe.frame([1; 6], [2; 6]);
+            assert_eq!(number_of(&frame), Some(77));
+            assert_eq!(number_of(&frame[..frame.len() - 1]), None);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Interfaces as wires: frames put on them and frames seen on them, below everything that the kernel does with them.
+
+use crate::packet;
+use dataplane_netlink::NetworkNamespace;
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType, bind, recvfrom, send, sendmmsg,
+    setsockopt, socket, sockopt,
+};
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How long something that has to arrive is waited for; only a failing test waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Room for what arrives while nobody reads, in bytes.
+const ROOM: usize = 128 << 20;
+/// What `recvfrom` says of a frame that the machine itself sends (`PACKET_OUTGOING`).
+const OUTGOING: u8 = 4;
+
+/// An interface on which frames are put and seen.
+#[derive(Debug)]
+pub struct Wire {
+    sender: OwnedFd,
+    tap: OwnedFd,
+    /// The interface's own Ethernet address.
+    pub mac: [u8; 6],
+}
+
+impl Wire {
+    /// Opens an interface of a namespace.
+    pub fn open(namespace: &NetworkNamespace, interface: &str) -> Self {
+        namespace.run(|| Wire::open_here(interface)).expect("enter the namespace")
+    }
+
+    /// Opens an interface of the calling thread's namespace.
+    pub fn open_here(interface: &str) -> Self {
+        let address = link_address(interface);
+        let open = |protocol: Option<SockProtocol>| {
+            socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, protocol)
+                .expect("open a packet socket: these tests have to run as root")
+        };
+        // One that asks for no protocol receives nothing.
+        let (sender, tap) = (open(None), open(Some(SockProtocol::EthAll)));
+        for socket in [&sender, &tap] {
+            bind(socket.as_raw_fd(), &address).expect("bind to the interface");
+        }
+        setsockopt(&tap, sockopt::RcvBufForce, &ROOM).expect("make room for frames");
+        let wire = Wire { sender, tap, mac: address.addr().expect("an Ethernet address") };
+        // Between opening and binding it saw every interface.
+        wire.drain(|_| {});
+        wire
+    }
+
+    /// Sends one frame.
+    pub fn send(&self, frame: &[u8]) {
+        loop {
+            match send(self.sender.as_raw_fd(), frame, MsgFlags::empty()) {
+                Ok(_) => return,
+                Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR) => std::thread::yield_now(),
+                Err(errno) => panic!("send a frame: {errno}"),
+            }
+        }
+    }
+
+    /// Sends these frames again and again until `go_on` says no; returns how many were sent.
+    pub fn flood(&self, frames: &[Vec<u8>], mut go_on: impl FnMut(u64) -> bool) -> u64 {
+        let slices: Vec<[IoSlice<'_>; 1]> = frames.iter().map(|f| [IoSlice::new(f)]).collect();
+        let addresses: Vec<Option<LinkAddr>> = vec![None; frames.len()];
+        let mut headers = MultiHeaders::preallocate(frames.len(), Some(cmsg_space!([u8; 0])));
+        let mut sent = 0;
+        while go_on(sent) {
+            match sendmmsg(self.sender.as_raw_fd(), &mut headers, &slices, &addresses, [], MsgFlags::empty()) {
+                Ok(results) => sent += results.count() as u64,
+                Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR) => std::thread::yield_now(),
+                Err(errno) => panic!("send frames: {errno}"),
+            }
+        }
+        sent
+    }
+
+    /// Reads the frames that have arrived; those that this machine sends are left out.
+    pub fn drain(&self, mut seen: impl FnMut(&[u8])) {
+        let mut buffer = [0; 2048];
+        loop {
+            match recvfrom::<LinkAddr>(self.tap.as_raw_fd(), &mut buffer) {
+                Ok((length, from)) => {
+                    if from.is_none_or(|f| f.pkttype() != OUTGOING) {
+                        seen(&buffer[..length]);
+                    }
+                }
+                Err(Errno::EAGAIN) => return,
+                Err(Errno::EINTR) => {}
+                Err(errno) => panic!("read frames: {errno}"),
+            }
+        }
+    }
+
+    /// Reads the probes that arrive until the one of this number has; returns the numbers of all others.
+    pub fn probes_until(&self, last: u32, probes: &mut Vec<u32>) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut done = false;
+        loop {
+            self.drain(|frame| match packet::number_of(frame) {
+                Some(number) if number == last => done = true,
+                Some(number) => probes.push(number),
+                None => {}
+            });
+            if done {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the last probe, which is always let through, did not arrive");
+            let mut wait = [PollFd::new(self.tap.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut wait, PollTimeout::from(100u8));
+        }
+    }
+}
+
+/// The address of an interface of the calling thread's namespace as packet sockets want it.
+fn link_address(interface: &str) -> LinkAddr {
+    let all = getifaddrs().expect("list interfaces");
+    let found = all.filter(|i| i.interface_name == interface).find_map(|i| i.address?.as_link_addr().copied());
+    found.unwrap_or_else(|| panic!("there is no interface {interface}"))
+}
