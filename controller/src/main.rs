@@ -4,7 +4,8 @@
 
 use clap::Parser;
 use controller::{
-    Controller, FolderError, Health, Metrics, Options, ServerError, WantedOptions, chain, serve,
+    Controller, Folder, FolderError, FolderOptions, Health, Metrics, Options, ServerError, WantedOptions,
+    chain, serve,
 };
 use policy_model_datastore::{Datastore, DatastoreError};
 use policy_model_datastore_file::{FileStore, Settings};
@@ -117,8 +118,8 @@ async fn run(arguments: Arguments) -> Result<(), StartError> {
         let address = serve(arguments.metrics_port, metrics.clone(), health.clone())?;
         tracing::info!("metrics and health on http://{address}");
     }
-    let store = open_datastore(&arguments.datastore)?;
     keep_apart(&arguments)?;
+    let store = open_datastore(&arguments.datastore)?;
     let controller = Controller::new(options, store, metrics, health)?;
     tracing::info!("following {}", arguments.manifests.display());
     let stop = async {
@@ -140,11 +141,25 @@ fn open_datastore(path: &Path) -> Result<Arc<dyn Datastore>, StartError> {
     Ok(Arc::new(store))
 }
 
+/// Refuses folders of which one is in the other, before anything is made in them.
 fn keep_apart(arguments: &Arguments) -> Result<(), StartError> {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let (manifests, datastore) = (real(&arguments.manifests), real(&arguments.datastore));
     if manifests.starts_with(&datastore) || datastore.starts_with(&manifests) {
         return Err(StartError::Nested { manifests, datastore });
     }
+    // The controller's own errors about the folder are the better ones, but must come before a datastore is made.
+    Folder::open(&arguments.manifests, FolderOptions::default())?;
     Ok(())
+}
+
+/// A path without links, as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for above in path.ancestors() {
+        if let Ok(found) = above.canonicalize() {
+            let below = path.strip_prefix(above).unwrap_or(Path::new(""));
+            return found.join(below);
+        }
+    }
+    path
 }

@@ -275,6 +275,8 @@ mod tests {
         assert!(sources.may_want(&policy(), "b"), "a document names it");
         sources.set_text("d", POLICY);
         assert!(!sources.may_want(&policy(), "b"));
+        sources.remove("c");
+        sources.remove("d");
         sources.set_unreadable("sub/");
         assert!(sources.may_want(&policy(), "sub/x/a"));
         assert!(!sources.may_want(&policy(), "sub2/a"));

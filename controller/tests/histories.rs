@@ -12,31 +12,55 @@ use world::{World, namespace, policy, policy_key, profile, selects, source};
 async fn a_file_is_created_changed_broken_fixed_renamed_and_deleted() {
     let mut world = World::running().await;
     world.write("a.yaml", &policy("web", "one"));
-    world.until_stored("created", |objects| selects(objects, "web", "one")).await;
+    world
+        .until_stored("created", |objects| selects(objects, "web", "one"))
+        .await;
     world.replace("a.yaml", &policy("web", "two"));
-    world.until_stored("changed", |objects| selects(objects, "web", "two")).await;
+    world
+        .until_stored("changed", |objects| selects(objects, "web", "two"))
+        .await;
 
     world.write("a.yaml", "kind: [");
     world.until_faults("the fault", |faults| faults.len() == 1).await;
-    assert!(world.faults()[0].contains("a.yaml: document 1"), "{:?}", world.faults());
-    assert!(world.faults()[0].contains("stays in force"), "{:?}", world.faults());
+    assert!(
+        world.faults()[0].contains("a.yaml: document 1"),
+        "{:?}",
+        world.faults()
+    );
+    assert!(
+        world.faults()[0].contains("stays in force"),
+        "{:?}",
+        world.faults()
+    );
     assert!(selects(&world.objects().await, "web", "two"), "broken, it stays");
     assert_eq!(world.metric("manx_controller_faults"), 1.0);
     assert!(world.standing().in_sync, "what can be done is done");
 
-    world.write("a.yaml", &policy("web", "three").replace("podSelector", "podSelecter"));
-    world.until_faults("another fault", |faults| faults.len() == 1 && faults[0].contains("podSelecter")).await;
+    world.write(
+        "a.yaml",
+        &policy("web", "three").replace("podSelector", "podSelecter"),
+    );
+    world
+        .until_faults("another fault", |faults| {
+            faults.len() == 1 && faults[0].contains("podSelecter")
+        })
+        .await;
     assert!(selects(&world.objects().await, "web", "two"), "it still stays");
 
     world.write("a.yaml", &policy("web", "three"));
-    world.until_stored("fixed", |objects| selects(objects, "web", "three")).await;
+    world
+        .until_stored("fixed", |objects| selects(objects, "web", "three"))
+        .await;
     world.until_faults("no fault", |faults| faults.is_empty()).await;
     assert_eq!(world.metric("manx_controller_faults"), 0.0);
 
     let before = world.store.clone();
     let mut watch = {
         use policy_model_datastore::{Datastore, Selection};
-        before.watch(Selection::all(), world.revision().await).await.unwrap()
+        before
+            .watch(Selection::all(), world.revision().await)
+            .await
+            .unwrap()
     };
     std::fs::rename(world.path("a.yaml"), world.path("b.yaml")).unwrap();
     world
@@ -48,30 +72,51 @@ async fn a_file_is_created_changed_broken_fixed_renamed_and_deleted() {
     world.until_stored("deleted", |objects| objects.is_empty()).await;
     let events = watch.next_batch(100).await.unwrap();
     assert!(events.len() <= 2, "the rename was one write: {events:?}");
-    assert_eq!(world.standing().repairs, 0, "the controller's own writes are no tampering");
-    world.until("all is told", |standing| standing.in_sync && standing.objects == 0).await;
+    assert_eq!(
+        world.standing().repairs,
+        0,
+        "the controller's own writes are no tampering"
+    );
+    world
+        .until("all is told", |standing| {
+            standing.in_sync && standing.objects == 0
+        })
+        .await;
 }
 
 #[tokio::test]
 async fn of_two_documents_the_first_file_counts() {
     let world = World::running().await;
     world.write("b.yaml", &policy("web", "b"));
-    world.until_stored("b", |objects| selects(objects, "web", "b")).await;
+    world
+        .until_stored("b", |objects| selects(objects, "web", "b"))
+        .await;
     world.write("a.yaml", &policy("web", "a"));
-    world.until_stored("a comes first", |objects| selects(objects, "web", "a")).await;
-    world.until_faults("the other is a fault", |faults| faults.len() == 1 && faults[0].starts_with("b.yaml")).await;
+    world
+        .until_stored("a comes first", |objects| selects(objects, "web", "a"))
+        .await;
+    world
+        .until_faults("the other is a fault", |faults| {
+            faults.len() == 1 && faults[0].starts_with("b.yaml")
+        })
+        .await;
     world.write("a.yaml", "x: [");
     // A document that is valid comes before one that was.
     world
         .until_stored("b serves", |objects| {
-            selects(objects, "web", "b")
-                && objects.get(&policy_key("web")).and_then(source) == Some("b.yaml")
+            selects(objects, "web", "b") && objects.get(&policy_key("web")).and_then(source) == Some("b.yaml")
         })
         .await;
     world.remove("b.yaml");
-    world.until_stored("a may still hold it", |objects| objects.contains_key(&policy_key("web"))).await;
+    world
+        .until_stored("a may still hold it", |objects| {
+            objects.contains_key(&policy_key("web"))
+        })
+        .await;
     world.remove("a.yaml");
-    world.until_stored("both gone", |objects| objects.is_empty()).await;
+    world
+        .until_stored("both gone", |objects| objects.is_empty())
+        .await;
 }
 
 #[tokio::test]
@@ -79,7 +124,9 @@ async fn an_editor_that_removes_and_writes_anew_causes_no_gap() {
     use policy_model_datastore::{Datastore, Selection, WatchEvent};
     let world = World::running().await;
     world.write("a.yaml", &policy("web", "one"));
-    world.until_stored("created", |objects| selects(objects, "web", "one")).await;
+    world
+        .until_stored("created", |objects| selects(objects, "web", "one"))
+        .await;
     let revision = world.revision().await;
     let mut watch = world.store.watch(Selection::all(), revision).await.unwrap();
     // As some editors do: away under another name, then new.
@@ -89,7 +136,9 @@ async fn an_editor_that_removes_and_writes_anew_causes_no_gap() {
     // As version control does.
     world.remove("a.yaml");
     world.write("a.yaml", &policy("web", "three"));
-    world.until_stored("changed", |objects| selects(objects, "web", "three")).await;
+    world
+        .until_stored("changed", |objects| selects(objects, "web", "three"))
+        .await;
     for event in watch.next_batch(100).await.unwrap() {
         assert!(matches!(event, WatchEvent::Upsert(_)), "{event:?}");
     }
@@ -105,7 +154,9 @@ async fn folders_come_and_go_with_what_is_in_them() {
     std::fs::rename(&aside, world.path("in")).unwrap();
     world.until_stored("moved in", |objects| objects.len() == 2).await;
     world.write("in/deep/a.yaml", &policy("a", "y"));
-    world.until_stored("changed inside", |objects| selects(objects, "a", "y")).await;
+    world
+        .until_stored("changed inside", |objects| selects(objects, "a", "y"))
+        .await;
     std::fs::rename(world.path("in"), world.path("renamed")).unwrap();
     world
         .until_stored("renamed", |objects| {
@@ -113,27 +164,41 @@ async fn folders_come_and_go_with_what_is_in_them() {
         })
         .await;
     world.replace("renamed/deep/a.yaml", &policy("a", "z"));
-    world.until_stored("changed after the rename", |objects| selects(objects, "a", "z")).await;
+    world
+        .until_stored("changed after the rename", |objects| selects(objects, "a", "z"))
+        .await;
     std::fs::remove_dir_all(world.path("renamed")).unwrap();
     world.until_stored("gone", |objects| objects.is_empty()).await;
-    world.until("told", |standing| standing.files == 0 && standing.in_sync).await;
+    world
+        .until("told", |standing| standing.files == 0 && standing.in_sync)
+        .await;
 }
 
 #[tokio::test]
 async fn a_folder_that_is_gone_as_a_whole_takes_nothing_along() {
     let mut world = World::running().await;
     world.write("a.yaml", &policy("web", "one"));
-    world.until_stored("created", |objects| selects(objects, "web", "one")).await;
+    world
+        .until_stored("created", |objects| selects(objects, "web", "one"))
+        .await;
     let aside = world.dir.path().join("aside");
     std::fs::rename(&world.options.manifests, &aside).unwrap();
-    world.until("the loss is told", |standing| standing.problem.as_ref().is_some_and(|p| p.contains("is gone"))).await;
+    world
+        .until("the loss is told", |standing| {
+            standing.problem.as_ref().is_some_and(|p| p.contains("is gone"))
+        })
+        .await;
     assert!(selects(&world.objects().await, "web", "one"));
     std::fs::write(aside.join("a.yaml"), policy("web", "two")).unwrap();
     std::fs::rename(&aside, &world.options.manifests).unwrap();
-    world.until_stored("it is back", |objects| selects(objects, "web", "two")).await;
+    world
+        .until_stored("it is back", |objects| selects(objects, "web", "two"))
+        .await;
     world.until("told", |standing| standing.in_sync).await;
     world.write("b.yaml", &policy("db", "two"));
-    world.until_stored("it is followed again", |objects| selects(objects, "db", "two")).await;
+    world
+        .until_stored("it is followed again", |objects| selects(objects, "db", "two"))
+        .await;
 }
 
 #[tokio::test]
@@ -143,7 +208,11 @@ async fn a_burst_of_files_arrives_whole() {
         world.write(&format!("{n}.yaml"), &policy(&format!("p{n}"), "x"));
     }
     world.until_stored("all", |objects| objects.len() == 300).await;
-    world.until("told", |standing| standing.files == 300 && standing.objects == 300 && standing.in_sync).await;
+    world
+        .until("told", |standing| {
+            standing.files == 300 && standing.objects == 300 && standing.in_sync
+        })
+        .await;
     assert_eq!((world.standing().writes, world.standing().repairs), (300, 0));
 }
 
@@ -155,7 +224,9 @@ async fn a_policy_that_never_was_valid_closes_what_it_selects() {
     world.start().await;
     let found = world.get(&policy_key("web")).await.unwrap();
     assert!(found.metadata().annotations.contains_key(ANNOTATION_INCOMPLETE));
-    let Resource::NetworkPolicy(policy_stored) = &found else { panic!("it is no policy") };
+    let Resource::NetworkPolicy(policy_stored) = &found else {
+        panic!("it is no policy")
+    };
     assert!(policy_stored.spec.ingress.is_empty());
     // What is incomplete may be replaced by what is less so, also by another process.
     world.stop().await;
@@ -163,7 +234,9 @@ async fn a_policy_that_never_was_valid_closes_what_it_selects() {
     world.start().await;
     assert!(selects(&world.objects().await, "web", "two"));
     world.write("a.yaml", &policy("web", "three"));
-    world.until_stored("valid", |objects| selects(objects, "web", "three")).await;
+    world
+        .until_stored("valid", |objects| selects(objects, "web", "three"))
+        .await;
     let found = world.get(&policy_key("web")).await.unwrap();
     assert!(!found.metadata().annotations.contains_key(ANNOTATION_INCOMPLETE));
     // Now that it was valid once, a restart over an invalid file keeps it.
@@ -180,16 +253,24 @@ async fn a_policy_that_never_was_valid_closes_what_it_selects() {
 async fn files_that_cannot_be_read_keep_what_they_said() {
     let mut world = World::running().await;
     world.write("a.yaml", &policy("web", "one"));
-    world.until_stored("created", |objects| selects(objects, "web", "one")).await;
+    world
+        .until_stored("created", |objects| selects(objects, "web", "one"))
+        .await;
     std::fs::write(world.path("a.yaml"), b"kind: \xff").unwrap();
-    world.until_faults("not UTF-8", |faults| faults.len() == 1 && faults[0].contains("UTF-8")).await;
+    world
+        .until_faults("not UTF-8", |faults| {
+            faults.len() == 1 && faults[0].contains("UTF-8")
+        })
+        .await;
     world.stop().await;
     let revision = world.revision().await;
     world.start().await;
     assert!(selects(&world.objects().await, "web", "one"));
     assert_eq!(world.revision().await, revision);
     world.write("a.yaml", "");
-    world.until_stored("an empty file says nothing", |objects| objects.is_empty()).await;
+    world
+        .until_stored("an empty file says nothing", |objects| objects.is_empty())
+        .await;
     world.until_faults("no fault", |faults| faults.is_empty()).await;
 }
 
@@ -242,7 +323,11 @@ async fn history(steps: Vec<Step>) {
     fresh.options.manifests = world.options.manifests.clone();
     fresh.start().await;
     let expected: BTreeMap<_, _> = fresh.objects().await;
-    world.until_stored("what a fresh controller makes of the files", |objects| *objects == expected).await;
+    world
+        .until_stored("what a fresh controller makes of the files", |objects| {
+            *objects == expected
+        })
+        .await;
     world.settle().await;
     assert_eq!(world.objects().await, expected);
 }
@@ -260,10 +345,16 @@ proptest! {
 async fn a_namespace_whose_document_breaks_keeps_its_labels() {
     let mut world = World::running().await;
     world.write("n.yaml", &namespace("shop", "tier: front"));
-    world.until_stored("created", |objects| objects.contains_key(&profile("shop"))).await;
+    world
+        .until_stored("created", |objects| objects.contains_key(&profile("shop")))
+        .await;
     let before = world.get(&profile("shop")).await;
     world.write("n.yaml", &namespace("shop", "tier: 'a b'"));
-    world.until_faults("the fault", |faults| faults.len() == 1 && faults[0].contains("a b")).await;
+    world
+        .until_faults("the fault", |faults| {
+            faults.len() == 1 && faults[0].contains("a b")
+        })
+        .await;
     world.settle().await;
     assert_eq!(world.get(&profile("shop")).await, before);
 }

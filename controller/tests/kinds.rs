@@ -8,9 +8,12 @@ use world::{World, namespace, node, pod, policy, policy_key, profile, source};
 const SLICE: &str = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-1, namespace: shop, \
                      labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints: [{addresses: [10.0.0.9]}]\n\
                      ports: [{name: http, port: 80, protocol: TCP}]\n";
-const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {ports: [{port: 80}]}\n";
-const ACCOUNT: &str = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: clerk, namespace: shop, labels: {team: a}}\n";
-const POOL: &str = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: pods}\nspec: {cidr: 10.65.0.0/16}\n";
+const SERVICE: &str =
+    "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {ports: [{port: 80}]}\n";
+const ACCOUNT: &str =
+    "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: clerk, namespace: shop, labels: {team: a}}\n";
+const POOL: &str =
+    "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: pods}\nspec: {cidr: 10.65.0.0/16}\n";
 
 #[tokio::test]
 async fn every_kind_arrives_with_its_source() {
@@ -18,16 +21,28 @@ async fn every_kind_arrives_with_its_source() {
     world.write("policy.yaml", &policy("web", "web"));
     world.write("sub/deep/namespace.yml", &namespace("shop", "tier: front"));
     world.write("account.yaml", ACCOUNT);
-    world.write("pod.yaml", &pod("web-0", ", nodeName: node-1, serviceAccountName: clerk", ""));
-    world.write("node.json", "{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {\"name\": \"node-1\"}}");
+    world.write(
+        "pod.yaml",
+        &pod("web-0", ", nodeName: node-1, serviceAccountName: clerk", ""),
+    );
+    world.write(
+        "node.json",
+        "{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {\"name\": \"node-1\"}}",
+    );
     world.write("service.yaml", &format!("{SERVICE}---\n{SLICE}"));
     world.write("pool.yaml", POOL);
     let expected = [
         (policy_key("web"), "policy.yaml"),
         (profile("shop"), "sub/deep/namespace.yml"),
         (Key::global(Kind::Profile, "ksa.shop.clerk"), "account.yaml"),
-        (Key::namespaced(Kind::WorkloadEndpoint, "shop", "node--1-k8s-web--0-eth0"), "pod.yaml"),
-        (Key::namespaced(Kind::ServiceEndpoints, "shop", "web-1"), "service.yaml"),
+        (
+            Key::namespaced(Kind::WorkloadEndpoint, "shop", "node--1-k8s-web--0-eth0"),
+            "pod.yaml",
+        ),
+        (
+            Key::namespaced(Kind::ServiceEndpoints, "shop", "web-1"),
+            "service.yaml",
+        ),
         (Key::global(Kind::IPPool, "pods"), "pool.yaml"),
         (Key::global(Kind::Node, "node-1"), "node.json"),
     ];
@@ -35,7 +50,9 @@ async fn every_kind_arrives_with_its_source() {
         .until_stored("all seven", |objects| {
             objects.len() == expected.len()
                 && expected.iter().all(|(key, file)| {
-                    objects.get(key).is_some_and(|resource| source(resource) == Some(file))
+                    objects
+                        .get(key)
+                        .is_some_and(|resource| source(resource) == Some(file))
                 })
         })
         .await;
@@ -46,20 +63,28 @@ async fn profiles_that_pods_need_are_implied() {
     let mut world = World::running().await;
     world.write("pod.yaml", &pod("web", ", nodeName: n", ""));
     let implied = |objects: &std::collections::BTreeMap<Key, Resource>| {
-        objects.get(&profile("shop")).is_some_and(|found| source(found) == Some("(implied)"))
+        objects
+            .get(&profile("shop"))
+            .is_some_and(|found| source(found) == Some("(implied)"))
     };
     world.until_stored("the implied profile", implied).await;
     world.write("namespace.yaml", &namespace("shop", "a: b"));
     world
         .until_stored("the written one", |objects| {
-            objects.get(&profile("shop")).is_some_and(|found| source(found) == Some("namespace.yaml"))
+            objects
+                .get(&profile("shop"))
+                .is_some_and(|found| source(found) == Some("namespace.yaml"))
         })
         .await;
     world.remove("namespace.yaml");
     world.until_stored("the implied one again", implied).await;
     world.remove("pod.yaml");
     world.until_stored("nothing", |objects| objects.is_empty()).await;
-    world.until("nothing wanted", |standing| standing.objects == 0 && standing.in_sync).await;
+    world
+        .until("nothing wanted", |standing| {
+            standing.objects == 0 && standing.in_sync
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -74,8 +99,17 @@ async fn requested_addresses_are_set_where_that_is_asked_for() {
         let Some(Resource::WorkloadEndpoint(endpoint)) = world.get(&key).await else {
             panic!("there is no endpoint")
         };
-        let addresses: Vec<_> = endpoint.spec.ip_networks.iter().map(ToString::to_string).collect();
-        let expected: &[&str] = if requested_addresses { &["10.65.0.7/32", "fd00::7/128"] } else { &[] };
+        let addresses: Vec<_> = endpoint
+            .spec
+            .ip_networks
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let expected: &[&str] = if requested_addresses {
+            &["10.65.0.7/32", "fd00::7/128"]
+        } else {
+            &[]
+        };
         assert_eq!(addresses, expected);
     }
 }
@@ -83,10 +117,20 @@ async fn requested_addresses_are_set_where_that_is_asked_for() {
 #[tokio::test]
 async fn what_is_no_manifest_is_left_alone() {
     let mut world = World::running().await;
-    for name in [".hidden.yaml", "a.yaml.swp", "a.yaml~", "#a.yaml#", "notes.txt", ".git/x.yaml"] {
+    for name in [
+        ".hidden.yaml",
+        "a.yaml.swp",
+        "a.yaml~",
+        "#a.yaml#",
+        "notes.txt",
+        ".git/x.yaml",
+    ] {
         world.write(name, &policy("wrong", "wrong"));
     }
-    world.write("config.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}\n");
+    world.write(
+        "config.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}\n",
+    );
     world.write("a.yaml", &node("n"));
     world.until_stored("the node", |objects| objects.len() == 1).await;
     world.settle().await;
@@ -108,7 +152,9 @@ async fn links_are_followed_once() {
     assert_eq!(world.faults(), Vec::<String>::new());
     // The target changes, where it stands.
     std::fs::write(outside.join("p.yaml"), policy("linked", "y")).unwrap();
-    world.until_stored("the change", |objects| world::selects(objects, "linked", "y")).await;
+    world
+        .until_stored("the change", |objects| world::selects(objects, "linked", "y"))
+        .await;
     // A mounted configuration is turned by one rename of a link.
     for (folder, app) in [("..one", "one"), ("..two", "two")] {
         world.write(&format!("{folder}/m.yaml"), &policy("mounted", app));
@@ -119,7 +165,11 @@ async fn links_are_followed_once() {
     };
     turn("..one");
     std::os::unix::fs::symlink("..data/m.yaml", world.path("m.yaml")).unwrap();
-    world.until_stored("the mount", |objects| world::selects(objects, "mounted", "one")).await;
+    world
+        .until_stored("the mount", |objects| world::selects(objects, "mounted", "one"))
+        .await;
     turn("..two");
-    world.until_stored("the turn", |objects| world::selects(objects, "mounted", "two")).await;
+    world
+        .until_stored("the turn", |objects| world::selects(objects, "mounted", "two"))
+        .await;
 }

@@ -13,7 +13,9 @@ impl Controller {
             self.are_faults_due = false;
             let faults = self.faults();
             let homeless = self.wanted.homeless_pods().count();
-            self.metrics.homeless_pods.set(i64::try_from(homeless).unwrap_or(i64::MAX));
+            self.metrics
+                .homeless_pods
+                .set(i64::try_from(homeless).unwrap_or(i64::MAX));
             let found = self.fault_log.update(faults);
             is_changed = found.is_changed;
             self.metrics.new_faults.inc_by(found.new);

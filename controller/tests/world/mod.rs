@@ -1,5 +1,5 @@
 //! A folder, a datastore in memory and a controller between them, for tests to change and look at.
-#![allow(dead_code)] // Each suite uses its part.
+#![allow(dead_code, unreachable_pub)] // Each suite uses its part.
 
 use controller::{ANNOTATION_SOURCE, Controller, Health, Metrics, Options, Standing, WantedOptions};
 use policy_model::{Key, Kind, Resource};
@@ -68,7 +68,8 @@ impl World {
 
     pub async fn start(&mut self) {
         self.start_without_waiting();
-        self.until("the datastore is in step", |standing| standing.in_sync).await;
+        self.until("the datastore is in step", |standing| standing.in_sync)
+            .await;
     }
 
     pub fn start_without_waiting(&mut self) {
@@ -108,7 +109,9 @@ impl World {
 
     pub async fn until(&mut self, what: &str, is_so: impl FnMut(&Standing) -> bool) {
         let standing = &mut self.running.as_mut().unwrap().standing;
-        let outcome = tokio::time::timeout(PATIENCE, standing.wait_for(is_so)).await.is_ok();
+        let outcome = tokio::time::timeout(PATIENCE, standing.wait_for(is_so))
+            .await
+            .is_ok();
         assert!(outcome, "never came: {what}; it is {:?}", standing.borrow());
     }
 
@@ -133,9 +136,11 @@ impl World {
         let name = format!("barrier-{}", self.revision().await);
         self.write(&format!("{name}.yaml"), &namespace(&name, ""));
         let key = profile(&name);
-        self.until_stored("the barrier", |objects| objects.contains_key(&key)).await;
+        self.until_stored("the barrier", |objects| objects.contains_key(&key))
+            .await;
         std::fs::remove_file(self.path(&format!("{name}.yaml"))).unwrap();
-        self.until_stored("the barrier's end", |objects| !objects.contains_key(&key)).await;
+        self.until_stored("the barrier's end", |objects| !objects.contains_key(&key))
+            .await;
         self.until("in step", |standing| standing.in_sync).await;
     }
 
@@ -165,7 +170,10 @@ impl World {
         // The store may be made unavailable by a test.
         let listing = self.store.list(Selection::all()).await;
         let items = listing.map(|listing| listing.items).unwrap_or_default();
-        items.into_iter().map(|found| (found.key(), (*found.resource).clone())).collect()
+        items
+            .into_iter()
+            .map(|found| (found.key(), (*found.resource).clone()))
+            .collect()
     }
 
     pub async fn get(&self, key: &Key) -> Option<Resource> {
@@ -190,7 +198,10 @@ impl World {
         let text = std::fs::read(path).unwrap_or_default();
         let value: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
         let faults = value["faults"].as_array().cloned().unwrap_or_default();
-        faults.iter().map(|fault| fault["message"].as_str().unwrap().to_owned()).collect()
+        faults
+            .iter()
+            .map(|fault| fault["message"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     pub async fn until_faults(&self, what: &str, is_so: impl Fn(&[String]) -> bool) {
@@ -206,7 +217,11 @@ impl World {
 }
 
 pub fn source(resource: &Resource) -> Option<&str> {
-    resource.metadata().annotations.get(ANNOTATION_SOURCE).map(String::as_str)
+    resource
+        .metadata()
+        .annotations
+        .get(ANNOTATION_SOURCE)
+        .map(String::as_str)
 }
 
 pub fn policy(name: &str, app: &str) -> String {
@@ -253,5 +268,7 @@ pub fn homes(objects: &BTreeMap<Key, Resource>) -> BTreeMap<String, String> {
         Resource::WorkloadEndpoint(endpoint) => Some(endpoint),
         _ => None,
     });
-    endpoints.map(|e| (e.spec.pod.clone(), e.spec.node.clone())).collect()
+    endpoints
+        .map(|e| (e.spec.pod.clone(), e.spec.node.clone()))
+        .collect()
 }

@@ -44,6 +44,9 @@ pub struct JournalError {
     pub source: std::io::Error,
 }
 
+/// Longest part of a key that stands in a file's name, in bytes; file systems take 255.
+const LONGEST_NAME: usize = 200;
+
 /// The attachments of a node.
 #[derive(Debug)]
 pub struct Journal {
@@ -145,7 +148,12 @@ impl Journal {
             }
             name.push('_');
         }
-        name.truncate(200);
+        if name.len() > LONGEST_NAME {
+            // Cut names stay different: the rest is in the number (FNV-1a).
+            let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+            name.truncate(LONGEST_NAME);
+            name.push_str(&format!("{hash:016x}"));
+        }
         self.folder.join(format!("{name}.json"))
     }
 }

@@ -10,7 +10,7 @@ use policy_model_ipam::memory::MemoryStore;
 use policy_model_ipam::pool::PoolRef;
 use policy_model_ipam::{Family, annotation};
 use policy_model_kubernetes::{Manifest, ManifestSet, PodFacts, namespace_profile_name};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 type Labels = BTreeMap<String, String>;
@@ -28,15 +28,23 @@ pub(super) fn assign(
     let wishes = Wishes::of(set);
     let mut addresses = BTreeMap::new();
     for pod in endpoints() {
-        let known = || known.pods.get(&name(pod)).map(|(_, addresses)| addresses);
-        let said = [&pod.requested_addresses, &pod.addresses]
-            .into_iter()
-            .find(|list| !list.is_empty());
-        let Some(said) = said.or_else(|| known().filter(|list| !list.is_empty())) else {
-            continue;
-        };
-        reserve(&mut store, set, pod, said);
-        addresses.insert(name(pod), said.clone());
+        let said = [&pod.requested_addresses, &pod.addresses];
+        if let Some(said) = said.into_iter().find(|list| !list.is_empty()) {
+            reserve(&mut store, set, pod, said);
+            addresses.insert(name(pod), said.clone());
+        }
+    }
+    // What manifests say comes first: an address that was given by itself moves when a manifest claims it.
+    let claimed: BTreeSet<IpAddr> = addresses.values().flatten().copied().collect();
+    for pod in endpoints() {
+        if let Some((_, known)) = known.pods.get(&name(pod))
+            && !addresses.contains_key(&name(pod))
+            && !known.is_empty()
+            && !known.iter().any(|address| claimed.contains(address))
+        {
+            reserve(&mut store, set, pod, known);
+            addresses.insert(name(pod), known.clone());
+        }
     }
     for pod in endpoints() {
         if addresses.contains_key(&name(pod)) {

@@ -1,0 +1,277 @@
+//! A node with its pods and what lies outside, wired as the product wires them.
+//!
+//! Pods are connected by the code that the CNI plugin uses. Outside is one namespace behind a virtual cable that has
+//! every address that no pod has: other nodes' pods, and the world.
+
+use crate::bed::{ip, namespace, nft, within};
+use crate::engine::Engine;
+use crate::packet::{Probe, tail};
+use crate::wire::Wire;
+use dataplane::DataplaneSettings;
+use dataplane_netlink::conntrack::{Conntrack, FlowFilter};
+use dataplane_netlink::sysctl::{Sysctls, forwarding};
+use dataplane_netlink::workload::{ConnectRequest, Workloads};
+use dataplane_netlink::{InterfaceName, NetworkNamespace};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+/// The node's addresses on the cable to the outside.
+pub const NODE_ADDRESSES: [&str; 2] = ["192.0.2.1", "2001:db8:ffff::1"];
+/// The outside's own addresses on the cable.
+pub const OUTSIDE_ADDRESSES: [&str; 2] = ["192.0.2.2", "2001:db8:ffff::2"];
+/// Numbers of the last probes of a batch, which are always let through.
+const SENTINELS: u32 = 0xf000_0000;
+/// So many probes are on their way at once.
+const BATCH: usize = 2_000;
+/// Largest packet of every interface here.
+const MTU: u32 = 1500;
+
+/// A pod as a test wants it.
+#[derive(Clone, Debug)]
+pub struct PodSpec {
+    /// Interface on the node.
+    pub interface: String,
+    /// Addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl PodSpec {
+    /// A pod with these addresses, written with spaces between them.
+    pub fn new(interface: &str, addresses: &str) -> Self {
+        let address = |text: &str| text.parse().expect("an address");
+        PodSpec { interface: interface.to_string(), addresses: addresses.split_whitespace().map(address).collect() }
+    }
+}
+
+/// A pod's namespace with its interface.
+#[derive(Debug)]
+pub struct Pod {
+    /// What was wanted.
+    pub spec: PodSpec,
+    /// Its namespace.
+    pub namespace: NetworkNamespace,
+    /// Its interface, seen from inside.
+    pub wire: Wire,
+}
+
+/// Where something is: the number of a pod, or outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// A pod, by its position.
+    Pod(usize),
+    /// Outside.
+    Outside,
+}
+
+/// A node, its pods and the outside.
+#[derive(Debug)]
+pub struct World {
+    /// Calculates and programs. Declared first: it ends before its namespaces do.
+    pub engine: Engine,
+    /// The node's namespace.
+    pub node: NetworkNamespace,
+    /// The pods.
+    pub pods: Vec<Pod>,
+    /// The outside.
+    pub outside: Pod,
+    /// The Ethernet address of the node's end of the cable.
+    pub node_mac: [u8; 6],
+    by_address: HashMap<IpAddr, usize>,
+    /// Sends from the node itself, which is always let through to its pods.
+    speakers: [UdpSocket; 2],
+    sentinels: u32,
+}
+
+impl World {
+    /// Wires a node with these pods. The dataplane is open, and nothing is programmed yet.
+    pub fn new(pods: &[PodSpec], settings: DataplaneSettings) -> Self {
+        let node = namespace();
+        within(&node, || Sysctls::default().apply(&forwarding()).expect("switch forwarding on"));
+        let (outside, node_mac) = wire_outside(&node);
+        let connected: Vec<Pod> = pods.iter().map(|spec| connect(&node, spec)).collect();
+        let of = |(n, spec): (usize, &PodSpec)| spec.addresses.iter().map(|a| (*a, n)).collect::<Vec<_>>();
+        let by_address = pods.iter().enumerate().flat_map(of).collect();
+        let bind = |address: &str| {
+            let address: IpAddr = address.parse().expect("an address");
+            UdpSocket::bind(SocketAddr::new(address, 0)).expect("bind on the node")
+        };
+        let speakers = within(&node, || NODE_ADDRESSES.map(bind));
+        let engine = Engine::start(&node, settings);
+        World { engine, node, pods: connected, outside, node_mac, by_address, speakers, sentinels: SENTINELS }
+    }
+
+    /// Keeps pods and outside from answering: what they would say is nobody's question, and costs time.
+    pub fn silence(&self) {
+        let quiet = "table inet quiet { chain c { type filter hook prerouting priority -400; policy drop; }; }";
+        for pod in self.pods.iter().chain([&self.outside]) {
+            within(&pod.namespace, || nft(quiet));
+        }
+    }
+
+    /// Who has an address.
+    pub fn place(&self, address: IpAddr) -> Place {
+        self.by_address.get(&address).map_or(Place::Outside, |n| Place::Pod(*n))
+    }
+
+    /// The pod or the outside.
+    pub fn at(&self, place: Place) -> &Pod {
+        match place {
+            Place::Pod(n) => &self.pods[n],
+            Place::Outside => &self.outside,
+        }
+    }
+
+    /// The interface of the node that leads to a pod; `None` for the outside.
+    pub fn interface(&self, place: Place) -> Option<&str> {
+        match place {
+            Place::Pod(n) => Some(&self.pods[n].spec.interface),
+            Place::Outside => None,
+        }
+    }
+
+    /// The Ethernet address that a place sends to.
+    pub fn gateway_mac(&self, place: Place) -> [u8; 6] {
+        match place {
+            Place::Pod(_) => dataplane_netlink::MacAddress::HOST_SIDE.bytes(),
+            Place::Outside => self.node_mac,
+        }
+    }
+
+    /// The frame of a probe, as the place that has its source sends it.
+    pub fn frame(&self, probe: &Probe) -> Vec<u8> {
+        self.frame_from(self.place(probe.source), probe)
+    }
+
+    /// The frame of a probe, as a place sends it that need not have its source.
+    pub fn frame_from(&self, place: Place, probe: &Probe) -> Vec<u8> {
+        probe.frame(self.gateway_mac(place), self.at(place).wire.mac)
+    }
+
+    /// Sends all probes and says at which places each arrived.
+    pub fn send(&mut self, probes: &[Probe]) -> HashMap<u32, Vec<Place>> {
+        let from: Vec<(Place, Probe)> = probes.iter().map(|p| (self.place(p.source), *p)).collect();
+        self.send_from(&from)
+    }
+
+    /// Sends all probes, each from a place, and says at which places each arrived.
+    pub fn send_from(&mut self, probes: &[(Place, Probe)]) -> HashMap<u32, Vec<Place>> {
+        // One processor: the kernel treats what one processor sends in its order, so that when the last probe has
+        // arrived, all others have had their chance.
+        let _pinned = Pinned::here();
+        let mut arrived: HashMap<u32, Vec<Place>> = HashMap::new();
+        for batch in probes.chunks(BATCH) {
+            for (place, probe) in batch {
+                self.at(*place).wire.send(&self.frame_from(*place, probe));
+            }
+            self.collect(&mut arrived);
+        }
+        arrived
+    }
+
+    /// Waits until all that was sent has had its chance, and says what arrived where.
+    ///
+    /// A packet waits in two queues, one before the node and one after it, and what the node itself sends waits in
+    /// one: when a second last packet arrives that was sent after a first, everything before has passed both.
+    pub fn collect(&mut self, arrived: &mut HashMap<u32, Vec<Place>>) {
+        let places: Vec<Place> = (0..self.pods.len()).map(Place::Pod).chain([Place::Outside]).collect();
+        for _ in 0..2 {
+            self.sentinels += 1;
+            for place in &places {
+                self.speak(*place, self.sentinels);
+            }
+            for place in &places {
+                let mut numbers = Vec::new();
+                self.at(*place).wire.probes_until(self.sentinels, &mut numbers);
+                numbers.into_iter().for_each(|n| arrived.entry(n).or_default().push(*place));
+            }
+        }
+    }
+
+    fn speak(&self, place: Place, number: u32) {
+        let address = self.at(place).spec.addresses[0];
+        let speaker = &self.speakers[usize::from(address.is_ipv6())];
+        speaker.send_to(&tail(number), SocketAddr::new(address, 9)).expect("send from the node");
+    }
+
+    /// Makes the node forget all flows.
+    pub fn forget_flows(&self) {
+        within(&self.node, || {
+            let mut conntrack = Conntrack::open().expect("open connection tracking");
+            conntrack.forget_where(&FlowFilter::default(), |_| true).expect("forget flows");
+        });
+    }
+}
+
+/// The calling thread on one processor, as long as this lives.
+struct Pinned(CpuSet);
+
+impl Pinned {
+    fn here() -> Self {
+        let this = Pid::from_raw(0);
+        let before = sched_getaffinity(this).expect("ask for the processors");
+        let mut one = CpuSet::new();
+        one.set(sched_getcpu().expect("ask for the processor")).expect("one of the processors");
+        sched_setaffinity(this, &one).expect("stay on one processor");
+        Pinned(before)
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let _ = sched_setaffinity(Pid::from_raw(0), &self.0);
+    }
+}
+
+fn name(text: &str) -> InterfaceName {
+    InterfaceName::new(text).expect("an interface's name")
+}
+
+/// Connects a new namespace as a pod.
+pub fn connect(node: &NetworkNamespace, spec: &PodSpec) -> Pod {
+    let namespace = namespace();
+    let request = ConnectRequest {
+        namespace: &namespace,
+        container_interface: name("eth0"),
+        host_interface: name(&spec.interface),
+        addresses: spec.addresses.clone(),
+        mtu: MTU,
+        container_mac: None,
+        routes: Vec::new(),
+    };
+    within(node, || {
+        let mut workloads = Workloads::open(Default::default()).expect("open the driver of workloads");
+        workloads.connect(&request).expect("connect a pod");
+    });
+    let wire = Wire::open(&namespace, "eth0");
+    Pod { spec: spec.clone(), namespace, wire }
+}
+
+/// Makes the outside, with the node's end of the cable as `up0`.
+fn wire_outside(node: &NetworkNamespace) -> (Pod, [u8; 6]) {
+    let outside = namespace();
+    within(node, || {
+        let mut netlink = dataplane_netlink::Rtnetlink::open().expect("open rtnetlink");
+        let end = |text: &str| dataplane_netlink::links::VethEnd { name: name(text), mac: None };
+        dataplane_netlink::links::create_veth(&mut netlink, &end("up0"), &end("eth0"), &outside, MTU)
+            .expect("make the cable");
+    });
+    let near = within(node, || Wire::open_here("up0").mac);
+    let wire = Wire::open(&outside, "eth0");
+    let side = |interface: &str, own: [&str; 2], other: [&str; 2], mac: [u8; 6]| {
+        ip(&format!("link set {interface} up"));
+        let mac = mac.map(|b| format!("{b:02x}")).join(":");
+        for (family, n, length) in [("-4", 0, 24), ("-6", 1, 64)] {
+            let nodad = if n == 1 { "nodad" } else { "" };
+            ip(&format!("{family} addr add {}/{length} dev {interface} {nodad}", own[n]));
+            ip(&format!("{family} neigh replace {} lladdr {mac} dev {interface} nud permanent", other[n]));
+            ip(&format!("{family} route add default via {} dev {interface}", other[n]));
+        }
+    };
+    within(&outside, || side("eth0", OUTSIDE_ADDRESSES, NODE_ADDRESSES, near));
+    within(node, || side("up0", NODE_ADDRESSES, OUTSIDE_ADDRESSES, wire.mac));
+    let addresses = OUTSIDE_ADDRESSES.map(|a| a.parse().expect("an address")).to_vec();
+    let spec = PodSpec { interface: "up0".to_string(), addresses };
+    (Pod { spec, namespace: outside, wire }, near)
+}
