@@ -205,6 +205,8 @@ impl Controller {
             Happened::Retry => self.retry_at = None,
             Happened::Resync => self.compare_everything(),
             Happened::Beat => {
+                // The first failure comes without an event of its own.
+                self.note_absence();
                 let are_there = !self.store.faults().is_empty();
                 let were_there = std::mem::replace(&mut self.has_store_faults, are_there);
                 self.are_faults_due |= are_there || were_there;
@@ -288,15 +290,21 @@ impl Controller {
                     self.retry_at = None;
                 }
             }
-            SyncStatus::WaitForDatastore | SyncStatus::ResyncInProgress => {
-                let reason = self.syncer.last_error().map(|error| crate::chain(error));
-                if let Some(reason) = reason.filter(|_| status == SyncStatus::WaitForDatastore)
-                    && self.away.is_none()
-                {
-                    tracing::warn!("{reason}; what is in force stays in force");
-                    self.away = Some(reason);
-                }
-            }
+            SyncStatus::WaitForDatastore => self.note_absence(),
+            SyncStatus::ResyncInProgress => {}
+        }
+    }
+
+    /// Says once why the datastore does not answer, where it does not.
+    fn note_absence(&mut self) {
+        let is_waiting = self.syncer.status() == Some(SyncStatus::WaitForDatastore);
+        let Some(error) = self.syncer.last_error().filter(|_| is_waiting) else {
+            return;
+        };
+        let reason = crate::chain(error);
+        if self.away.as_ref() != Some(&reason) {
+            tracing::warn!("{reason}; what is in force stays in force");
+            self.away = Some(reason);
         }
     }
 

@@ -39,7 +39,7 @@ pub enum ServerError {
         /// What the system said.
         source: io::Error,
     },
-    /// The thread or its runtime cannot be made.
+    /// The thread cannot be made.
     #[error("the thread for metrics and health cannot be started: {source}")]
     Thread {
         /// What the system said.
@@ -65,24 +65,36 @@ fn advice(error: &io::Error) -> &'static str {
 /// The port cannot be listened on, or there is no thread for it.
 pub fn serve(port: u16, metrics: Metrics, health: Health) -> Result<SocketAddr, ServerError> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(|source| ServerError::Thread { source })?;
-    let listener = runtime
-        .block_on(TcpListener::bind(address))
-        .map_err(|source| ServerError::Listen { address, source })?;
+    let listening = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    let listener = listening.map_err(|source| ServerError::Listen { address, source })?;
     let address = listener.local_addr().unwrap_or(address);
     let pages = Arc::new((metrics, health));
     std::thread::Builder::new()
         .name("http".to_owned())
-        .spawn(move || runtime.block_on(accept(listener, pages)))
+        .spawn(move || {
+            if let Err(error) = listen(listener, pages) {
+                tracing::error!(%error, "metrics and health are not served");
+            }
+        })
         .map_err(|source| ServerError::Thread { source })?;
     Ok(address)
 }
 
-async fn accept(listener: TcpListener, pages: Arc<(Metrics, Health)>) {
+fn listen(listener: std::net::TcpListener, pages: Arc<(Metrics, Health)>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
+    runtime.block_on(async move {
+        let listener = TcpListener::from_std(listener)?;
+        accept(listener, pages).await
+    })
+}
+
+async fn accept(listener: TcpListener, pages: Arc<(Metrics, Health)>) -> io::Result<()> {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let permit = Arc::clone(&permits).acquire_owned().await;

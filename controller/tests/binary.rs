@@ -1,5 +1,7 @@
 //! The binary: options, errors that say what to do, signals, and the pages that it serves.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // A panic is how a test fails.
+
 mod world;
 
 use nix::sys::signal::{Signal, kill};

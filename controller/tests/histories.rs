@@ -1,5 +1,7 @@
 //! Histories of a folder: what is stored after which changes.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // A panic is how a test fails.
+
 mod world;
 
 use controller::ANNOTATION_INCOMPLETE;

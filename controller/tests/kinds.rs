@@ -1,5 +1,7 @@
 //! Every kind of manifest, from the file to the datastore.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // A panic is how a test fails.
+
 mod world;
 
 use policy_model::{Key, Kind, Resource};

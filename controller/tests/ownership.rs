@@ -1,5 +1,7 @@
 //! What is ours is repaired, what is foreign is never touched, and a restart changes nothing.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // A panic is how a test fails.
+
 mod world;
 
 use controller::ANNOTATION_SOURCE;

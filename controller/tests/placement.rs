@@ -1,5 +1,7 @@
 //! Nodes for pods that name none, and what becomes of a node's addresses when it goes.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // A panic is how a test fails.
+
 mod world;
 
 use policy_model::{IpPoolSpec, IpamBlockSpec, Key, Kind, NodeSpec, Object, Resource};

@@ -6,6 +6,7 @@ use crate::{
     Resource, WorkloadEndpointSpec,
 };
 use ipnet::IpNet;
+use std::fmt::Display;
 use policy_model_selector::Selector;
 
 /// Every fault of an object.
@@ -15,19 +16,19 @@ pub(crate) fn resource(resource: &Resource) -> Vec<FieldError> {
     metadata(resource, out);
     match resource {
         Resource::NetworkPolicy(p) => {
-            selector("spec.selector", &p.spec.selector, out);
+            selector(&"spec.selector", &p.spec.selector, out);
             selector(
-                "spec.serviceAccountSelector",
+                &"spec.serviceAccountSelector",
                 &p.spec.service_account_selector,
                 out,
             );
             rules(&p.spec.types, &p.spec.ingress, &p.spec.egress, out);
         }
         Resource::GlobalNetworkPolicy(p) => {
-            selector("spec.selector", &p.spec.selector, out);
-            selector("spec.namespaceSelector", &p.spec.namespace_selector, out);
+            selector(&"spec.selector", &p.spec.selector, out);
+            selector(&"spec.namespaceSelector", &p.spec.namespace_selector, out);
             selector(
-                "spec.serviceAccountSelector",
+                &"spec.serviceAccountSelector",
                 &p.spec.service_account_selector,
                 out,
             );
@@ -47,8 +48,8 @@ pub(crate) fn resource(resource: &Resource) -> Vec<FieldError> {
         Resource::IPPool(p) => pool(&p.spec, out),
         Resource::IPAMBlock(b) => block(&b.spec, out),
         Resource::BGPPeer(p) => {
-            selector("spec.nodeSelector", &p.spec.node_selector, out);
-            selector("spec.peerSelector", &p.spec.peer_selector, out);
+            selector(&"spec.nodeSelector", &p.spec.node_selector, out);
+            selector(&"spec.peerSelector", &p.spec.peer_selector, out);
         }
         Resource::Tier(_)
         | Resource::NetworkSet(_)
@@ -70,7 +71,7 @@ pub(crate) fn resource(resource: &Resource) -> Vec<FieldError> {
 fn metadata(resource: &Resource, out: &mut Vec<FieldError>) {
     let metadata = resource.metadata();
     let kind = resource.kind();
-    name("metadata.name", &metadata.name, out);
+    name(&"metadata.name", &metadata.name, out);
     match (kind.is_namespaced(), metadata.namespace.is_empty()) {
         (true, true) => out.push(FieldError::new(
             "metadata.namespace",
@@ -82,12 +83,12 @@ fn metadata(resource: &Resource, out: &mut Vec<FieldError>) {
                 format!("must not be set; a {kind} lives in none"),
             ));
         }
-        (true, false) => name("metadata.namespace", &metadata.namespace, out),
+        (true, false) => name(&"metadata.namespace", &metadata.namespace, out),
         (false, true) => {}
     }
 }
 
-fn name(field: &str, text: &str, out: &mut Vec<FieldError>) {
+fn name(field: &dyn Display, text: &str, out: &mut Vec<FieldError>) {
     let label = |l: &str| {
         let bytes = l.as_bytes();
         let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -97,17 +98,22 @@ fn name(field: &str, text: &str, out: &mut Vec<FieldError>) {
             && bytes.last().is_some_and(plain)
     };
     if text.is_empty() {
-        out.push(FieldError::new(field, "is missing"));
+        out.push(FieldError::new(field.to_string(), "is missing"));
     } else if text.len() > 253 || !text.split('.').all(label) {
         let why = "must be a DNS subdomain: lower-case letters, digits, '-' and '.', at most 253 characters";
-        out.push(FieldError::new(field, format!("'{text}' {why}")));
+        out.push(FieldError::new(field.to_string(), format!("'{text}' {why}")));
     }
 }
 
-fn selector(field: &str, text: &str, out: &mut Vec<FieldError>) {
+fn selector(field: &dyn Display, text: &str, out: &mut Vec<FieldError>) {
+    // Most are absent, and the paths of the others are written only where there is something to say: this runs for
+    // every rule of every policy.
+    if text.is_empty() {
+        return;
+    }
     if let Err(error) = Selector::parse(text) {
         out.push(FieldError::new(
-            field,
+            field.to_string(),
             format!("invalid selector '{text}': {error}"),
         ));
     }
@@ -138,12 +144,12 @@ fn rules(types: &[PolicyType], ingress: &[PolicyRule], egress: &[PolicyRule], ou
     }
     for (direction, list) in [("ingress", ingress), ("egress", egress)] {
         for (n, r) in list.iter().enumerate() {
-            rule(&format!("spec.{direction}[{n}]"), r, out);
+            rule(&format_args!("spec.{direction}[{n}]"), r, out);
         }
     }
 }
 
-fn rule(at: &str, rule: &PolicyRule, out: &mut Vec<FieldError>) {
+fn rule(at: &dyn Display, rule: &PolicyRule, out: &mut Vec<FieldError>) {
     if rule.ip_version.is_some_and(|v| v != 4 && v != 6) {
         out.push(FieldError::new(format!("{at}.ipVersion"), "must be 4 or 6"));
     }
@@ -164,35 +170,34 @@ fn rule(at: &str, rule: &PolicyRule, out: &mut Vec<FieldError>) {
         }
     }
     let has_ports = rule.protocol.is_some_and(|p| p.has_ports());
-    for (field, side) in [("source", &rule.source), ("destination", &rule.destination)] {
-        let at = format!("{at}.{field}");
+    for (side_name, side) in [("source", &rule.source), ("destination", &rule.destination)] {
         for (field, ports) in [("ports", &side.ports), ("notPorts", &side.not_ports)] {
             if !has_ports && !ports.is_empty() {
                 out.push(FieldError::new(
-                    format!("{at}.{field}"),
+                    format!("{at}.{side_name}.{field}"),
                     "need protocol TCP, UDP, SCTP or UDPLite",
                 ));
             }
         }
-        entity(&at, side, out);
-        families(&at, side, rule.ip_version, out);
+        entity(&format_args!("{at}.{side_name}"), side, out);
+        families(&format_args!("{at}.{side_name}"), side, rule.ip_version, out);
     }
 }
 
-fn entity(at: &str, side: &EntityRule, out: &mut Vec<FieldError>) {
-    selector(&format!("{at}.selector"), &side.selector, out);
-    selector(&format!("{at}.notSelector"), &side.not_selector, out);
-    selector(&format!("{at}.namespaceSelector"), &side.namespace_selector, out);
+fn entity(at: &dyn Display, side: &EntityRule, out: &mut Vec<FieldError>) {
+    selector(&format_args!("{at}.selector"), &side.selector, out);
+    selector(&format_args!("{at}.notSelector"), &side.not_selector, out);
+    selector(&format_args!("{at}.namespaceSelector"), &side.namespace_selector, out);
     if let Some(accounts) = &side.service_accounts {
-        selector(&format!("{at}.serviceAccounts.selector"), &accounts.selector, out);
+        selector(&format_args!("{at}.serviceAccounts.selector"), &accounts.selector, out);
         for (n, account) in accounts.names.iter().enumerate() {
-            name(&format!("{at}.serviceAccounts.names[{n}]"), account, out);
+            name(&format_args!("{at}.serviceAccounts.names[{n}]"), account, out);
         }
     }
     if let Some(service) = &side.services {
-        name(&format!("{at}.services.name"), &service.name, out);
+        name(&format_args!("{at}.services.name"), &service.name, out);
         if !service.namespace.is_empty() {
-            name(&format!("{at}.services.namespace"), &service.namespace, out);
+            name(&format_args!("{at}.services.namespace"), &service.namespace, out);
         }
         let others = !side.nets.is_empty()
             || !side.not_nets.is_empty()
@@ -221,7 +226,7 @@ fn entity(at: &str, side: &EntityRule, out: &mut Vec<FieldError>) {
     }
 }
 
-fn families(at: &str, side: &EntityRule, version: Option<u8>, out: &mut Vec<FieldError>) {
+fn families(at: &dyn Display, side: &EntityRule, version: Option<u8>, out: &mut Vec<FieldError>) {
     for (field, nets) in [("nets", &side.nets), ("notNets", &side.not_nets)] {
         for (n, net) in nets.iter().enumerate() {
             let family = if matches!(net, IpNet::V4(_)) { 4 } else { 6 };
@@ -254,8 +259,8 @@ fn workload_endpoint(spec: &WorkloadEndpointSpec, out: &mut Vec<FieldError>) {
 }
 
 fn pool(spec: &IpPoolSpec, out: &mut Vec<FieldError>) {
-    selector("spec.nodeSelector", &spec.node_selector, out);
-    selector("spec.namespaceSelector", &spec.namespace_selector, out);
+    selector(&"spec.nodeSelector", &spec.node_selector, out);
+    selector(&"spec.namespaceSelector", &spec.namespace_selector, out);
     if spec.cidr.trunc() != spec.cidr {
         out.push(FieldError::new(
             "spec.cidr",

@@ -1,3 +1,4 @@
 //! The rooms of `manx`, the operator's command.
 
 pub mod lab;
+pub mod policy;

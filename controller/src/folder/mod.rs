@@ -464,6 +464,3 @@ fn watched_events() -> WatchMask {
         | WatchMask::MOVE_SELF
         | WatchMask::ATTRIB
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,5 +1,6 @@
 //! A folder, a datastore in memory and a controller between them, for tests to change and look at.
-#![allow(dead_code, unreachable_pub)] // Each suite uses its part.
+// Each suite uses its part, and a panic is how a test fails.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 use controller::{ANNOTATION_SOURCE, Controller, Health, Metrics, Options, Standing, WantedOptions};
 use policy_model::{Key, Kind, Resource};

@@ -310,7 +310,16 @@ fn ports_of<'a>(
         .filter_map(|m| m.port_key())
 }
 
+/// Whether an address is in a set of ports as a whole: then every port of every protocol is meant (a Service whose
+/// endpoints state no ports).
+fn has_all_ports(ports: &PortMatch<AtomId>, address: &[Membership]) -> bool {
+    address.iter().any(|m| m.port_key().is_none() && ports.named.contains(&m.atom()))
+}
+
 fn match_spans(ports: &PortMatch<AtomId>, address: &[Membership], protocol: Option<Protocol>) -> Vec<Span> {
+    if has_all_ports(ports, address) {
+        return vec![EVERYTHING];
+    }
     let named = ports_of(ports, address).filter(|k| protocol.is_none_or(|p| p == k.protocol));
     let numbers = ports.ranges.iter().copied();
     spans(numbers.chain(named.map(|k| policy_model::PortRange::single(k.port))))
@@ -329,7 +338,7 @@ fn port_spans(side: &Side<AtomId>, address: &[Membership], protocol: Option<Prot
 
 /// The ports by protocol, where a side names ports in a rule without a protocol (a Service).
 fn service_ports(side: &Side<AtomId>, address: &[Membership]) -> Option<Vec<(Protocol, Vec<Span>)>> {
-    let ports = side.ports.as_ref().filter(|p| !p.named.is_empty())?;
+    let ports = side.ports.as_ref().filter(|p| !p.named.is_empty() && !has_all_ports(p, address))?;
     let mut keys: Vec<_> = ports_of(ports, address).collect();
     keys.sort_unstable();
     let mut out: Vec<(Protocol, Vec<Span>)> = Vec::new();

@@ -5,7 +5,7 @@ use dataplane::DataplaneSettings;
 use dataplane_api::Update;
 use dataplane_nftables::layout::LayoutSettings;
 use dataplane_nftables::{Driver, DriverSettings};
-use dataplane_tables::Tables;
+use dataplane_tables::{Changes, Tables};
 use felix_calc::{CalcConfig, CalcGraph};
 use policy_model::{Key, Resource};
 use std::time::{Duration, Instant};
@@ -143,8 +143,16 @@ impl Brain {
         }
         let changes = self.tables.commit();
         phases.tables = begun.elapsed();
+        self.program(&changes, phases)
+    }
+
+    /// Carries a commit of the decision tables into the kernel.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn program(&mut self, changes: &Changes, phases: &mut Phases) -> anyhow::Result<()> {
         let begun = Instant::now();
-        let applied = self.driver.apply(&self.tables, &changes, self.now).context("programming the kernel")?;
+        let applied = self.driver.apply(&self.tables, changes, self.now).context("programming the kernel")?;
         phases.kernel = applied.kernel;
         phases.driver = begun.elapsed().saturating_sub(applied.kernel);
         phases.transactions = applied.transactions;

@@ -1,107 +1,119 @@
 //! Makes and removes the lab's network: the wire, the nodes, the host outside.
 
 use super::names::{self, FABRIC, OUTSIDE, OUTSIDE_ADDRESSES};
-use super::namespaces::{self, ip};
+use super::namespaces::{self, ip_batch};
+use anyhow::Context;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Largest packet of the wire, in bytes.
 const MTU: &str = "1500";
 
-/// Makes the wire between the nodes: a bridge in a namespace of its own.
-pub fn make_fabric() -> anyhow::Result<()> {
-    namespaces::create(FABRIC)?;
-    ip(Some(FABRIC), &["link", "add", "wire", "type", "bridge"])?;
-    ip(Some(FABRIC), &["link", "set", "wire", "up"])
-}
+/// What a node's or outside's namespace needs before its interface is up.
+const SETTINGS: [(&str, &str); 5] = [
+    ("ipv4/ip_forward", "1"),
+    ("ipv6/conf/all/forwarding", "1"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/conf/eth0/send_redirects", "0"),
+    // Duplicate address detection would delay the start for nothing: the lab gives every address once.
+    ("ipv6/conf/eth0/accept_dad", "0"),
+];
 
-/// Plugs a namespace into the wire, as its `eth0`.
-fn plug(namespace: &str, number: usize) -> anyhow::Result<()> {
-    let port = format!("port{number}");
-    ip(Some(FABRIC), &["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", namespace])?;
-    ip(Some(FABRIC), &["link", "set", &port, "mtu", MTU, "master", "wire", "up"])?;
-    // Addresses are single ones, so that nodes of any subnets share the wire; duplicate address detection would delay
-    // the start for nothing.
-    namespaces::inside(namespace, || std::fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0"))??;
-    ip(Some(namespace), &["link", "set", "eth0", "mtu", MTU, "up"])
-}
-
-fn address(namespace: &str, address: IpAddr) -> anyhow::Result<()> {
-    let (family, length) = family(address);
-    let net = format!("{address}/{length}");
-    let mut arguments = vec![family, "address", "add", net.as_str(), "dev", "eth0"];
-    if address.is_ipv6() {
-        arguments.push("nodad");
-    }
-    ip(Some(namespace), &arguments)
-}
-
-fn family(address: IpAddr) -> (&'static str, u8) {
-    if address.is_ipv4() { ("-4", 32) } else { ("-6", 128) }
-}
-
-/// A route to an address on the wire.
-fn neighbour_route(namespace: &str, to: IpAddr) -> anyhow::Result<()> {
-    let (family, length) = family(to);
-    ip(Some(namespace), &[family, "route", "replace", &format!("{to}/{length}"), "dev", "eth0"])
-}
-
-/// Makes all nodes and the host outside, each with a way to every other.
-pub fn make_nodes(nodes: &BTreeMap<String, Vec<IpAddr>>) -> anyhow::Result<()> {
+/// Makes the wire between the nodes (a bridge in a namespace of its own), all nodes and the host outside, each with a
+/// way to every other. Addresses are single ones, so that nodes of any subnets share the wire.
+pub(super) fn make(nodes: &BTreeMap<String, Vec<IpAddr>>) -> anyhow::Result<()> {
     let mut places: Vec<(String, Vec<IpAddr>)> =
         nodes.iter().map(|(n, a)| (names::node_namespace(n), a.clone())).collect();
     places.push((OUTSIDE.to_string(), OUTSIDE_ADDRESSES.to_vec()));
-    for (number, (namespace, addresses)) in places.iter().enumerate() {
+    namespaces::create(FABRIC)?;
+    let mut wire = vec!["link add wire type bridge".to_string(), "link set wire up".to_string()];
+    for (number, (namespace, _)) in places.iter().enumerate() {
         namespaces::create(namespace)?;
-        plug(namespace, number)?;
-        for a in addresses {
-            address(namespace, *a)?;
-        }
-        namespaces::inside(namespace, forwarding)??;
+        wire.push(format!("link add port{number} type veth peer name eth0 netns {namespace}"));
+        wire.push(format!("link set port{number} mtu {MTU} master wire up"));
     }
+    ip_batch(FABRIC, &wire)?;
     for (namespace, addresses) in &places {
-        for (other, theirs) in &places {
-            if other != namespace {
-                theirs.iter().try_for_each(|a| neighbour_route(namespace, *a))?;
-            }
+        namespaces::inside(namespace, settings)??;
+        let mut lines = vec![format!("link set eth0 mtu {MTU} up")];
+        lines.extend(addresses.iter().map(|address| add_address(*address)));
+        let others = places.iter().filter(|(other, _)| other != namespace);
+        for address in others.flat_map(|(_, theirs)| theirs) {
+            lines.push(format!("route replace {} dev eth0", single(*address)));
         }
         if namespace != OUTSIDE {
             // What is nobody's on the wire is outside.
-            for gateway in OUTSIDE_ADDRESSES.iter().filter(|g| addresses.iter().any(|a| a.is_ipv4() == g.is_ipv4())) {
-                let (family, _) = family(*gateway);
-                let gateway = gateway.to_string();
-                ip(Some(namespace), &[family, "route", "replace", "default", "via", &gateway, "dev", "eth0"])?;
+            for is_v4 in [true, false] {
+                let gateway = OUTSIDE_ADDRESSES.iter().find(|g| g.is_ipv4() == is_v4);
+                let own = addresses.iter().find(|a| a.is_ipv4() == is_v4);
+                if let (Some(gateway), Some(own)) = (gateway, own) {
+                    let family = family(*gateway);
+                    lines.push(format!("{family} route replace default via {gateway} dev eth0 src {own}"));
+                }
             }
         }
+        ip_batch(namespace, &lines)?;
     }
     Ok(())
 }
 
-/// A node forwards, and answers redirects and reverse-path questions as a router does.
-fn forwarding() -> std::io::Result<()> {
-    for (setting, value) in [
-        ("ipv4/ip_forward", "1"),
-        ("ipv6/conf/all/forwarding", "1"),
-        ("ipv4/conf/all/send_redirects", "0"),
-        ("ipv4/conf/eth0/send_redirects", "0"),
-    ] {
-        std::fs::write(format!("/proc/sys/net/{setting}"), value)?;
+fn settings() -> anyhow::Result<()> {
+    for (setting, value) in SETTINGS {
+        let path = format!("/proc/sys/net/{setting}");
+        std::fs::write(&path, value).with_context(|| format!("writing {path}"))?;
     }
     Ok(())
+}
+
+fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "-4" } else { "-6" }
+}
+
+fn single(address: IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
+}
+
+/// The line that gives an address to a node or to the host outside.
+fn add_address(address: IpAddr) -> String {
+    let nodad = if address.is_ipv6() { " nodad" } else { "" };
+    format!("address replace {} dev eth0{nodad}", single(address))
+}
+
+/// Gives the host outside further addresses, for flows from and to the world.
+pub(super) fn widen_outside(addresses: &[IpAddr]) -> anyhow::Result<()> {
+    ip_batch(OUTSIDE, &addresses.iter().map(|address| add_address(*address)).collect::<Vec<_>>())
+}
+
+/// Takes them away again.
+pub(super) fn narrow_outside(addresses: &[IpAddr]) -> anyhow::Result<()> {
+    let remove = |address: &IpAddr| format!("address del {} dev eth0", single(*address));
+    ip_batch(OUTSIDE, &addresses.iter().map(remove).collect::<Vec<_>>())
 }
 
 /// Lets the host outside reach a pod through its node.
-pub fn outside_route(pod: IpAddr, node: &[IpAddr]) -> anyhow::Result<()> {
-    let Some(via) = node.iter().find(|n| n.is_ipv4() == pod.is_ipv4()) else { return Ok(()) };
-    let (family, length) = family(pod);
-    ip(Some(OUTSIDE), &[family, "route", "replace", &format!("{pod}/{length}"), "via", &via.to_string(), "dev", "eth0"])
+pub(super) fn outside_routes(pod: &[IpAddr], node: &[IpAddr]) -> anyhow::Result<()> {
+    let route = |pod: &IpAddr| {
+        let via = node.iter().find(|n| n.is_ipv4() == pod.is_ipv4())?;
+        Some(format!("route replace {} via {via} dev eth0", single(*pod)))
+    };
+    ip_batch(OUTSIDE, &pod.iter().filter_map(route).collect::<Vec<_>>())
 }
 
-/// Removes every network namespace of the lab, whatever made it.
-pub fn remove_all() -> anyhow::Result<usize> {
-    let all = namespaces::list();
-    for name in &all {
-        namespaces::remove(name)?;
+/// Forgets the way to a pod that is gone. A way that is gone too is fine.
+pub(super) fn forget_outside_routes(pod: &[IpAddr]) {
+    for address in pod {
+        let _ = ip_batch(OUTSIDE, &[format!("route del {}", single(*address))]);
     }
-    Ok(all.len())
+}
+
+/// Removes every network namespace of the lab, whatever made it, and goes on where one resists. Returns how many.
+pub(super) fn remove_all() -> anyhow::Result<usize> {
+    let all = namespaces::list();
+    let mut failure = Ok(());
+    for name in &all {
+        if let Err(error) = namespaces::remove(name) {
+            failure = Err(error);
+        }
+    }
+    failure.map(|()| all.len())
 }

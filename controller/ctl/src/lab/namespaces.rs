@@ -4,52 +4,71 @@ use super::names;
 use anyhow::Context;
 use dataplane_netlink::NetworkNamespace;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use std::fs;
-use std::process::Command;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// Makes a named network namespace, with its loopback up. One that is there already is an error.
-pub fn create(name: &str) -> anyhow::Result<()> {
-    fs::create_dir_all(names::NETNS_FOLDER)?;
+pub(super) fn create(name: &str) -> anyhow::Result<()> {
     let path = names::namespace_path(name);
     fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .open(&path)
         .with_context(|| format!("making the network namespace {name}"))?;
-    let target = path.clone();
-    // A thread gets a new namespace, and the mount keeps it when the thread ends.
-    let made = std::thread::spawn(move || -> anyhow::Result<()> {
-        unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
-        let own = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
-        mount(Some(own.as_str()), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .context("naming a network namespace")
-    })
-    .join();
-    match made {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            let _ = fs::remove_file(&path);
-            return Err(error);
-        }
-        Err(_) => anyhow::bail!("the thread that made the network namespace {name} ended in a panic"),
+    let bound = NetworkNamespace::anonymous()
+        .context("making a network namespace")
+        .and_then(|made| bind(&made, &path).with_context(|| format!("naming the network namespace {name}")));
+    if let Err(error) = bound {
+        let _ = fs::remove_file(&path);
+        return Err(error);
     }
-    ip(Some(name), &["link", "set", "lo", "up"])
+    ip_batch(name, &["link set lo up".to_string()])
+}
+
+/// Gives a namespace a name: the mount keeps it when nobody else does.
+fn bind(namespace: &NetworkNamespace, path: &Path) -> anyhow::Result<()> {
+    use std::os::fd::AsRawFd;
+    let handle = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+    mount(Some(handle.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    Ok(())
+}
+
+/// Makes sure that a named network namespace is there and usable; what a crash left half made is made anew.
+pub(super) fn ensure(name: &str) -> anyhow::Result<()> {
+    if names::namespace_path(name).exists() {
+        if is_whole(name) {
+            return Ok(());
+        }
+        remove(name)?;
+    }
+    create(name)
+}
+
+/// Whether a name stands for a namespace, not for the empty file that comes before its mount.
+pub(super) fn is_whole(name: &str) -> bool {
+    statfs(&names::namespace_path(name)).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
 }
 
 /// Removes a named network namespace; one that is not there is fine.
-pub fn remove(name: &str) -> anyhow::Result<()> {
+pub(super) fn remove(name: &str) -> anyhow::Result<()> {
     let path = names::namespace_path(name);
-    if !path.exists() {
-        return Ok(());
+    // A name can be covered more than once.
+    while is_whole(name) {
+        umount2(&path, MntFlags::MNT_DETACH).with_context(|| format!("unmounting the network namespace {name}"))?;
     }
-    // A name whose mount is gone already is an ordinary file.
-    let _ = umount2(&path, MntFlags::MNT_DETACH);
-    fs::remove_file(&path).with_context(|| format!("removing the network namespace {name}"))
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing the network namespace {name}"))
+        }
+        _ => Ok(()),
+    }
 }
 
-/// The names of all network namespaces of the lab.
-pub fn list() -> Vec<String> {
+/// The names of all network namespaces of the lab, half made ones too.
+pub(super) fn list() -> Vec<String> {
     let Ok(entries) = fs::read_dir(names::NETNS_FOLDER) else { return Vec::new() };
     let all = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
     let mut ours: Vec<String> = all.filter(|n| n.starts_with(names::NAMESPACE_PREFIX)).collect();
@@ -58,27 +77,39 @@ pub fn list() -> Vec<String> {
 }
 
 /// Opens a named network namespace.
-pub fn open(name: &str) -> anyhow::Result<NetworkNamespace> {
+pub(super) fn open(name: &str) -> anyhow::Result<NetworkNamespace> {
     NetworkNamespace::open(names::namespace_path(name)).with_context(|| format!("opening the network namespace {name}"))
 }
 
 /// Runs something on a thread inside a namespace.
-pub fn inside<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+pub(super) fn inside<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
     open(name)?.run(work).with_context(|| format!("entering the network namespace {name}"))
 }
 
-/// Runs the ip program, in a namespace where one is named.
-pub fn ip(namespace: Option<&str>, arguments: &[&str]) -> anyhow::Result<()> {
-    let mut command = Command::new("ip");
-    if let Some(namespace) = namespace {
-        command.args(["-n", namespace]);
+/// Carries out lines of the program `ip` in a namespace, all by one process: starting one for each would be most of
+/// the time that the lab takes to stand. Ends at the first line that fails.
+pub(super) fn ip_batch(namespace: &str, lines: &[String]) -> anyhow::Result<()> {
+    if lines.is_empty() {
+        return Ok(());
     }
-    let output = command.args(arguments).output().context("running the program 'ip' (package iproute2)")?;
+    let mut child = Command::new("ip")
+        .args(["-n", namespace, "-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("running the program 'ip' (package iproute2)")?;
+    let mut text = lines.join("\n");
+    text.push('\n');
+    if let Some(mut input) = child.stdin.take() {
+        // A program that ended early says why itself.
+        let _ = input.write_all(text.as_bytes());
+    }
+    let output = child.wait_with_output().context("waiting for the program 'ip'")?;
     anyhow::ensure!(
         output.status.success(),
-        "ip {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr).trim()
+        "ip in {namespace}: {}",
+        String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")
     );
     Ok(())
 }

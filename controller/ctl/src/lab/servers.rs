@@ -1,4 +1,7 @@
 //! Small servers inside the pods: they say who they are.
+//!
+//! Each address gets a socket of its own: a datagram that is answered from a socket of all addresses leaves with
+//! whatever address the route prefers, and the caller, who asked another, would never know the answer for one.
 
 use super::namespaces;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -9,27 +12,19 @@ use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
 /// IP protocol number of SCTP.
-const SCTP: i32 = 132;
+pub(super) const SCTP: i32 = 132;
 /// How long a server waits for a caller to take its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A port that is to answer.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Port {
-    /// `TCP`, `UDP` or `SCTP`.
-    pub protocol: String,
-    /// Number.
-    pub number: u16,
-}
+/// A port that is to answer, as protocol (`TCP`, `UDP` or `SCTP`) and number.
+pub(super) type Port = (String, u16);
 
-/// Running servers of one pod; they end when this is dropped.
+/// Running servers of one place; they end when this is dropped.
 #[derive(Debug, Default)]
-pub struct Servers {
+pub(super) struct Servers {
     tasks: Vec<JoinHandle<()>>,
-    /// Ports that answer.
-    pub ports: Vec<Port>,
-    /// Why a port does not answer.
-    pub trouble: Vec<String>,
+    /// Ports that do not answer, and why.
+    pub(super) silent: Vec<String>,
 }
 
 impl Drop for Servers {
@@ -40,66 +35,65 @@ impl Drop for Servers {
     }
 }
 
-/// Opens the ports inside a namespace and answers with `name`. Call it from within a tokio runtime.
-pub fn serve(namespace: &str, name: &str, ports: &[Port]) -> anyhow::Result<Servers> {
+/// Opens ports inside a namespace, at these addresses and at the loopback ones, and answers with `name`. Call it from
+/// within a tokio runtime.
+pub(super) fn serve(namespace: &str, name: &str, addresses: &[IpAddr], ports: &[Port]) -> anyhow::Result<Servers> {
     let mut servers = Servers::default();
-    let sockets = namespaces::inside(namespace, || {
-        let open = |port: &Port| (port.clone(), open_port(port));
-        ports.iter().map(open).collect::<Vec<_>>()
+    let opened = namespaces::inside(namespace, || {
+        ports.iter().map(|port| (port, open_port(port, addresses))).collect::<Vec<_>>()
     })?;
     let name: Arc<str> = name.into();
-    for (port, opened) in sockets {
-        match opened {
-            Ok(sockets) => {
-                for socket in sockets {
-                    let task = if port.protocol == "UDP" { udp(socket, name.clone()) } else { stream(socket, name.clone()) };
-                    match task {
-                        Ok(task) => servers.tasks.push(task),
-                        Err(error) => servers.trouble.push(format!("{}/{}: {error}", port.protocol, port.number)),
-                    }
-                }
-                servers.ports.push(port);
-            }
-            Err(error) => servers.trouble.push(format!("{}/{}: {error}", port.protocol, port.number)),
+    for (port, opened) in opened {
+        let started = opened.and_then(|sockets| {
+            let start = |socket| start(socket, &port.0, name.clone());
+            sockets.into_iter().map(start).collect::<std::io::Result<Vec<_>>>()
+        });
+        match started {
+            Ok(tasks) => servers.tasks.extend(tasks),
+            Err(error) => servers.silent.push(format!("{}/{}: {}", port.1, port.0, why(&error))),
         }
     }
     Ok(servers)
 }
 
-/// One socket a family; a pod without IPv6 has only the first.
-fn open_port(port: &Port) -> std::io::Result<Vec<Socket>> {
-    let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-    let mut out = Vec::new();
-    let mut failure = None;
-    for address in any {
-        match open_socket(port, SocketAddr::new(address, port.number)) {
-            Ok(socket) => out.push(socket),
-            Err(error) => failure = Some(error),
-        }
-    }
-    match (out.is_empty(), failure) {
-        (true, Some(error)) => Err(error),
-        _ => Ok(out),
+fn why(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "the port is taken by another program of the same network".to_string(),
+        _ => error.to_string(),
     }
 }
 
-fn open_socket(port: &Port, at: SocketAddr) -> std::io::Result<Socket> {
-    let (kind, protocol) = match port.protocol.as_str() {
+/// One socket an address. A loopback address that is not there (no IPv6) or taken is no loss.
+fn open_port(port: &Port, addresses: &[IpAddr]) -> std::io::Result<Vec<Socket>> {
+    let own = addresses.iter().map(|address| open_socket(port, SocketAddr::new(*address, port.1)));
+    let mut sockets = own.collect::<std::io::Result<Vec<Socket>>>()?;
+    for address in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+        sockets.extend(open_socket(port, SocketAddr::new(address, port.1)).ok());
+    }
+    Ok(sockets)
+}
+
+fn open_socket((protocol, _): &Port, at: SocketAddr) -> std::io::Result<Socket> {
+    let (kind, number) = match protocol.as_str() {
         "UDP" => (Type::DGRAM, Protocol::UDP),
         "SCTP" => (Type::STREAM, Protocol::from(SCTP)),
         _ => (Type::STREAM, Protocol::TCP),
     };
-    let socket = Socket::new(Domain::for_address(at), kind, Some(protocol))?;
-    if at.is_ipv6() {
-        socket.set_only_v6(true)?;
+    let socket = Socket::new(Domain::for_address(at), kind, Some(number))?;
+    // A datagram port that two share would answer for either.
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
     }
-    socket.set_reuse_address(true)?;
     socket.bind(&SockAddr::from(at))?;
     if kind == Type::STREAM {
         socket.listen(128)?;
     }
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+fn start(socket: Socket, protocol: &str, name: Arc<str>) -> std::io::Result<JoinHandle<()>> {
+    if protocol == "UDP" { udp(socket, name) } else { stream(socket, name) }
 }
 
 fn stream(socket: Socket, name: Arc<str>) -> std::io::Result<JoinHandle<()>> {
@@ -133,4 +127,9 @@ fn udp(socket: Socket, name: Arc<str>) -> std::io::Result<JoinHandle<()>> {
             }
         }
     }))
+}
+
+/// Whether this kernel has SCTP sockets.
+pub(super) fn has_sctp() -> bool {
+    Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::from(SCTP))).is_ok()
 }

@@ -155,7 +155,7 @@ fn changed_ports(old: &World, new: &World) -> BTreeSet<ProtocolPort> {
             };
             for port in rule.destination.ports.iter().chain(&rule.destination.not_ports) {
                 if let Port::Range(range) = port {
-                    ports.extend([range.first(), range.last()].map(|port| (protocol, port.max(1))));
+                    ports.extend([range.first, range.last].map(|port| (protocol, port.max(1))));
                 }
             }
         }
