@@ -78,6 +78,7 @@ impl Dataplane {
         let layout = LayoutSettings {
             interface_prefixes: settings.workloads.ownership.prefixes.iter().map(str::to_string).collect(),
             endpoint_to_host: settings.endpoint_to_host,
+            refusal: settings.refusal,
             refuse_midstream: settings.flows_on_policy_change == FlowsOnPolicyChange::Recheck,
             drop_invalid: settings.drop_invalid,
             intervals_in_place: settings.intervals_in_place,

@@ -1,7 +1,7 @@
 //! What an operator may choose about the kernel side.
 
 use dataplane_netlink::workload::WorkloadSettings;
-use dataplane_nftables::layout::EndpointToHost;
+use dataplane_nftables::layout::{EndpointToHost, Refusal};
 
 /// What happens to established flows that a changed policy would not let begin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct DataplaneSettings {
     pub workloads: WorkloadSettings,
     /// What happens to a workload's packet to its own node, once its egress policy let it pass.
     pub endpoint_to_host: EndpointToHost,
+    /// What happens to a packet that policy denies.
+    pub refusal: Refusal,
     /// What happens to established flows when policy changes.
     pub flows_on_policy_change: FlowsOnPolicyChange,
     /// Whether packets with an invalid connection-tracking state are dropped.
@@ -35,6 +37,7 @@ impl Default for DataplaneSettings {
         DataplaneSettings {
             workloads: WorkloadSettings::default(),
             endpoint_to_host: EndpointToHost::Drop,
+            refusal: Refusal::Drop,
             flows_on_policy_change: FlowsOnPolicyChange::Keep,
             drop_invalid: true,
             owned_table: true,

@@ -5,12 +5,12 @@ use crate::health::{Counts, HealthAggregator, HealthPages, Report, Reporter};
 use crate::http::{BindError, Limits, Pages, Purpose, ServerThread, bind};
 use crate::metrics::{Metrics, MetricsPages};
 use crate::settings::Settings;
-use crate::settings::parse::{EndpointToHostAction, FlowsOnPolicyChange as FlowsSetting};
+use crate::settings::parse::{DenyAction, EndpointToHostAction, FlowsOnPolicyChange as FlowsSetting};
 use dataplane::{DataplaneSettings, FlowsOnPolicyChange};
 use dataplane_netlink::InterfacePrefixes;
 use dataplane_netlink::routes::RouteOwnership;
 use dataplane_netlink::workload::WorkloadSettings;
-use dataplane_nftables::layout::EndpointToHost;
+use dataplane_nftables::layout::{EndpointToHost, Refusal};
 use felix_cni::{AttachSettings, Attacher, EndpointView};
 use policy_model::Kind;
 use policy_model_datastore::{BackOff, Datastore, Selection, Syncer};
@@ -259,6 +259,10 @@ fn dataplane_settings(settings: &Settings, workloads: &WorkloadSettings) -> Data
             EndpointToHostAction::Drop => EndpointToHost::Drop,
             EndpointToHostAction::Return => EndpointToHost::Return,
             EndpointToHostAction::Accept => EndpointToHost::Accept,
+        },
+        refusal: match settings.nftables_filter_deny_action {
+            DenyAction::Drop => Refusal::Drop,
+            DenyAction::Reject => Refusal::Reject,
         },
         flows_on_policy_change: match settings.flows_on_policy_change {
             FlowsSetting::Keep => FlowsOnPolicyChange::Keep,

@@ -54,7 +54,7 @@ settings_table! {
     /// What is done with a packet that policy allows before it is routed.
     NftablesMangleAllowAction nftables_mangle_allow_action: OneOf<AllowAction> = "ACCEPT" [non_zero die_on_fail inert];
     /// What is done with a packet that policy denies.
-    NftablesFilterDenyAction nftables_filter_deny_action: OneOf<DenyAction> = "DROP" [non_zero die_on_fail inert];
+    NftablesFilterDenyAction nftables_filter_deny_action: OneOf<DenyAction> = "DROP" [non_zero die_on_fail];
     /// Packet mark bits that may be used.
     NftablesMarkMask nftables_mark_mask: MarkBitmask = "0xffff0000" [non_zero die_on_fail inert];
     /// Whether rules go to nftables or to iptables.

@@ -1,160 +1,277 @@
-//! The lab's agent: what a kubelet does. It makes a sandbox for each pod of the datastore, asks the node's felix to
-//! connect it, and runs its servers.
+//! The lab's agent: what a kubelet does. It makes a sandbox for each pod, asks the node's felix to connect it, and runs
+//! its servers.
+//!
+//! Every pod goes its own way: one whose node does not answer holds up no other. What is wanted comes from the
+//! datastore; pods that have no endpoint there (of their node's network, or finished) come from the manifests.
 
-use super::names::{self, OUTSIDE, OUTSIDE_PORTS};
-use super::namespaces;
+mod attach;
+mod unwired;
+
+use self::attach::{Attachment, connect, disconnect};
+use self::unwired::Unwired;
+use super::cluster;
+use super::names::{self, OUTSIDE, OUTSIDE_ADDRESSES, OUTSIDE_PORTS};
 use super::servers::{self, Port, Servers};
-use super::state::{AgentState, LabState, PodState};
-use anyhow::Context;
-use felix_cni::{AttachmentKey, Command, Request, Success, call};
-use policy_model::{Kind, Object, Resource, WorkloadEndpointSpec};
+use super::state::{AgentState, LabState, PodKind, PodState};
+use felix_cni::Success;
+use policy_model::{Key, Kind, Object, Resource, WorkloadEndpointSpec};
 use policy_model_datastore::{BackOff, Selection, SyncEvent, Syncer};
 use policy_model_datastore_file::{FileStore, Settings};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-/// Name of the network in attachment keys.
-const NETWORK: &str = "lab";
-/// How long a node's felix may take to answer.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause before a pod that could not be connected is tried again.
+/// Pause before a pod that could not be connected or disconnected is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Most events of the datastore that are taken at once.
+const BATCH: usize = 1000;
 
+/// A pod with a network of its own.
+#[derive(Default)]
 struct Pod {
-    endpoint: Object<WorkloadEndpointSpec>,
-    state: PodState,
+    wanted: Option<Wanted>,
+    /// What felix was asked for, from the first try on: only felix can say that nothing of it is left.
+    attached: Option<Attachment>,
+    /// The addresses that felix gave it, once it has.
+    addresses: Vec<IpAddr>,
+    is_busy: bool,
+    not_before: Option<Instant>,
+    trouble: Option<String>,
+    served: Vec<Port>,
     servers: Servers,
-    connected: bool,
+}
+
+/// What the datastore says of a pod.
+#[derive(Clone, PartialEq)]
+struct Wanted {
+    attachment: Attachment,
+    ports: Vec<Port>,
+    named_ports: Vec<(String, String, u16)>,
+}
+
+/// What became of a pod's way in or out.
+enum Done {
+    Connected(String, anyhow::Result<Success>),
+    Disconnected(String, anyhow::Result<()>),
 }
 
 struct Agent {
     lab: LabState,
+    /// The endpoints of the datastore. A pod that moves has two for a moment.
+    endpoints: BTreeMap<Key, Object<WorkloadEndpointSpec>>,
     pods: BTreeMap<String, Pod>,
+    unwired: Unwired,
+    jobs: JoinSet<Done>,
+    /// Pods of an agent before this one that may be gone meanwhile.
+    inherited: BTreeMap<String, PodState>,
+    has_sctp: bool,
+    is_in_sync: bool,
     state: AgentState,
 }
 
 /// Runs until it is told to stop.
-pub fn run() -> anyhow::Result<ExitCode> {
+pub(super) fn run() -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve())?;
-    Ok(ExitCode::SUCCESS)
+    let ended = runtime.block_on(serve());
+    // A call that waits for a felix must not hold up the end.
+    runtime.shutdown_background();
+    ended.map(|()| ExitCode::SUCCESS)
 }
 
 async fn serve() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
     let lab = LabState::load()?;
     let store = tokio::task::spawn_blocking(|| FileStore::open(names::datastore(), Settings::default())).await??;
     let back_off = BackOff { initial: Duration::from_millis(50), longest: Duration::from_secs(2), jitter: 0.0 };
-    let mut syncer =
-        Syncer::new(Arc::new(store), Selection::kinds([Kind::WorkloadEndpoint]), back_off, || 0.5);
-    let outside = [OUTSIDE_PORTS.map(|number| Port { protocol: "TCP".into(), number }).to_vec(), vec![
-        Port { protocol: "UDP".into(), number: 53 },
-    ]]
-    .concat();
-    let _outside = servers::serve(OUTSIDE, "outside", &outside)?;
-    let mut agent = Agent { lab, pods: BTreeMap::new(), state: AgentState::default() };
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut syncer = Syncer::new(Arc::new(store), Selection::kinds([Kind::WorkloadEndpoint]), back_off, || 0.5);
+    let outside = OUTSIDE_PORTS.map(|(protocol, port)| (protocol.to_string(), port));
+    let _outside = servers::serve(OUTSIDE, "outside", &OUTSIDE_ADDRESSES, &outside)?;
+    let mut agent = Agent {
+        unwired: Unwired::open(&lab.manifests),
+        lab,
+        endpoints: BTreeMap::new(),
+        pods: BTreeMap::new(),
+        jobs: JoinSet::new(),
+        inherited: AgentState::load().pods,
+        has_sctp: servers::has_sctp(),
+        is_in_sync: false,
+        state: AgentState::default(),
+    };
     let mut retry = tokio::time::interval(RETRY);
     loop {
         tokio::select! {
-            batch = syncer.next_batch(1000) => agent.take(batch).await,
-            _ = retry.tick() => agent.connect_all().await,
+            batch = syncer.next_batch(BATCH) => agent.take(batch),
+            Some(done) = agent.jobs.join_next() => agent.finish(done?),
+            () = agent.unwired.changed() => {}
+            _ = retry.tick() => {}
             _ = terminate.recv() => return Ok(()),
         }
+        agent.go_on();
         agent.publish();
     }
 }
 
 impl Agent {
-    async fn take(&mut self, events: Vec<SyncEvent>) {
-        let mut in_sync = false;
+    fn take(&mut self, events: Vec<SyncEvent>) {
         for event in events {
             match event {
                 SyncEvent::Upsert(versioned) => {
                     if let Resource::WorkloadEndpoint(endpoint) = versioned.resource.as_ref() {
-                        self.upsert(endpoint.clone()).await;
+                        self.endpoints.insert(versioned.key(), endpoint.clone());
                     }
                 }
-                SyncEvent::Delete(key) => self.remove(&format!("{}/{}", key.namespace, key.name)).await,
-                SyncEvent::InSync => in_sync = true,
+                SyncEvent::Delete(key) => drop(self.endpoints.remove(&key)),
+                SyncEvent::InSync => self.is_in_sync = true,
                 SyncEvent::Status(_) => {}
             }
         }
-        self.connect_all().await;
-        self.state.settled |= in_sync;
-    }
-
-    async fn upsert(&mut self, endpoint: Object<WorkloadEndpointSpec>) {
-        let id = format!("{}/{}", endpoint.metadata.namespace, endpoint.metadata.name);
-        if let Some(pod) = self.pods.get_mut(&id) {
-            let same = |a: &WorkloadEndpointSpec, b: &WorkloadEndpointSpec| {
-                a.node == b.node && a.pod == b.pod && a.ports == b.ports && a.ip_networks == b.ip_networks
-            };
-            if same(&pod.endpoint.spec, &endpoint.spec) {
-                pod.endpoint = endpoint;
-                return;
-            }
-            self.remove(&id).await;
+        let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
+        for endpoint in self.endpoints.values() {
+            let id = format!("{}/{}", endpoint.metadata.namespace, endpoint.spec.pod);
+            wanted.entry(id).or_insert_with(|| self.wanted(endpoint));
         }
-        let (namespace, name) = (endpoint.metadata.namespace.clone(), endpoint.spec.pod.clone());
-        let netns = names::pod_namespace(&namespace, &name);
-        let node = endpoint.spec.node.clone();
-        let state = PodState { namespace, pod: name, node, netns, ..PodState::default() };
-        self.pods.insert(id, Pod { endpoint, state, servers: Servers::default(), connected: false });
+        for (id, pod) in &mut self.pods {
+            let now = wanted.remove(id);
+            if pod.wanted != now {
+                pod.not_before = None;
+                pod.wanted = now;
+            }
+        }
+        for (id, wanted) in wanted {
+            let pod = Pod { wanted: Some(wanted), ..Pod::default() };
+            self.pods.insert(id, pod);
+        }
+        if self.is_in_sync {
+            self.take_over();
+        }
     }
 
-    /// Connects every pod that is not, several at once.
-    async fn connect_all(&mut self) {
-        let waiting: Vec<String> = self.pods.iter().filter(|(_, p)| !p.connected).map(|(id, _)| id.clone()).collect();
-        let mut tasks = tokio::task::JoinSet::new();
-        for id in waiting {
-            let Some(pod) = self.pods.get(&id) else { continue };
-            if !self.lab.nodes.contains_key(&pod.state.node) {
-                let trouble = format!("its node {:?} is not one of the lab", pod.state.node);
-                if let Some(pod) = self.pods.get_mut(&id) {
-                    pod.state.trouble = Some(trouble);
-                }
+    fn wanted(&self, endpoint: &Object<WorkloadEndpointSpec>) -> Wanted {
+        let spec = &endpoint.spec;
+        let attachment = Attachment {
+            namespace: endpoint.metadata.namespace.clone(),
+            pod: spec.pod.clone(),
+            node: spec.node.clone(),
+            uid: endpoint.metadata.uid.clone(),
+            asked: spec.ip_networks.iter().map(|net| net.addr()).collect(),
+        };
+        let (ports, named_ports) = unwired::ports(&spec.ports);
+        Wanted { attachment, ports, named_ports }
+    }
+
+    /// Pods that an earlier agent connected and that are no longer wanted are disconnected like any other.
+    fn take_over(&mut self) {
+        for (id, state) in std::mem::take(&mut self.inherited) {
+            if state.kind != PodKind::Endpoint || state.node.is_empty() {
                 continue;
             }
-            let (state, uid) = (pod.state.clone(), pod.endpoint.metadata.uid.clone());
-            tasks.spawn_blocking(move || (id, connect(&state, uid)));
-        }
-        while let Some(done) = tasks.join_next().await {
-            let Ok((id, result)) = done else { continue };
-            let Some(pod) = self.pods.get_mut(&id) else { continue };
-            match result {
-                Ok(success) => {
-                    pod.connected = true;
-                    pod.state.addresses = success.addresses;
-                    pod.state.trouble = None;
-                    let node = self.lab.nodes.get(&pod.state.node).cloned().unwrap_or_default();
-                    for address in &pod.state.addresses {
-                        if let Err(error) = super::cluster::outside_route(*address, &node) {
-                            pod.state.trouble = Some(format!("{error:#}"));
-                        }
-                    }
-                    open_servers(pod);
-                }
-                Err(error) => pod.state.trouble = Some(format!("{error:#}")),
+            let pod = self.pods.entry(id).or_default();
+            let stays = pod.wanted.as_ref().is_some_and(|w| w.attachment.node == state.node);
+            if !stays && pod.attached.is_none() && !pod.is_busy {
+                pod.attached = Some(Attachment {
+                    namespace: state.namespace,
+                    pod: state.pod,
+                    node: state.node,
+                    uid: String::new(),
+                    asked: Vec::new(),
+                });
+                pod.addresses = state.addresses;
             }
         }
     }
 
-    async fn remove(&mut self, id: &str) {
-        let Some(pod) = self.pods.remove(id) else { return };
-        let state = pod.state.clone();
-        drop(pod);
-        let removed = tokio::task::spawn_blocking(move || disconnect(&state)).await;
-        if let Ok(Err(error)) = removed {
-            eprintln!("removing pod {id}: {error:#}");
+    /// Takes the next step of every pod that waits for none.
+    fn go_on(&mut self) {
+        let now = Instant::now();
+        self.pods.retain(|_, pod| pod.is_busy || pod.wanted.is_some() || pod.attached.is_some());
+        for (id, pod) in &mut self.pods {
+            if pod.is_busy || pod.not_before.is_some_and(|moment| now < moment) {
+                continue;
+            }
+            let target = pod.wanted.as_ref().map(|w| &w.attachment);
+            match (&pod.attached, target) {
+                (Some(attached), target) if target != Some(attached) => {
+                    pod.servers = Servers::default();
+                    pod.served.clear();
+                    pod.is_busy = true;
+                    let (id, attached) = (id.clone(), attached.clone());
+                    let addresses = std::mem::take(&mut pod.addresses);
+                    self.jobs.spawn_blocking(move || {
+                        cluster::forget_outside_routes(&addresses);
+                        Done::Disconnected(id, disconnect(&attached))
+                    });
+                }
+                (_, Some(target)) if pod.addresses.is_empty() => {
+                    let Some(node) = self.lab.nodes.get(&target.node).cloned() else {
+                        let known: Vec<&str> = self.lab.nodes.keys().map(String::as_str).collect();
+                        pod.trouble = Some(format!(
+                            "its node {} is not one of the lab ({}); 'manx lab up' makes the nodes",
+                            target.node,
+                            known.join(", ")
+                        ));
+                        continue;
+                    };
+                    pod.is_busy = true;
+                    pod.attached = Some(target.clone());
+                    let (id, target) = (id.clone(), target.clone());
+                    self.jobs.spawn_blocking(move || {
+                        let success = connect(&target).and_then(|success| {
+                            cluster::outside_routes(&success.addresses, &node)?;
+                            Ok(success)
+                        });
+                        Done::Connected(id, success)
+                    });
+                }
+                _ => {}
+            }
+        }
+        self.unwired.settle(&self.lab.nodes, self.has_sctp);
+    }
+
+    fn finish(&mut self, done: Done) {
+        let (id, result) = match done {
+            Done::Connected(id, Ok(success)) => {
+                if let Some(pod) = self.pods.get_mut(&id) {
+                    pod.addresses = success.addresses;
+                }
+                (id, Ok(()))
+            }
+            Done::Connected(id, Err(error)) => (id, Err(error)),
+            Done::Disconnected(id, Ok(())) => {
+                if let Some(pod) = self.pods.get_mut(&id) {
+                    pod.attached = None;
+                }
+                (id, Ok(()))
+            }
+            Done::Disconnected(id, Err(error)) => (id, Err(error)),
+        };
+        let Some(pod) = self.pods.get_mut(&id) else { return };
+        pod.is_busy = false;
+        pod.not_before = None;
+        pod.trouble = None;
+        if let Err(error) = result {
+            let text = format!("{error:#}");
+            eprintln!("{id}: {text}");
+            pod.trouble = Some(text);
+            pod.not_before = Some(Instant::now() + RETRY);
         }
     }
 
+    /// Opens the servers of what is connected, and says how everything stands.
     fn publish(&mut self) {
-        let pods = self.pods.values().map(|p| (format!("{}/{}", p.state.namespace, p.state.pod), p.state.clone()));
-        let next = AgentState { pods: pods.collect(), settled: self.state.settled };
+        let has_sctp = self.has_sctp;
+        let mut pods = self.unwired.states();
+        for (id, pod) in &mut self.pods {
+            pod.open_servers(id, has_sctp);
+            pods.insert(id.clone(), pod.state(id));
+        }
+        let settled = self.state.settled || self.is_in_sync;
+        let next = AgentState { pods, settled };
         if next != self.state || !names::path("agent.json").exists() {
             if let Err(error) = next.save() {
                 eprintln!("{error:#}");
@@ -164,55 +281,45 @@ impl Agent {
     }
 }
 
-fn key(state: &PodState) -> AttachmentKey {
-    AttachmentKey {
-        network: NETWORK.into(),
-        container_id: format!("{}.{}", state.namespace, state.pod),
-        interface: "eth0".into(),
-    }
-}
-
-/// Makes the sandbox, if it is not there, and has it connected.
-fn connect(state: &PodState, uid: String) -> anyhow::Result<Success> {
-    if !names::namespace_path(&state.netns).exists() {
-        namespaces::create(&state.netns)?;
-    }
-    let request = Request::new(Command::Add {
-        key: key(state),
-        netns: names::namespace_path(&state.netns).display().to_string(),
-        namespace: state.namespace.clone(),
-        pod: state.pod.clone(),
-        uid,
-        mtu: 0,
-    });
-    call(&names::cni_socket(&state.node), &request, PATIENCE).with_context(|| format!("connecting on {}", state.node))
-}
-
-fn disconnect(state: &PodState) -> anyhow::Result<()> {
-    let asked = call(&names::cni_socket(&state.node), &Request::new(Command::Del { key: key(state) }), PATIENCE);
-    namespaces::remove(&state.netns)?;
-    asked.map(|_| ()).with_context(|| format!("disconnecting on {}", state.node))
-}
-
-fn open_servers(pod: &mut Pod) {
-    let mut ports: Vec<Port> = pod
-        .endpoint
-        .spec
-        .ports
-        .iter()
-        .map(|p| Port { protocol: p.protocol.to_string(), number: p.port })
-        .collect();
-    ports.sort();
-    ports.dedup();
-    let name = format!("{}/{}", pod.state.namespace, pod.state.pod);
-    match servers::serve(&pod.state.netns, &name, &ports) {
-        Ok(servers) => {
-            pod.state.ports = servers.ports.iter().map(|p| (p.protocol.clone(), p.number)).collect();
-            if !servers.trouble.is_empty() {
-                pod.state.trouble = Some(format!("no server at {}", servers.trouble.join(", ")));
-            }
-            pod.servers = servers;
+impl Pod {
+    fn open_servers(&mut self, id: &str, has_sctp: bool) {
+        let Some(wanted) = &self.wanted else { return };
+        let is_up = !self.addresses.is_empty() && self.attached.as_ref() == Some(&wanted.attachment);
+        if !is_up || self.is_busy || self.served == wanted.ports {
+            return;
         }
-        Err(error) => pod.state.trouble = Some(format!("{error:#}")),
+        let ports: Vec<Port> = wanted.ports.iter().filter(|p| has_sctp || p.0 != "SCTP").cloned().collect();
+        // The old ones first, so that a port that stays is free.
+        self.servers = Servers::default();
+        match servers::serve(&wanted.attachment.netns(), id, &self.addresses, &ports) {
+            Ok(servers) => {
+                self.served.clone_from(&wanted.ports);
+                self.servers = servers;
+            }
+            Err(error) => self.trouble = Some(format!("{error:#}")),
+        }
     }
+
+    fn state(&self, id: &str) -> PodState {
+        let attachment = self.wanted.as_ref().map(|w| &w.attachment).or(self.attached.as_ref());
+        let (namespace, pod) = id.split_once('/').unwrap_or(("", id));
+        let leaving = self.wanted.is_none().then(|| "it is being removed".to_string());
+        PodState {
+            namespace: namespace.to_string(),
+            pod: pod.to_string(),
+            node: attachment.map(|a| a.node.clone()).unwrap_or_default(),
+            kind: PodKind::Endpoint,
+            addresses: self.addresses.clone(),
+            netns: names::pod_namespace(namespace, pod),
+            ports: self.wanted.as_ref().map(|w| w.ports.clone()).unwrap_or_default(),
+            named_ports: self.wanted.as_ref().map(|w| w.named_ports.clone()).unwrap_or_default(),
+            silent: self.servers.silent.clone(),
+            trouble: self.trouble.clone().or(leaving),
+        }
+    }
+}
+
+/// Ports without repetition, in order.
+fn distinct(ports: impl IntoIterator<Item = Port>) -> Vec<Port> {
+    ports.into_iter().collect::<BTreeSet<Port>>().into_iter().collect()
 }

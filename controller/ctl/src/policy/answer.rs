@@ -5,9 +5,11 @@
 
 use super::flow::{End, Question};
 use super::world::World;
-use policy_model_rules::RuleAction;
-use policy_model_rules::oracle::{Direction, Judgement, PolicyTrace, TierTrace, Trace, UnjudgeableFlow, Verdict};
 use policy_model::KUBERNETES_POLICY_PREFIX;
+use policy_model_rules::RuleAction;
+use policy_model_rules::oracle::{
+    Direction, Judgement, PolicyTrace, TierTrace, Trace, UnjudgeableFlow, Verdict,
+};
 use std::net::IpAddr;
 
 /// What the policies say of a flow.
@@ -65,7 +67,11 @@ impl World {
             )));
         };
         let judgements = self.facts.judge_each(&flow)?;
-        Ok(self.sum_up(judgements.into_iter().map(|judgement| self.in_their_words(judgement))))
+        Ok(self.sum_up(
+            judgements
+                .into_iter()
+                .map(|judgement| self.in_their_words(judgement)),
+        ))
     }
 
     /// One answer of several judgements: a denial decides, because a client may choose either family.
@@ -111,7 +117,12 @@ impl World {
             }
         }
         self.rewrite_trace(&mut judgement.trace);
-        judgement.reason = match (&judgement.policy, judgement.rule, judgement.side, judgement.trace.directions.last()) {
+        judgement.reason = match (
+            &judgement.policy,
+            judgement.rule,
+            judgement.side,
+            judgement.trace.directions.last(),
+        ) {
             (Some(policy), Some(rule), Some(side), Some(last)) => {
                 let action = match judgement.verdict {
                     Verdict::Allow => RuleAction::Allow,
@@ -146,7 +157,9 @@ impl World {
     }
 
     fn rewrite_policy(&self, trace: &mut PolicyTrace, side: Direction) {
-        let Some((namespace, name)) = trace.policy.split_once('/') else { return };
+        let Some((namespace, name)) = trace.policy.split_once('/') else {
+            return;
+        };
         let (namespace, name) = (namespace.to_string(), name.to_string());
         for rule in &mut trace.rules {
             rule.rule = self.position(&namespace, &name, side, rule.rule);

@@ -44,12 +44,8 @@ Exit code: 0 no difference; 1 differences; 2 bad input: a manifest that is not v
 #[derive(Debug, Serialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
 enum Line<'a> {
-    PodRemoved {
-        pod: String,
-    },
-    PodAdded {
-        pod: String,
-    },
+    PodRemoved { pod: String },
+    PodAdded { pod: String },
     Opened(FlowLine<'a>),
     Closed(FlowLine<'a>),
 }
@@ -105,7 +101,11 @@ pub fn run(arguments: &DiffArguments) -> anyhow::Result<ExitCode> {
         // A single file, or a folder, is part of each line already; faults of resources are not.
         print::complain(world.faults.iter().map(|fault| {
             let place = path.display().to_string();
-            if fault.starts_with(&place) { fault.clone() } else { format!("{place}: {fault}") }
+            if fault.starts_with(&place) {
+                fault.clone()
+            } else {
+                format!("{place}: {fault}")
+            }
         }));
     }
     let ends = Ends::of(&old, &new);
@@ -146,7 +146,10 @@ fn changed(old: &World, new: &World, ends: &Ends, flow: matrix::MatrixFlow) -> O
 
 fn json(ends: &Ends, changed: &[Changed]) -> String {
     let pod = |pod: &String| pod.clone();
-    let removed = ends.removed.iter().map(|name| Line::PodRemoved { pod: pod(name) });
+    let removed = ends
+        .removed
+        .iter()
+        .map(|name| Line::PodRemoved { pod: pod(name) });
     let added = ends.added.iter().map(|name| Line::PodAdded { pod: pod(name) });
     let flows = changed.iter().map(|found| {
         let line = FlowLine {
@@ -193,9 +196,15 @@ fn table(ends: &Ends, changed: &[Changed], compared: &Compared) -> String {
             text.push('\n');
         }
     }
-    let opened = changed.iter().filter(|found| found.new.verdict == Verdict::Allow).count();
+    let opened = changed
+        .iter()
+        .filter(|found| found.new.verdict == Verdict::Allow)
+        .count();
     let closed = changed.len() - opened;
-    text + &format!("{opened} flows opened, {closed} closed, of {} compared\n", compared.count)
+    text + &format!(
+        "{opened} flows opened, {closed} closed, of {} compared\n",
+        compared.count
+    )
 }
 
 fn change(found: &Changed) -> &'static str {

@@ -57,7 +57,9 @@ fn parse_what(text: &str) -> Result<What, String> {
         Some(rest) if protocol.is_icmp() => {
             let number = |text: &str| {
                 let found = text.parse::<u8>();
-                found.map_err(|_| format!("'{text}' is not a number from 0 to 255; write {protocol}/TYPE:CODE"))
+                found.map_err(|_| {
+                    format!("'{text}' is not a number from 0 to 255; write {protocol}/TYPE:CODE")
+                })
             };
             let (kind, code) = rest.split_once(':').unzip();
             what.icmp_type = Some(number(kind.unwrap_or(rest))?);
@@ -127,7 +129,10 @@ fn describe(answer: &Answer) -> String {
         }
     }
     // Where nobody was asked, the reason above is all there is.
-    let is_plain = answer.ways.iter().all(|way| way.judgement.trace.directions.is_empty());
+    let is_plain = answer
+        .ways
+        .iter()
+        .all(|way| way.judgement.trace.directions.is_empty());
     if is_plain && ways.len() <= 1 {
         return text;
     }
@@ -151,10 +156,27 @@ mod tests {
         assert_eq!(read("tcp/80").port, Some(WrittenPort::Number(80)));
         assert_eq!(read("UDP/dns").port, Some(WrittenPort::Name("dns".to_string())));
         assert_eq!((read("ICMP").icmp_type, read("ICMP").icmp_code), (None, None));
-        assert_eq!((read("ICMP/8").icmp_type, read("ICMP/8").icmp_code), (Some(8), None));
-        assert_eq!((read("ICMPv6/128:1").icmp_type, read("ICMPv6/128:1").icmp_code), (Some(128), Some(1)));
+        assert_eq!(
+            (read("ICMP/8").icmp_type, read("ICMP/8").icmp_code),
+            (Some(8), None)
+        );
+        assert_eq!(
+            (read("ICMPv6/128:1").icmp_type, read("ICMPv6/128:1").icmp_code),
+            (Some(128), Some(1))
+        );
         assert_eq!(read("47").protocol, Protocol::from_number(47));
-        for text in ["", "TCP", "TCP/", "TCP/0", "TCP/70000", "TCP/Http", "FOO/1", "ICMP/256", "ICMP/8:x", "47/1"] {
+        for text in [
+            "",
+            "TCP",
+            "TCP/",
+            "TCP/0",
+            "TCP/70000",
+            "TCP/Http",
+            "FOO/1",
+            "ICMP/256",
+            "ICMP/8:x",
+            "47/1",
+        ] {
             assert!(parse_what(text).is_err(), "{text}");
         }
     }

@@ -122,14 +122,22 @@ impl WrittenFlow {
     pub fn check(&self) -> Result<(), FlowFault> {
         let protocol = self.protocol;
         match (&self.port, protocol.has_ports()) {
-            (None, true) => return Err(FlowFault::new("port", format!("is missing; {protocol} needs one"))),
+            (None, true) => {
+                return Err(FlowFault::new(
+                    "port",
+                    format!("is missing; {protocol} needs one"),
+                ));
+            }
             (Some(_), false) => return Err(FlowFault::new("port", format!("{protocol} has no ports"))),
             _ => {}
         }
         let is_icmp = protocol.is_icmp();
         for (field, value) in [("type", self.icmp_type), ("code", self.icmp_code)] {
             if value.is_some() && !is_icmp {
-                return Err(FlowFault::new(field, format!("{protocol} has none; only ICMP and ICMPv6 have")));
+                return Err(FlowFault::new(
+                    field,
+                    format!("{protocol} has none; only ICMP and ICMPv6 have"),
+                ));
             }
         }
         if self.icmp_code.is_some() && self.icmp_type.is_none() {
@@ -223,7 +231,9 @@ impl World {
             _ => None,
         };
         let Some(pod) = pod else {
-            return Err(format!("{to} is no pod, so it declares no port '{name}'; write the number"));
+            return Err(format!(
+                "{to} is no pod, so it declares no port '{name}'; write the number"
+            ));
         };
         let is_it = |port: &&EndpointPort| port.protocol == protocol && port.name == name;
         match pod.facts.ports.iter().find(is_it) {
@@ -232,7 +242,10 @@ impl World {
                 let declared = pod.facts.ports.iter().filter(|p| p.protocol == protocol);
                 let names: Vec<&String> = declared.map(|p| &p.name).filter(|n| !n.is_empty()).collect();
                 let pod = format!("{}/{}", pod.facts.namespace, pod.facts.name);
-                Err(format!("pod {pod} declares no {protocol} port '{name}'{}", choice(names.into_iter())))
+                Err(format!(
+                    "pod {pod} declares no {protocol} port '{name}'{}",
+                    choice(names.into_iter())
+                ))
             }
         }
     }

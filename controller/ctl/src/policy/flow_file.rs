@@ -13,6 +13,9 @@ use std::fmt;
 /// The fields of a flow.
 const FIELDS: [&str; 7] = ["from", "to", "protocol", "port", "type", "code", "expect"];
 
+/// How many characters of a wrong value are shown.
+const SHOWN: usize = 60;
+
 /// A flow of a file: what it says, or what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileFlow {
@@ -50,7 +53,7 @@ impl fmt::Display for Placed<'_> {
 /// Reads the flows of a text; `file` is its name for what is said about it.
 pub fn read(file: &str, text: &str) -> FlowFile {
     let mut found = FlowFile::default();
-    let documents = documents(text);
+    let (documents, is_by_line) = documents(text);
     if documents.is_empty() {
         found.faults.push(format!(
             "{file}: there is no flow in it; write a list of {{from, to, protocol, port, expect}}"
@@ -58,6 +61,7 @@ pub fn read(file: &str, text: &str) -> FlowFile {
     }
     for document in documents {
         match document.body {
+            Err(error) if is_by_line => found.add_broken(document.line, &error.reason),
             Err(error) => found.faults.push(format!("{file}: {error}")),
             Ok(value) => found.take(file, document.line, value),
         }
@@ -65,27 +69,25 @@ pub fn read(file: &str, text: &str) -> FlowFile {
     found
 }
 
-/// The documents of a text. Where every line is an object of its own, a broken one must not hide the next.
-fn documents(text: &str) -> Vec<Document> {
+/// The documents of a text, and whether each line is one: then a broken one must not hide the next.
+fn documents(text: &str) -> (Vec<Document>, bool) {
     let documents = read_documents(text);
     if documents.iter().all(|document| document.body.is_ok()) {
-        return documents;
+        return (documents, false);
     }
     let is_blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    let text = text.trim_start_matches('\u{feff}');
     let lines = || text.lines().enumerate().filter(|(_, line)| !is_blank(line));
     if !lines().all(|(_, line)| line.trim_start().starts_with('{')) {
-        return documents;
+        return (documents, false);
     }
     let by_line = lines().flat_map(|(before, line)| {
         read_documents(line).into_iter().map(move |mut document| {
             document.line = before + 1;
-            if let Err(error) = &mut document.body {
-                error.line += before;
-            }
             document
         })
     });
-    by_line.collect()
+    (by_line.collect(), true)
 }
 
 impl FlowFile {
@@ -111,6 +113,15 @@ impl FlowFile {
         }
     }
 
+    /// A line that would be a flow if it could be read.
+    fn add_broken(&mut self, line: usize, reason: &str) {
+        let fault = FlowFault::new("flow", format!("line {line}: {reason}"));
+        self.flows.push(FileFlow {
+            number: self.flows.len() + 1,
+            flow: Err(vec![fault]),
+        });
+    }
+
     fn add(&mut self, value: Value) {
         let number = self.flows.len() + 1;
         let flow = flow(value);
@@ -129,7 +140,12 @@ fn flow(value: Value) -> Result<WrittenFlow, Vec<FlowFault>> {
     let mut faults: Vec<FlowFault> = map
         .keys()
         .filter(|key| !FIELDS.contains(&key.as_str()))
-        .map(|key| FlowFault::new(key, format!("is no known field; the fields are {}", FIELDS.join(", "))))
+        .map(|key| {
+            FlowFault::new(
+                key,
+                format!("is no known field; the fields are {}", FIELDS.join(", ")),
+            )
+        })
         .collect();
     let mut keep = |fault| faults.push(fault);
     let from = text(&map, "from").map_err(&mut keep).ok();
@@ -166,20 +182,37 @@ fn kind(value: &Value) -> String {
     }
 }
 
-/// A value as its author wrote it, on one line and not too long.
+/// A value as its author wrote it.
 fn shown(value: &Value) -> String {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let line: String = text.chars().take(60).flat_map(char::escape_debug).collect();
-    if text.chars().count() > 60 { line + "..." } else { line }
+    match value {
+        Value::String(text) => one_line(text),
+        other => one_line(&other.to_string()),
+    }
+}
+
+/// A text on one line, and not too long.
+fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for c in text.chars().take(SHOWN) {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    if text.chars().count() > SHOWN {
+        line.push_str("...");
+    }
+    line
 }
 
 fn text(map: &Map<String, Value>, field: &str) -> Result<String, FlowFault> {
     match map.get(field) {
         Some(Value::String(text)) if !text.trim().is_empty() => Ok(text.trim().to_string()),
-        Some(Value::String(_)) | None => Err(FlowFault::new(field, "is missing; write namespace/pod or ip:ADDRESS")),
+        Some(Value::String(_)) | None => Err(FlowFault::new(
+            field,
+            "is missing; write namespace/pod or ip:ADDRESS",
+        )),
         Some(other) => {
             let reason = format!("'{}' is no text; write namespace/pod or ip:ADDRESS", shown(other));
             Err(FlowFault::new(field, reason))
@@ -196,12 +229,17 @@ fn protocol(map: &Map<String, Value>) -> Result<Protocol, FlowFault> {
         Some(value @ Value::String(text)) => text.trim().parse().map_err(|_| wrong(value)),
         Some(value @ Value::Number(number)) => number.to_string().parse().map_err(|_| wrong(value)),
         Some(value) => Err(wrong(value)),
-        None => Err(FlowFault::new("protocol", "is missing; write TCP, UDP, SCTP, ICMP or ICMPv6")),
+        None => Err(FlowFault::new(
+            "protocol",
+            "is missing; write TCP, UDP, SCTP, ICMP or ICMPv6",
+        )),
     }
 }
 
 fn port(map: &Map<String, Value>) -> Result<Option<WrittenPort>, FlowFault> {
-    let Some(value) = map.get("port") else { return Ok(None) };
+    let Some(value) = map.get("port") else {
+        return Ok(None);
+    };
     let text = match value {
         Value::String(text) => text.trim().to_string(),
         Value::Number(number) => number.to_string(),
@@ -222,32 +260,44 @@ pub fn parse_port(text: &str) -> Result<WrittenPort, String> {
     {
         return match text.parse::<u16>() {
             Ok(number) if number > 0 => Ok(WrittenPort::Number(number)),
-            _ => Err(format!("'{text}' is no port; write a number from 1 to 65535 or a port's name")),
+            _ => Err(format!(
+                "'{text}' is no port; write a number from 1 to 65535 or a port's name"
+            )),
         };
     }
-    let is_name = !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    let is_name = !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
     if is_name && text.len() <= 63 {
         return Ok(WrittenPort::Name(text.to_string()));
     }
-    let text: String = text.chars().take(60).flat_map(char::escape_debug).collect();
+    let text = one_line(text);
     Err(format!(
         "'{text}' is no port; write a number from 1 to 65535 or a port's name (lower-case letters, digits and dashes)"
     ))
 }
 
 fn byte(map: &Map<String, Value>, field: &str) -> Result<Option<u8>, FlowFault> {
-    let Some(value) = map.get(field) else { return Ok(None) };
+    let Some(value) = map.get(field) else {
+        return Ok(None);
+    };
     let number = value.as_u64().and_then(|number| u8::try_from(number).ok());
     let wrong = || FlowFault::new(field, format!("'{}' is not a number from 0 to 255", shown(value)));
     number.map(Some).ok_or_else(wrong)
 }
 
 fn expect(map: &Map<String, Value>) -> Result<Option<Verdict>, FlowFault> {
-    let Some(value) = map.get("expect") else { return Ok(None) };
+    let Some(value) = map.get("expect") else {
+        return Ok(None);
+    };
     match value.as_str().map(str::to_ascii_lowercase).as_deref() {
         Some("allow") => Ok(Some(Verdict::Allow)),
         Some("deny") => Ok(Some(Verdict::Deny)),
-        _ => Err(FlowFault::new("expect", format!("'{}' is neither 'allow' nor 'deny'", shown(value)))),
+        _ => Err(FlowFault::new(
+            "expect",
+            format!("'{}' is neither 'allow' nor 'deny'", shown(value)),
+        )),
     }
 }
 

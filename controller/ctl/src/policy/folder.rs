@@ -52,9 +52,7 @@ fn folder(path: &Path, entered: &mut BTreeSet<PathBuf>, texts: &mut Texts) -> io
         .collect::<io::Result<Vec<PathBuf>>>()?;
     entries.sort();
     for entry in entries {
-        let name = entry
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
+        let name = entry.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_default();
         if name.starts_with(['.', '#']) || name.ends_with('~') {
             continue;
@@ -97,14 +95,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         fs::create_dir_all(root.join("sub/.git")).unwrap();
-        for name in ["b.yaml", "sub/c.yml", "sub/d.json", "notes.txt", ".e.yaml", "f.yaml~", "#g.yaml", "sub/.git/h.yaml"] {
+        for name in [
+            "b.yaml",
+            "sub/c.yml",
+            "sub/d.json",
+            "notes.txt",
+            ".e.yaml",
+            "f.yaml~",
+            "#g.yaml",
+            "sub/.git/h.yaml",
+        ] {
             fs::write(root.join(name), name).unwrap();
         }
         symlink("..", root.join("sub/up")).unwrap();
         symlink("nowhere", root.join("z.yaml")).unwrap();
         fs::write(root.join("bytes.yaml"), b"a: \xff").unwrap();
         let texts = read(root).unwrap();
-        let names: Vec<&str> = texts.keys().map(|path| path.rsplit('/').next().unwrap()).collect();
+        let names: Vec<&str> = texts
+            .keys()
+            .map(|path| path.rsplit('/').next().unwrap())
+            .collect();
         assert_eq!(names, ["b.yaml", "bytes.yaml", "c.yml", "d.json", "z.yaml"]);
         let wrong: Vec<bool> = texts.values().map(Result::is_err).collect();
         assert_eq!(wrong, [false, true, false, false, true]);
@@ -115,8 +125,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("anything");
         fs::write(&path, "x").unwrap();
-        assert_eq!(read(&path).unwrap()[&path.display().to_string()], Ok("x".to_string()));
+        assert_eq!(
+            read(&path).unwrap()[&path.display().to_string()],
+            Ok("x".to_string())
+        );
         let error = read(&dir.path().join("none")).unwrap_err().to_string();
-        assert!(error.contains("none") && error.contains("No such file"), "{error}");
+        assert!(
+            error.contains("none") && error.contains("No such file"),
+            "{error}"
+        );
     }
 }

@@ -87,7 +87,9 @@ struct Answered<'a> {
 
 impl Answered<'_> {
     fn ok(&self) -> bool {
-        self.flow.expect.is_none_or(|expected| expected == self.answer.verdict)
+        self.flow
+            .expect
+            .is_none_or(|expected| expected == self.answer.verdict)
     }
 
     fn line(&self) -> Line<'_> {
@@ -120,7 +122,8 @@ pub fn run(arguments: &SimulateArguments) -> anyhow::Result<ExitCode> {
     let text = if name == "-" {
         std::io::read_to_string(std::io::stdin()).context("reading the flows from the standard input")?
     } else {
-        std::fs::read_to_string(&arguments.flows).with_context(|| format!("reading the file of flows {name}"))?
+        std::fs::read_to_string(&arguments.flows)
+            .with_context(|| format!("reading the file of flows {name}"))?
     };
     let file = flow_file::read(&name, &text);
     print::complain(&world.faults);
@@ -129,7 +132,10 @@ pub fn run(arguments: &SimulateArguments) -> anyhow::Result<ExitCode> {
     print::complain(&faults);
     bad |= !faults.is_empty();
     print::out(&match arguments.output {
-        Output::Json => answered.iter().map(|found| print::json_line(&found.line())).collect(),
+        Output::Json => answered
+            .iter()
+            .map(|found| print::json_line(&found.line()))
+            .collect(),
         Output::Table => table(&answered),
     })?;
     Ok(if bad {
@@ -149,7 +155,12 @@ fn answer<'a>(world: &World, name: &str, file: &'a FlowFile) -> (Vec<Answered<'a
         let mut complain = |faults: &[super::flow::FlowFault]| {
             lines.extend(faults.iter().map(|fault| {
                 let number = found.number;
-                Placed { file: name, number, fault }.to_string()
+                Placed {
+                    file: name,
+                    number,
+                    fault,
+                }
+                .to_string()
             }));
         };
         let flow = match &found.flow {
@@ -203,12 +214,18 @@ fn table(answered: &[Answered<'_>]) -> String {
     }
     let mut text = String::new();
     for (n, line) in print::table(&rows).into_iter().enumerate() {
-        let is_wrong = n.checked_sub(1).and_then(|n| answered.get(n)).is_some_and(|found| !found.ok());
+        let is_wrong = n
+            .checked_sub(1)
+            .and_then(|n| answered.get(n))
+            .is_some_and(|found| !found.ok());
         text.push_str(&if is_wrong { print::red(&line) } else { line });
         text.push('\n');
     }
     let wrong = answered.iter().filter(|found| !found.ok()).count();
-    let expected = answered.iter().filter(|found| found.flow.expect.is_some()).count();
+    let expected = answered
+        .iter()
+        .filter(|found| found.flow.expect.is_some())
+        .count();
     let sum = format!(
         "\n{} flows: {} as expected, {wrong} not, {} without expectation\n",
         answered.len(),

@@ -20,10 +20,8 @@ use std::path::Path;
 pub type PodName = (String, String);
 
 /// Pools of pod addresses where the manifests define none: name and range.
-pub const DEFAULT_POOLS: [(&str, &str); 2] = [
-    ("lab-ipv4", "10.65.0.0/16"),
-    ("lab-ipv6", "fd65:6c61:6200::/64"),
-];
+pub const DEFAULT_POOLS: [(&str, &str); 2] =
+    [("lab-ipv4", "10.65.0.0/16"), ("lab-ipv6", "fd65:6c61:6200::/64")];
 
 /// What a running cluster, or another set of manifests, decided already.
 #[derive(Clone, Debug, Default)]

@@ -24,5 +24,5 @@ pub use planner::{Plan, Planner};
 pub use row::{LoweredRow, RowRule, lower};
 pub use simulate::{Packet, Way, dangling, simulate};
 pub(crate) use skeleton::maps_of;
-pub use skeleton::{EndpointToHost, LayoutSettings};
+pub use skeleton::{EndpointToHost, LayoutSettings, Refusal};
 pub use state::{EndpointState, GroupState, NetEntry, State};

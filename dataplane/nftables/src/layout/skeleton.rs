@@ -2,7 +2,7 @@
 
 use super::names::{self, ALLOW, FROM_WL, NOTHING, OWN4, OWN6, PORTS, PROTOS, ROWS, SELF, SPOOF, TABLE, TO_WL, WL_IN, WL_OUT, WL6};
 use crate::wire::{
-    Batch, Chain, CmpOp, Expr, Hook, MetaKey, OnHit, Rule, Source, Value, Verdict, compare, concat, ct_state,
+    Batch, Chain, CmpOp, Expr, Hook, MetaKey, OnHit, Reject, Rule, Source, Value, Verdict, compare, concat, ct_state,
     drop_counted, icmpv6_type, interface_starts_with, masked, only_family, priority, set_priority,
     set_priority_from_map, vmap,
 };
@@ -21,6 +21,16 @@ pub enum EndpointToHost {
     Accept,
 }
 
+/// What happens to a packet that policy denies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refusal {
+    /// It vanishes.
+    #[default]
+    Drop,
+    /// Its sender is told (ICMP port unreachable), so that programs fail at once in place of waiting.
+    Reject,
+}
+
 /// Settings that shape the chains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayoutSettings {
@@ -28,6 +38,8 @@ pub struct LayoutSettings {
     pub interface_prefixes: Vec<String>,
     /// What happens to a workload's packet to its own node.
     pub endpoint_to_host: EndpointToHost,
+    /// What happens to a packet that policy denies.
+    pub refusal: Refusal,
     /// Whether a TCP packet that opens no connection may make a connection-tracking entry on workload interfaces.
     /// With `FlowsOnPolicyChange=Recheck` it must not: a deleted flow would come back through its next packet.
     pub refuse_midstream: bool,
@@ -42,6 +54,7 @@ impl Default for LayoutSettings {
         LayoutSettings {
             interface_prefixes: vec!["cali".to_string()],
             endpoint_to_host: EndpointToHost::default(),
+            refusal: Refusal::default(),
             refuse_midstream: false,
             drop_invalid: true,
             intervals_in_place: true,
@@ -187,12 +200,21 @@ fn forward_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
     for (side, chain) in [(MetaKey::InInterfaceName, FROM_WL), (MetaKey::OutInterfaceName, TO_WL)] {
         for prefix in &settings.interface_prefixes {
             rules.push(rule([key(side, prefix), vec![Expr::jump(chain)]]));
-            rules.push(rule([key(side, prefix), not_allowed(), drop_counted().to_vec()]));
+            rules.push(rule([key(side, prefix), not_allowed(), refuse(settings.refusal)]));
         }
     }
     // What other programs see of the packet's priority is as good as untouched.
     rules.push(set_priority(NOTHING).to_vec());
     rules
+}
+
+/// `counter drop`, or `counter reject with icmpx type port-unreachable`.
+fn refuse(refusal: Refusal) -> Vec<Expr> {
+    const PORT_UNREACHABLE: u8 = 1;
+    match refusal {
+        Refusal::Drop => drop_counted().to_vec(),
+        Refusal::Reject => vec![Expr::counter(), Expr::Reject(Reject::Icmpx(PORT_UNREACHABLE))],
+    }
 }
 
 fn not_allowed() -> Vec<Expr> {
@@ -214,7 +236,7 @@ fn input_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
         }
         rules.push(rule([on(), set_priority(NOTHING).to_vec()]));
         rules.push(rule([on(), vec![Expr::jump(FROM_WL)]]));
-        rules.push(rule([on(), not_allowed(), drop_counted().to_vec()]));
+        rules.push(rule([on(), not_allowed(), refuse(settings.refusal)]));
         rules.push(rule([on(), set_priority(NOTHING).to_vec()]));
         match settings.endpoint_to_host {
             EndpointToHost::Drop => rules.push(rule([on(), drop_counted().to_vec()])),

@@ -113,9 +113,12 @@ impl Ends {
             // Of two ends without policies there is nothing to compare, nor of a pod and itself.
             .filter(move |(to, end)| *to != from && (is_endpoint || end.is_endpoint))
             .flat_map(move |(to, end)| {
-                end.ports
-                    .iter()
-                    .map(move |&(protocol, port)| MatrixFlow { from, to, protocol, port })
+                end.ports.iter().map(move |&(protocol, port)| MatrixFlow {
+                    from,
+                    to,
+                    protocol,
+                    port,
+                })
             })
     }
 }
@@ -134,7 +137,8 @@ fn end(pod: &Pod) -> End {
 /// The ports that policies name which only one world has, or which differ. Of a range its first and its last.
 fn changed_ports(old: &World, new: &World) -> BTreeSet<ProtocolPort> {
     let policies = |world: &World| -> Vec<Resource> {
-        let is_policy = |r: &&Resource| matches!(r, Resource::NetworkPolicy(_) | Resource::GlobalNetworkPolicy(_));
+        let is_policy =
+            |r: &&Resource| matches!(r, Resource::NetworkPolicy(_) | Resource::GlobalNetworkPolicy(_));
         world.resources.iter().filter(is_policy).cloned().collect()
     };
     let (old, new) = (policies(old), policies(new));
@@ -155,7 +159,7 @@ fn changed_ports(old: &World, new: &World) -> BTreeSet<ProtocolPort> {
             };
             for port in rule.destination.ports.iter().chain(&rule.destination.not_ports) {
                 if let Port::Range(range) = port {
-                    ports.extend([range.first, range.last].map(|port| (protocol, port.max(1))));
+                    ports.extend([range.first(), range.last()].map(|port| (protocol, port.max(1))));
                 }
             }
         }
@@ -191,7 +195,11 @@ pub(super) fn compare(old: &World, new: &World, ends: &Ends) -> Compared {
             .collect();
         workers
             .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .map(|worker| {
+                worker
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
             .collect()
     });
     Compared {
@@ -237,16 +245,21 @@ impl<'a> Judge<'a> {
     /// Allowed between all pairs of addresses of one family, of which there must be one.
     fn verdict(&self, flow: &MatrixFlow) -> Verdict {
         let none = Vec::new();
-        let (from, to) = (self.peers.get(flow.from).unwrap_or(&none), self.peers.get(flow.to).unwrap_or(&none));
+        let (from, to) = (
+            self.peers.get(flow.from).unwrap_or(&none),
+            self.peers.get(flow.to).unwrap_or(&none),
+        );
         let mut is_any = false;
         for from in from {
             for to in to {
                 let flow = Flow::new(from.clone(), to.clone(), flow.protocol, flow.port);
                 let verdict = match (from, to) {
                     (Peer::Address(a), Peer::Address(b)) if a.is_ipv4() != b.is_ipv4() => continue,
-                    (Peer::Address(_), Peer::Address(_)) => {
-                        self.world.facts.judge_untraced(&flow).map(|judgement| judgement.verdict)
-                    }
+                    (Peer::Address(_), Peer::Address(_)) => self
+                        .world
+                        .facts
+                        .judge_untraced(&flow)
+                        .map(|judgement| judgement.verdict),
                     _ => self.world.facts.judge_each(&flow).map(|all| {
                         let is_allowed = all.iter().all(|judgement| judgement.verdict == Verdict::Allow);
                         if is_allowed { Verdict::Allow } else { Verdict::Deny }

@@ -7,8 +7,8 @@
 use crate::policy::world::World;
 use ipnet::IpNet;
 use policy_model::{EntityRule, PolicyRule, Resource};
-use policy_model_ipam::address::{from_bits, to_bits};
 use policy_model_ipam::Family;
+use policy_model_ipam::address::{from_bits, to_bits};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,14 +21,32 @@ const USUAL: [IpAddr; 4] = [
 ];
 
 /// Ranges in which nobody outside is, unless a policy names a network of one.
-const NOBODY: [&str; 8] =
-    ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/127", "::ffff:0:0/96", "fe80::/10", "ff00::/8"];
+const NOBODY: [&str; 8] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/3",
+    "::/127",
+    "::ffff:0:0/96",
+    "fe80::/10",
+    "ff00::/8",
+];
 
 /// One address of each area, of the families that pods have; smallest networks last, as sorted.
 pub(super) fn addresses(worlds: [&World; 2]) -> Vec<IpAddr> {
-    let mut nets: BTreeSet<IpNet> = worlds.iter().flat_map(|world| named_nets(&world.resources)).collect();
-    let pods = || worlds.iter().flat_map(|world| world.pods.values().flat_map(|pod| &pod.addresses));
-    let roots = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let mut nets: BTreeSet<IpNet> = worlds
+        .iter()
+        .flat_map(|world| named_nets(&world.resources))
+        .collect();
+    let pods = || {
+        worlds
+            .iter()
+            .flat_map(|world| world.pods.values().flat_map(|pod| &pod.addresses))
+    };
+    let roots = [
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    ];
     nets.extend(roots.into_iter().filter_map(|root| IpNet::new(root, 0).ok()));
     nets.retain(|net| pods().any(|address| address.is_ipv4() == net.addr().is_ipv4()));
     let nodes = worlds.iter().flat_map(|world| world.nodes.values().flatten());
@@ -42,12 +60,18 @@ pub(super) fn addresses(worlds: [&World; 2]) -> Vec<IpAddr> {
 
 /// Every network that a policy or a network set names.
 fn named_nets(resources: &[Resource]) -> Vec<IpNet> {
-    let of_side = |side: &EntityRule| -> Vec<IpNet> { side.nets.iter().chain(&side.not_nets).copied().collect() };
+    let of_side =
+        |side: &EntityRule| -> Vec<IpNet> { side.nets.iter().chain(&side.not_nets).copied().collect() };
     let of_rules = |rules: &[PolicyRule]| -> Vec<IpNet> {
-        rules.iter().flat_map(|rule| [of_side(&rule.source), of_side(&rule.destination)].concat()).collect()
+        rules
+            .iter()
+            .flat_map(|rule| [of_side(&rule.source), of_side(&rule.destination)].concat())
+            .collect()
     };
     let of_resource = |resource: &Resource| match resource {
-        Resource::NetworkPolicy(policy) => [of_rules(&policy.spec.ingress), of_rules(&policy.spec.egress)].concat(),
+        Resource::NetworkPolicy(policy) => {
+            [of_rules(&policy.spec.ingress), of_rules(&policy.spec.egress)].concat()
+        }
         Resource::GlobalNetworkPolicy(policy) => {
             [of_rules(&policy.spec.ingress), of_rules(&policy.spec.egress)].concat()
         }
@@ -55,16 +79,30 @@ fn named_nets(resources: &[Resource]) -> Vec<IpNet> {
         Resource::GlobalNetworkSet(set) => set.spec.0.nets.clone(),
         _ => Vec::new(),
     };
-    resources.iter().flat_map(of_resource).map(|net| net.trunc()).collect()
+    resources
+        .iter()
+        .flat_map(of_resource)
+        .map(|net| net.trunc())
+        .collect()
 }
 
 /// An address of a network that is in no smaller one of `nets`, and that nobody has.
 fn one_of(net: &IpNet, nets: &BTreeSet<IpNet>, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
-    let mut holes: Vec<IpNet> = nets.iter().filter(|other| *other != net && net.contains(*other)).copied().collect();
+    let mut holes: Vec<IpNet> = nets
+        .iter()
+        .filter(|other| *other != net && net.contains(*other))
+        .copied()
+        .collect();
     let nobody = NOBODY.iter().filter_map(|text| text.parse::<IpNet>().ok());
     holes.extend(nobody.filter(|range| !range.contains(net)));
-    let in_hole = |address: IpAddr| holes.iter().filter(|hole| hole.contains(&address)).min_by_key(|h| h.prefix_len());
-    let fits = |address: &IpAddr| net.contains(address) && in_hole(*address).is_none() && !taken.contains(address);
+    let in_hole = |address: IpAddr| {
+        holes
+            .iter()
+            .filter(|hole| hole.contains(&address))
+            .min_by_key(|h| h.prefix_len())
+    };
+    let fits =
+        |address: &IpAddr| net.contains(address) && in_hole(*address).is_none() && !taken.contains(address);
     if let Some(usual) = USUAL.into_iter().find(fits) {
         return Some(usual);
     }
@@ -100,21 +138,41 @@ mod tests {
 
     #[test]
     fn each_area_has_its_address() {
-        let all = ["0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/24", "10.0.1.0/32", "169.254.169.254/32", "203.0.113.0/24"];
+        let all = [
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+            "10.0.0.0/24",
+            "10.0.1.0/32",
+            "169.254.169.254/32",
+            "203.0.113.0/24",
+        ];
         let of = |net| sample(net, &all, &["10.0.0.1"]);
         assert_eq!(of("0.0.0.0/0").unwrap(), "198.51.100.20");
         assert_eq!(of("10.0.0.0/8").unwrap(), "10.0.1.1");
         assert_eq!(of("10.0.0.0/24").unwrap(), "10.0.0.2");
         assert_eq!(of("10.0.1.0/32").unwrap(), "10.0.1.0");
-        assert_eq!(of("169.254.169.254/32").unwrap(), "169.254.169.254", "named, so somebody is there");
+        assert_eq!(
+            of("169.254.169.254/32").unwrap(),
+            "169.254.169.254",
+            "named, so somebody is there"
+        );
         assert_eq!(of("203.0.113.0/24").unwrap(), "203.0.113.10");
     }
 
     #[test]
     fn an_area_without_a_free_address_has_none() {
-        assert_eq!(sample("10.0.0.0/31", &["10.0.0.0/31", "10.0.0.0/32", "10.0.0.1/32"], &[]), None);
-        assert_eq!(sample("10.0.0.0/31", &["10.0.0.0/31"], &["10.0.0.0", "10.0.0.1"]), None);
-        assert_eq!(sample("10.0.0.0/31", &["10.0.0.0/31"], &["10.0.0.1"]).unwrap(), "10.0.0.0");
+        assert_eq!(
+            sample("10.0.0.0/31", &["10.0.0.0/31", "10.0.0.0/32", "10.0.0.1/32"], &[]),
+            None
+        );
+        assert_eq!(
+            sample("10.0.0.0/31", &["10.0.0.0/31"], &["10.0.0.0", "10.0.0.1"]),
+            None
+        );
+        assert_eq!(
+            sample("10.0.0.0/31", &["10.0.0.0/31"], &["10.0.0.1"]).unwrap(),
+            "10.0.0.0"
+        );
         let halves = ["::/0", "::/1", "8000::/1"];
         assert_eq!(sample("::/0", &halves, &[]), None);
         assert_eq!(sample("::/1", &halves, &[]).unwrap(), "2001:db8:ffff::10");

@@ -65,10 +65,7 @@ pub(super) fn assign(
                 addresses.insert(name(pod), given.iter().map(|given| given.address).collect());
             }
             Ok(_) => {}
-            Err(error) => faults.push(format!(
-                "Pod {}: it gets no address: {error}",
-                handle(pod)
-            )),
+            Err(error) => faults.push(format!("Pod {}: it gets no address: {error}", handle(pod))),
         }
     }
     addresses
@@ -165,9 +162,7 @@ impl<'a> Wishes<'a> {
         }
         for resource in set.resources() {
             if let Resource::Node(node) = resource {
-                wishes
-                    .nodes
-                    .insert(&node.metadata.name, &node.metadata.labels);
+                wishes.nodes.insert(&node.metadata.name, &node.metadata.labels);
             }
         }
         wishes

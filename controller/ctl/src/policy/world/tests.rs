@@ -17,7 +17,13 @@ fn plain(name: &str) -> String {
 }
 
 fn addresses(world: &World, name: &str) -> Vec<String> {
-    world.pod("n", name).unwrap().addresses.iter().map(ToString::to_string).collect()
+    world
+        .pod("n", name)
+        .unwrap()
+        .addresses
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 fn node(world: &World, name: &str) -> Option<String> {
@@ -29,7 +35,10 @@ fn pods_get_nodes_and_addresses_always_alike() {
     let text: String = (0..7).map(|n| plain(&format!("p{n}"))).collect();
     let (first, second) = (world(&text, &Known::default()), world(&text, &Known::default()));
     assert_eq!(first.faults, Vec::<String>::new());
-    assert_eq!(first.nodes.keys().collect::<Vec<_>>(), ["node1", "node2", "node3"]);
+    assert_eq!(
+        first.nodes.keys().collect::<Vec<_>>(),
+        ["node1", "node2", "node3"]
+    );
     let mut all = std::collections::BTreeSet::new();
     let mut load: BTreeMap<String, usize> = BTreeMap::new();
     for n in 0..7 {
@@ -38,12 +47,21 @@ fn pods_get_nodes_and_addresses_always_alike() {
         assert_eq!(node(&first, &name), node(&second, &name));
         *load.entry(node(&first, &name).unwrap()).or_default() += 1;
         let [four, six] = addresses(&first, &name).try_into().unwrap();
-        assert!(four.starts_with("10.65.") && six.starts_with("fd65:6c61:6200:"), "{four} {six}");
+        assert!(
+            four.starts_with("10.65.") && six.starts_with("fd65:6c61:6200:"),
+            "{four} {six}"
+        );
         assert!(all.insert(four) && all.insert(six), "no address twice");
     }
     assert_eq!(load.values().copied().collect::<Vec<_>>(), [3, 2, 2]);
     // The facts have them too.
-    let facts: Vec<String> = first.facts.addresses("n", "p3").unwrap().iter().map(ToString::to_string).collect();
+    let facts: Vec<String> = first
+        .facts
+        .addresses("n", "p3")
+        .unwrap()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(facts, addresses(&first, "p3"));
 }
 
@@ -78,14 +96,24 @@ fn what_manifests_say_comes_first() {
     assert_eq!(addresses(&found, "host"), Vec::<String>::new());
     assert_eq!(addresses(&found, "free"), ["10.65.9.9"]);
     assert_eq!(node(&found, "free").unwrap(), "node1");
-    assert_eq!(found.nodes.keys().collect::<Vec<_>>(), ["node1", "node2", "x"], "filled up to three");
-    let of_x = found.facts.endpoints().any(|(_, pod)| pod == "host" || pod == "done");
+    assert_eq!(
+        found.nodes.keys().collect::<Vec<_>>(),
+        ["node1", "node2", "x"],
+        "filled up to three"
+    );
+    let of_x = found
+        .facts
+        .endpoints()
+        .any(|(_, pod)| pod == "host" || pod == "done");
     assert!(!of_x, "neither is an endpoint");
 }
 
 #[test]
 fn an_address_that_a_manifest_claims_is_not_kept_by_another() {
-    let text = pod("asks", ", annotations: {cni.projectcalico.org/ipAddrs: '[\"10.65.0.9\"]'}}\nspec: {containers: [{name: c}]}") + &plain("free");
+    let text = pod(
+        "asks",
+        ", annotations: {cni.projectcalico.org/ipAddrs: '[\"10.65.0.9\"]'}}\nspec: {containers: [{name: c}]}",
+    ) + &plain("free");
     let place = ("node1".to_string(), vec!["10.65.0.9".parse().unwrap()]);
     let known = Known {
         pods: [(("n".to_string(), "free".to_string()), place)].into(),
@@ -111,19 +139,28 @@ fn pools_nodes_and_their_selectors_count() {
     ]
     .concat();
     let found = world(&text, &Known::default());
-    assert_eq!(found.nodes.len(), 2, "where Node manifests are, no other nodes are made up");
+    assert_eq!(
+        found.nodes.len(),
+        2,
+        "where Node manifests are, no other nodes are made up"
+    );
     assert_eq!(found.nodes["a"], ["192.168.0.1".parse::<IpAddr>().unwrap()]);
     assert_eq!(found.nodes["b"], node_addresses(1));
     assert!(addresses(&found, "one")[0].starts_with("10.1.0."));
     assert!(addresses(&found, "two")[0].starts_with("10.2.0."));
     assert_eq!(addresses(&found, "three"), Vec::<String>::new());
     assert_eq!(found.faults.len(), 1, "{:?}", found.faults);
-    assert!(found.faults[0].starts_with("Pod n/three: it gets no address: "), "{}", found.faults[0]);
+    assert!(
+        found.faults[0].starts_with("Pod n/three: it gets no address: "),
+        "{}",
+        found.faults[0]
+    );
 }
 
 #[test]
 fn the_setting_for_packets_to_the_own_node_is_read() {
-    let action = |text: &str| settings(&world(text, &Known::default()).resources).default_endpoint_to_host_action;
+    let action =
+        |text: &str| settings(&world(text, &Known::default()).resources).default_endpoint_to_host_action;
     assert_eq!(action(""), EndpointToHostAction::Accept);
     let written = "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\nspec: {defaultEndpointToHostAction: DROP}\n";
     assert_eq!(action(written), EndpointToHostAction::Drop);

@@ -1,0 +1,143 @@
+//! The lab as it is now: its nodes and pods, and what the policies in force say.
+
+use super::names;
+use super::state::{AgentState, LabState, PodKind};
+use crate::policy::world::{Known, World};
+use anyhow::Context;
+use controller::{ANNOTATION_SOURCE, IMPLIED_SOURCE};
+use policy_model::{Key, Kind, Resource};
+use policy_model_datastore::{Datastore, Selection};
+use policy_model_datastore_file::{FileStore, Settings};
+use policy_model_kubernetes::ManifestSet;
+use policy_model_rules::oracle::{Facts, Settings as OracleSettings};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long controller and agent may take to follow the manifests before the lab is looked at as it is.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(30);
+
+/// What the lab knows: its own state, its pods, and the policies' judge.
+pub(super) struct Picture {
+    /// The lab.
+    pub(super) lab: LabState,
+    /// The agent's pods.
+    pub(super) agent: AgentState,
+    /// The manifests' words, and as facts what the datastore holds: a policy whose manifest is broken now is still in
+    /// force there.
+    pub(super) world: World,
+    stored: Vec<Arc<Resource>>,
+}
+
+impl Picture {
+    /// Reads the lab as soon as controller and agent have followed what the manifests say now.
+    pub(super) fn settled() -> anyhow::Result<Picture> {
+        let lab = LabState::load()?;
+        let store = FileStore::open(names::datastore(), Settings::default()).context("opening the lab's datastore")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let stored = runtime.block_on(store.list(Selection::all()))?;
+            let stored: Vec<Arc<Resource>> = stored.items.into_iter().map(|v| v.resource).collect();
+            let picture = Picture::new(lab.clone(), stored);
+            let lags = picture.lags();
+            if lags.is_empty() || Instant::now() >= deadline {
+                for what in lags {
+                    eprintln!("manx lab: {what}");
+                }
+                return Ok(picture);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn new(lab: LabState, stored: Vec<Arc<Resource>>) -> Picture {
+        let agent = AgentState::load();
+        let name = |namespace: &str, pod: &str| (namespace.to_string(), pod.to_string());
+        let pods = agent.pods.values().filter(|p| !p.node.is_empty());
+        let pods = pods.map(|p| (name(&p.namespace, &p.pod), (p.node.clone(), p.addresses.clone())));
+        let known = Known { nodes: lab.nodes.clone(), pods: pods.collect() };
+        // Without its folder the manifests have no words; the datastore still has its facts.
+        let mut world = World::load_knowing(&lab.manifests, &known)
+            .unwrap_or_else(|_| World::new(ManifestSet::new(), &known));
+        // The lab's nodes accept what a pod's egress policy lets through to them.
+        world.facts = Facts::new(stored.iter().map(AsRef::as_ref), OracleSettings::default());
+        Picture { lab, agent, world, stored }
+    }
+
+    /// Who has not followed the manifests yet, a line each.
+    fn lags(&self) -> Vec<String> {
+        let mut lags = Vec::new();
+        if let Some(key) = self.unstored() {
+            lags.push(format!("the controller has not followed the manifests: {key}"));
+        }
+        if let Some(pod) = self.unconnected() {
+            lags.push(format!("pod {pod} is not as its manifest says; see 'manx lab status'"));
+        }
+        lags
+    }
+
+    /// An object in which the datastore differs from the manifests.
+    fn unstored(&self) -> Option<Key> {
+        let set = &self.world.set;
+        let is_ours = |r: &&Resource| r.metadata().annotations.contains_key(ANNOTATION_SOURCE);
+        let stored: BTreeMap<Key, Resource> =
+            self.stored.iter().map(AsRef::as_ref).filter(is_ours).map(bare).collect();
+        let is_decided = |r: &&Resource| {
+            // Of a broken document nobody but the controller knows what is in force.
+            let is_addressed = r.kind() == Kind::Node && self.lab.addressed.contains(&r.metadata().name);
+            !is_addressed && !set.is_remainder(&r.key())
+        };
+        let wanted: BTreeMap<Key, Resource> = set.resources().filter(is_decided).map(bare).collect();
+        let missing = wanted.iter().find(|(key, resource)| stored.get(*key) != Some(*resource));
+        let too_much = self.stored.iter().find(|r| {
+            let source = r.metadata().annotations.get(ANNOTATION_SOURCE);
+            source.is_some_and(|s| s != IMPLIED_SOURCE)
+                && !wanted.contains_key(&bare(r).0)
+                && !set.may_define(&r.key())
+                && set.get(&r.key()).is_none()
+        });
+        missing.map(|(key, _)| key.clone()).or(too_much.map(|r| r.key()))
+    }
+
+    /// A pod that the agent has not brought to where it should be, and that has no known trouble.
+    fn unconnected(&self) -> Option<String> {
+        let mut endpoints: BTreeMap<String, &str> = BTreeMap::new();
+        for resource in &self.stored {
+            if let Resource::WorkloadEndpoint(endpoint) = resource.as_ref() {
+                let id = format!("{}/{}", endpoint.metadata.namespace, endpoint.spec.pod);
+                endpoints.insert(id, &endpoint.spec.node);
+            }
+        }
+        let late = endpoints.iter().find(|(id, node)| {
+            self.agent.pods.get(*id).is_none_or(|pod| {
+                pod.kind != PodKind::Endpoint
+                    || (pod.trouble.is_none() && (pod.addresses.is_empty() || pod.node != **node))
+            })
+        });
+        let gone = || self.agent.pods.values().find(|p| p.kind == PodKind::Endpoint && !endpoints.contains_key(&p.name()));
+        let unwired = || {
+            let kind = |host: bool| if host { PodKind::Host } else { PodKind::Finished };
+            let pods = self.world.set.pods().filter(|p| !p.is_endpoint());
+            pods.map(|p| (format!("{}/{}", p.namespace, p.name), kind(p.host_network && !p.finished)))
+                .find(|(id, kind)| self.agent.pods.get(id).is_none_or(|found| found.kind != *kind))
+        };
+        late.map(|(id, _)| id.clone())
+            .or_else(|| gone().map(|p| p.name()))
+            .or_else(|| unwired().map(|(id, _)| id))
+    }
+}
+
+/// What manifests say of an object, without what others decide or note at it. A pod's endpoint by the pod's name.
+fn bare(resource: &Resource) -> (Key, Resource) {
+    let mut bare = resource.clone();
+    bare.metadata_mut().annotations.clear();
+    if let Resource::WorkloadEndpoint(endpoint) = &mut bare {
+        endpoint.metadata.name.clone_from(&endpoint.spec.pod);
+        endpoint.spec.node.clear();
+        endpoint.spec.ip_networks.clear();
+    }
+    (bare.key(), bare)
+}

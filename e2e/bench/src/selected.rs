@@ -1,0 +1,130 @@
+//! One node whose server pods are selected by no, one, ten and up to 5,000 policies, all in force at once.
+//!
+//! Every policy allows one port from a selector of its own, and the client is let in by the last one of each server
+//! only: whoever walks the policies must walk them all.
+
+use crate::brain::Brain;
+use crate::shape::{HERE, allow};
+use ipnet::IpNet;
+use policy_model::{
+    Action, GlobalNetworkPolicySpec, Object, PolicyRule, Port, PortRange, ProfileSpec, Protocol, Resource,
+    WorkloadEndpointSpec,
+};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// How many policies select each of the server pods.
+pub const COUNTS: [usize; 6] = [0, 1, 10, 100, 500, 5_000];
+/// How many policies there are.
+pub const POLICIES: usize = 5_000;
+/// How many pods of other nodes the policies speak of.
+pub const PEERS: usize = 20_000;
+/// The port at which servers answer.
+pub const PORT: u16 = 8080;
+/// Addresses of the client pod: two, because a run needs more flows than one has ports.
+pub const CLIENT: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 65, 0, 2), Ipv4Addr::new(10, 65, 0, 3)];
+/// The client's interface on the node.
+pub const CLIENT_INTERFACE: &str = "caliclient";
+
+/// Address of a server pod.
+pub fn server(n: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 65, 0, 10 + u8::try_from(n).unwrap_or(0))
+}
+
+/// Interface of a server pod on the node.
+pub fn server_interface(n: usize) -> String {
+    format!("caliserver{n}")
+}
+
+/// Interfaces and addresses of all pods of the node, the client first.
+pub fn pods() -> Vec<(String, Vec<IpAddr>)> {
+    let client = (CLIENT_INTERFACE.to_string(), CLIENT.map(IpAddr::from).to_vec());
+    let servers = (0..COUNTS.len()).map(|n| (server_interface(n), vec![server(n).into()]));
+    std::iter::once(client).chain(servers).collect()
+}
+
+/// Address of a pod of another node.
+pub fn peer(n: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0x0a42_0000 + u32::try_from(n).unwrap_or(0))
+}
+
+/// Whether a policy lets the client in: the last one of each server does.
+pub fn is_last(policy: usize) -> bool {
+    COUNTS.contains(&(policy + 1))
+}
+
+/// The port that a policy opens.
+pub fn port_of(policy: usize) -> u16 {
+    if is_last(policy) { PORT } else { 8_000 + u16::try_from(policy % 50).unwrap_or(0) }
+}
+
+/// Brings the node's policies into force with the product's own code. Runs in the node's namespace.
+///
+/// # Errors
+/// The kernel refused.
+pub fn program() -> anyhow::Result<String> {
+    let mut brain = Brain::open(HERE)?;
+    brain.begin(resources())?;
+    Ok(brain.size())
+}
+
+fn resources() -> Vec<Resource> {
+    let mut all = vec![namespace()];
+    let client = CLIENT.map(IpAddr::from);
+    all.push(endpoint("client", HERE, CLIENT_INTERFACE, &client, &[("client", "yes".to_string())]));
+    for (n, count) in COUNTS.iter().enumerate() {
+        let labels = [("selected", format!("by-{count}"))];
+        all.push(endpoint(&format!("server-{n}"), HERE, &server_interface(n), &[server(n).into()], &labels));
+    }
+    for n in 0..PEERS {
+        let labels = [("peer", format!("p{}", n % POLICIES))];
+        all.push(endpoint(&format!("peer-{n}"), "elsewhere", &format!("calip{n}"), &[peer(n).into()], &labels));
+    }
+    all.extend((0..POLICIES).map(policy));
+    all
+}
+
+fn namespace() -> Resource {
+    let rules = vec![PolicyRule { action: Action::Allow, ..PolicyRule::default() }];
+    let spec = ProfileSpec { ingress: rules.clone(), egress: rules, labels_to_apply: BTreeMap::new() };
+    Object::named("kns.bench", spec).into()
+}
+
+fn endpoint(
+    name: &str,
+    node: &str,
+    interface: &str,
+    addresses: &[IpAddr],
+    labels: &[(&str, String)],
+) -> Resource {
+    let spec = WorkloadEndpointSpec {
+        orchestrator: "k8s".to_string(),
+        node: node.to_string(),
+        pod: name.to_string(),
+        endpoint: "eth0".to_string(),
+        ip_networks: addresses.iter().map(|a| IpNet::from(*a)).collect(),
+        profiles: vec!["kns.bench".to_string()],
+        interface_name: interface.to_string(),
+        ..WorkloadEndpointSpec::default()
+    };
+    let mut object = Object::namespaced("bench", format!("{node}-k8s-{name}-eth0"), spec);
+    object.metadata.labels.extend(labels.iter().map(|(k, v)| (k.to_string(), v.clone())));
+    object.into()
+}
+
+fn policy(n: usize) -> Resource {
+    let selecting: Vec<String> = COUNTS.iter().filter(|c| **c > n).map(|c| format!("'by-{c}'")).collect();
+    let client = if is_last(n) { " || client == 'yes'" } else { "" };
+    let ingress = [Protocol::TCP, Protocol::UDP].map(|protocol| {
+        let mut rule = allow(&format!("peer == 'p{n}'{client}"));
+        rule.protocol = Some(protocol);
+        rule.destination.ports = vec![Port::Range(PortRange::single(port_of(n)))];
+        rule
+    });
+    let spec = GlobalNetworkPolicySpec {
+        selector: format!("selected in {{{}}}", selecting.join(", ")),
+        ingress: ingress.to_vec(),
+        ..GlobalNetworkPolicySpec::default()
+    };
+    Object::named(format!("policy-{n:05}"), spec).into()
+}

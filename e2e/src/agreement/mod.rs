@@ -1,0 +1,169 @@
+//! Law 1: oracle, simulator and kernel asked the same, for whole histories of a cluster.
+//!
+//! A [`Case`] is a history and the flows that are asked after its last step. One that ends in a disagreement is made
+//! smaller and kept as YAML, and asked again before anything else.
+
+mod case;
+mod reduce;
+
+pub use case::{Case, Step};
+pub use reduce::reduce;
+
+use crate::engine::Core;
+use crate::packet::Probe;
+use crate::random::{Change, Cluster, flow_from};
+use crate::world::{Place, World};
+use dataplane_nftables::layout::{Packet, Way, dangling, simulate};
+use policy_model::Resource;
+use policy_model_rules::oracle::{Facts, Settings, Verdict};
+use std::fmt;
+
+/// How often a packet that has to arrive is sent: a queue of the kernel may have been full.
+const TRIES: usize = 4;
+
+/// One flow about which they disagree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disagreement {
+    /// The flow.
+    pub probe: Probe,
+    /// Whether each lets it pass.
+    pub answers: Answers,
+}
+
+/// Whether each lets a flow pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// What policy means.
+    pub oracle: bool,
+    /// What our table says, read by ourselves.
+    pub simulator: bool,
+    /// What happened to a packet.
+    pub kernel: bool,
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Probe { source, destination, protocol, x, y, .. } = self.probe;
+        let Answers { oracle, simulator, kernel } = self.answers;
+        let word = |passes| if passes { "allow" } else { "deny" };
+        let (oracle, simulator, kernel) = (word(oracle), word(simulator), word(kernel));
+        let (x_is, y_is) = if protocol.is_icmp() { ("type", "code") } else { ("port", "source port") };
+        write!(f, "{source} -> {destination} {protocol} {x_is} {x} {y_is} {y}: ")?;
+        write!(f, "oracle {oracle}, simulator {simulator}, kernel {kernel}")
+    }
+}
+
+/// A world with the cluster that is in force there.
+#[derive(Debug)]
+pub struct Enforced {
+    /// The world.
+    pub world: World,
+    cluster: Cluster,
+}
+
+impl Enforced {
+    /// A world in which nothing is programmed yet.
+    pub fn new(world: World) -> Self {
+        world.silence();
+        Enforced { world, cluster: Cluster::default() }
+    }
+
+    /// Brings a step into force.
+    pub fn take(&mut self, step: &Step) {
+        self.cluster.apply(&step.change);
+        if step.restart {
+            self.world.engine.restart(self.cluster.resources());
+        } else {
+            let Change { upsert, delete } = step.change.clone();
+            self.world.engine.run(move |core| {
+                core.upsert(&upsert);
+                core.delete(&delete);
+                core.apply();
+            });
+        }
+    }
+
+    /// Law 5, and what the table must never hold: says what is wrong.
+    pub fn check_table(&self) -> Result<(), String> {
+        self.world.engine.run(|core| {
+            let differing = core.differences();
+            if differing > 0 {
+                return Err(format!("{differing} objects in the kernel are not as they were written"));
+            }
+            dangling(core.dataplane.driver().planner().state())
+        })
+    }
+
+    /// Removes from the table what waits for it.
+    pub fn settle(&self) {
+        self.world.engine.run(Core::settle);
+    }
+
+    /// Asks all three about each flow, and returns those about which they disagree.
+    pub fn disagreements(&mut self, flows: &[Probe]) -> Vec<Disagreement> {
+        let resources = self.cluster.resources();
+        let oracle = ask_oracle(&resources, flows);
+        let simulator = self.ask_simulator(flows);
+        let kernel = self.ask_kernel(flows, &oracle);
+        let answers = oracle.into_iter().zip(simulator).zip(kernel);
+        let all = flows.iter().zip(answers);
+        all.map(|(probe, ((oracle, simulator), kernel))| {
+            Disagreement { probe: *probe, answers: Answers { oracle, simulator, kernel } }
+        })
+        .filter(|d| d.answers.oracle != d.answers.simulator || d.answers.oracle != d.answers.kernel)
+        .collect()
+    }
+
+    fn ask_simulator(&self, flows: &[Probe]) -> Vec<bool> {
+        type Owned = (Packet, Option<String>, Option<String>);
+        let way = |address| self.world.interface(self.world.place(address)).map(str::to_string);
+        let packet = |p: &Probe| {
+            let Probe { source, destination, protocol, x, y, .. } = *p;
+            (Packet { source, destination, protocol, x, y }, way(source), way(destination))
+        };
+        let packets: Vec<Owned> = flows.iter().map(packet).collect();
+        self.world.engine.run(move |core| {
+            let (planner, tables) = (core.dataplane.driver().planner(), core.dataplane.tables());
+            let identity = |a| tables.peers().exact(a).and_then(|class| planner.identity(class));
+            let answer = |(packet, from, to): &Owned| {
+                let way = Way { from: from.as_deref(), to: to.as_deref() };
+                simulate(planner.state(), identity, |i| i.starts_with("cali"), packet, way)
+            };
+            packets.iter().map(answer).collect()
+        })
+    }
+
+    fn ask_kernel(&mut self, flows: &[Probe], expected: &[bool]) -> Vec<bool> {
+        self.world.forget_flows();
+        let mut passed = vec![false; flows.len()];
+        let mut asked: Vec<usize> = (0..flows.len()).collect();
+        for _ in 0..TRIES {
+            let probes: Vec<Probe> = asked.iter().map(|n| Probe { number: *n as u32, ..flows[*n] }).collect();
+            let arrived = self.world.send(&probes);
+            for (number, places) in arrived {
+                let probe = &flows[number as usize];
+                let there: Place = self.world.place(probe.destination);
+                assert!(places.iter().all(|p| *p == there), "{probe:?} arrived at {places:?} and not at {there:?}");
+                passed[number as usize] = true;
+            }
+            // What was to arrive and did not is sent again; what was not to arrive was refused once and for all.
+            asked.retain(|n| expected[*n] && !passed[*n]);
+            if asked.is_empty() {
+                break;
+            }
+        }
+        passed
+    }
+}
+
+fn ask_oracle(resources: &[Resource], flows: &[Probe]) -> Vec<bool> {
+    let facts = Facts::new(resources, Settings::default());
+    let ask = |probe| facts.judge_untraced(&flow_from(probe)).expect("a flow that can be judged");
+    flows.iter().map(|probe| ask(probe).verdict == Verdict::Allow).collect()
+}
+
+/// The oracle's way to its verdict, for a person who looks at a disagreement.
+pub fn explain(resources: &[Resource], probe: &Probe) -> String {
+    let facts = Facts::new(resources, Settings::default());
+    facts.judge(&flow_from(probe)).map_or_else(|e| e.to_string(), |judgement| judgement.to_string())
+}
