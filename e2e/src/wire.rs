@@ -21,44 +21,43 @@ const ROOM: usize = 128 << 20;
 /// What `recvfrom` says of a frame that the machine itself sends (`PACKET_OUTGOING`).
 const OUTGOING: u8 = 4;
 
+/// An interface on which frames are put.
+#[derive(Debug)]
+pub struct Sender {
+    socket: OwnedFd,
+    /// The interface's own Ethernet address.
+    pub mac: [u8; 6],
+}
+
 /// An interface on which frames are put and seen.
 #[derive(Debug)]
 pub struct Wire {
-    sender: OwnedFd,
+    sender: Sender,
     tap: OwnedFd,
     /// The interface's own Ethernet address.
     pub mac: [u8; 6],
 }
 
-impl Wire {
-    /// Opens an interface of a namespace.
-    pub fn open(namespace: &NetworkNamespace, interface: &str) -> Self {
-        namespace.run(|| Wire::open_here(interface)).expect("enter the namespace")
-    }
+fn open(protocol: Option<SockProtocol>, address: &LinkAddr) -> OwnedFd {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Packet, SockType::Raw, flags, protocol);
+    let socket = socket.expect("open a packet socket: these tests have to run as root");
+    bind(socket.as_raw_fd(), address).expect("bind to the interface");
+    socket
+}
 
+impl Sender {
     /// Opens an interface of the calling thread's namespace.
     pub fn open_here(interface: &str) -> Self {
         let address = link_address(interface);
-        let open = |protocol: Option<SockProtocol>| {
-            socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, protocol)
-                .expect("open a packet socket: these tests have to run as root")
-        };
-        // One that asks for no protocol receives nothing.
-        let (sender, tap) = (open(None), open(Some(SockProtocol::EthAll)));
-        for socket in [&sender, &tap] {
-            bind(socket.as_raw_fd(), &address).expect("bind to the interface");
-        }
-        setsockopt(&tap, sockopt::RcvBufForce, &ROOM).expect("make room for frames");
-        let wire = Wire { sender, tap, mac: address.addr().expect("an Ethernet address") };
-        // Between opening and binding it saw every interface.
-        wire.drain(|_| {});
-        wire
+        // A socket that asks for no protocol receives nothing.
+        Sender { socket: open(None, &address), mac: address.addr().expect("an Ethernet address") }
     }
 
     /// Sends one frame.
     pub fn send(&self, frame: &[u8]) {
         loop {
-            match send(self.sender.as_raw_fd(), frame, MsgFlags::empty()) {
+            match send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {
                 Ok(_) => return,
                 Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR) => std::thread::yield_now(),
                 Err(errno) => panic!("send a frame: {errno}"),
@@ -73,13 +72,42 @@ impl Wire {
         let mut headers = MultiHeaders::preallocate(frames.len(), Some(cmsg_space!([u8; 0])));
         let mut sent = 0;
         while go_on(sent) {
-            match sendmmsg(self.sender.as_raw_fd(), &mut headers, &slices, &addresses, [], MsgFlags::empty()) {
+            match sendmmsg(self.socket.as_raw_fd(), &mut headers, &slices, &addresses, [], MsgFlags::empty()) {
                 Ok(results) => sent += results.count() as u64,
                 Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR) => std::thread::yield_now(),
                 Err(errno) => panic!("send frames: {errno}"),
             }
         }
         sent
+    }
+}
+
+impl Wire {
+    /// Opens an interface of a namespace.
+    pub fn open(namespace: &NetworkNamespace, interface: &str) -> Self {
+        namespace.run(|| Wire::open_here(interface)).expect("enter the namespace")
+    }
+
+    /// Opens an interface of the calling thread's namespace.
+    pub fn open_here(interface: &str) -> Self {
+        let sender = Sender::open_here(interface);
+        let tap = open(Some(SockProtocol::EthAll), &link_address(interface));
+        setsockopt(&tap, sockopt::RcvBufForce, &ROOM).expect("make room for frames");
+        let mac = sender.mac;
+        let wire = Wire { sender, tap, mac };
+        // Between opening and binding it saw every interface.
+        wire.drain(|_| {});
+        wire
+    }
+
+    /// The side that sends.
+    pub fn sender(&self) -> &Sender {
+        &self.sender
+    }
+
+    /// Sends one frame.
+    pub fn send(&self, frame: &[u8]) {
+        self.sender.send(frame);
     }
 
     /// Reads the frames that have arrived; those that this machine sends are left out.
@@ -93,7 +121,8 @@ impl Wire {
                     }
                 }
                 Err(Errno::EAGAIN) => return,
-                Err(Errno::EINTR) => {}
+                // One that was opened before its interface came up says so once.
+                Err(Errno::EINTR | Errno::ENETDOWN) => {}
                 Err(errno) => panic!("read frames: {errno}"),
             }
         }

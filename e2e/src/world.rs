@@ -6,7 +6,7 @@
 use crate::bed::{ip, namespace, nft, within};
 use crate::engine::Engine;
 use crate::packet::{Probe, tail};
-use crate::wire::Wire;
+use crate::wire::{Sender, Wire};
 use dataplane::DataplaneSettings;
 use dataplane_netlink::conntrack::{Conntrack, FlowFilter};
 use dataplane_netlink::sysctl::{Sysctls, forwarding};
@@ -15,7 +15,7 @@ use dataplane_netlink::{InterfaceName, NetworkNamespace};
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::IpAddr;
 
 /// The node's addresses on the cable to the outside.
 pub const NODE_ADDRESSES: [&str; 2] = ["192.0.2.1", "2001:db8:ffff::1"];
@@ -54,6 +54,8 @@ pub struct Pod {
     pub namespace: NetworkNamespace,
     /// Its interface, seen from inside.
     pub wire: Wire,
+    /// The node's side of it: what is sent here meets no rule and needs no route.
+    pub near: Sender,
 }
 
 /// Where something is: the number of a pod, or outside.
@@ -79,8 +81,6 @@ pub struct World {
     /// The Ethernet address of the node's end of the cable.
     pub node_mac: [u8; 6],
     by_address: HashMap<IpAddr, usize>,
-    /// Sends from the node itself, which is always let through to its pods.
-    speakers: [UdpSocket; 2],
     sentinels: u32,
 }
 
@@ -93,13 +93,8 @@ impl World {
         let connected: Vec<Pod> = pods.iter().map(|spec| connect(&node, spec)).collect();
         let of = |(n, spec): (usize, &PodSpec)| spec.addresses.iter().map(|a| (*a, n)).collect::<Vec<_>>();
         let by_address = pods.iter().enumerate().flat_map(of).collect();
-        let bind = |address: &str| {
-            let address: IpAddr = address.parse().expect("an address");
-            UdpSocket::bind(SocketAddr::new(address, 0)).expect("bind on the node")
-        };
-        let speakers = within(&node, || NODE_ADDRESSES.map(bind));
         let engine = Engine::start(&node, settings);
-        World { engine, node, pods: connected, outside, node_mac, by_address, speakers, sentinels: SENTINELS }
+        World { engine, node, pods: connected, outside, node_mac, by_address, sentinels: SENTINELS }
     }
 
     /// Keeps pods and outside from answering: what they would say is nobody's question, and costs time.
@@ -172,8 +167,8 @@ impl World {
 
     /// Waits until all that was sent has had its chance, and says what arrived where.
     ///
-    /// A packet waits in two queues, one before the node and one after it, and what the node itself sends waits in
-    /// one: when a second last packet arrives that was sent after a first, everything before has passed both.
+    /// A packet waits in two queues, one before the node and one after it, and what is put on the node's side of an
+    /// interface waits in one: when a second last packet arrives that was sent after a first, everything before has passed both.
     pub fn collect(&mut self, arrived: &mut HashMap<u32, Vec<Place>>) {
         let places: Vec<Place> = (0..self.pods.len()).map(Place::Pod).chain([Place::Outside]).collect();
         for _ in 0..2 {
@@ -190,9 +185,12 @@ impl World {
     }
 
     fn speak(&self, place: Place, number: u32) {
-        let address = self.at(place).spec.addresses[0];
-        let speaker = &self.speakers[usize::from(address.is_ipv6())];
-        speaker.send_to(&tail(number), SocketAddr::new(address, 9)).expect("send from the node");
+        let at = self.at(place);
+        let mut frame = [at.wire.mac, at.near.mac].concat();
+        // An EtherType for experiments (IEEE 802): nobody but the tap looks at it.
+        frame.extend([0x88, 0xb5]);
+        frame.extend(tail(number));
+        at.near.send(&frame);
     }
 
     /// Makes the node forget all flows.
@@ -245,7 +243,8 @@ pub fn connect(node: &NetworkNamespace, spec: &PodSpec) -> Pod {
         workloads.connect(&request).expect("connect a pod");
     });
     let wire = Wire::open(&namespace, "eth0");
-    Pod { spec: spec.clone(), namespace, wire }
+    let near = within(node, || Sender::open_here(&spec.interface));
+    Pod { spec: spec.clone(), namespace, wire, near }
 }
 
 /// Makes the outside, with the node's end of the cable as `up0`.
@@ -257,7 +256,8 @@ fn wire_outside(node: &NetworkNamespace) -> (Pod, [u8; 6]) {
         dataplane_netlink::links::create_veth(&mut netlink, &end("up0"), &end("eth0"), &outside, MTU)
             .expect("make the cable");
     });
-    let near = within(node, || Wire::open_here("up0").mac);
+    let near = within(node, || Sender::open_here("up0"));
+    let node_mac = near.mac;
     let wire = Wire::open(&outside, "eth0");
     let side = |interface: &str, own: [&str; 2], other: [&str; 2], mac: [u8; 6]| {
         ip(&format!("link set {interface} up"));
@@ -269,9 +269,9 @@ fn wire_outside(node: &NetworkNamespace) -> (Pod, [u8; 6]) {
             ip(&format!("{family} route add default via {} dev {interface}", other[n]));
         }
     };
-    within(&outside, || side("eth0", OUTSIDE_ADDRESSES, NODE_ADDRESSES, near));
+    within(&outside, || side("eth0", OUTSIDE_ADDRESSES, NODE_ADDRESSES, node_mac));
     within(node, || side("up0", NODE_ADDRESSES, OUTSIDE_ADDRESSES, wire.mac));
     let addresses = OUTSIDE_ADDRESSES.map(|a| a.parse().expect("an address")).to_vec();
     let spec = PodSpec { interface: "up0".to_string(), addresses };
-    (Pod { spec, namespace: outside, wire }, near)
+    (Pod { spec, namespace: outside, wire, near }, node_mac)
 }

@@ -75,12 +75,10 @@ impl Controller {
         }
         steps.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
         let mut steps = steps.into_iter();
-        for (turn, key, cause) in steps.by_ref() {
+        while let Some((_, key, cause)) = steps.next() {
             self.health.moves("write an object");
             if let Err(error) = self.bring_in_step(&key, cause).await {
                 self.dirty.insert(key, cause);
-                // Kept to be done, whatever was changed meanwhile.
-                let _ = turn;
                 for (_, key, cause) in steps {
                     self.dirty.entry(key).or_insert(cause);
                 }

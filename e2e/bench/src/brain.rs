@@ -58,7 +58,6 @@ impl Phases {
 }
 
 /// The policy side of one node's agent.
-#[derive(Debug)]
 pub struct Brain {
     /// The calculation graph.
     pub calculation: CalcGraph,

@@ -3,7 +3,7 @@
 use crate::shape::{HERE, allow};
 use ipnet::{IpNet, Ipv4Net};
 use policy_model::{
-    Action, GlobalNetworkPolicySpec, Key, Kind, NetworkSetSpec, Object, PolicyRule, Port, PortRange, ProfileSpec,
+    Action, GlobalNetworkPolicySpec, GlobalSet, Key, Kind, NetworkSetSpec, Object, PolicyRule, Port, PortRange, ProfileSpec,
     Protocol, Resource, WorkloadEndpointSpec,
 };
 use std::collections::BTreeMap;
@@ -96,9 +96,9 @@ pub fn networks(number: usize) -> Resource {
         Ipv4Net::new(Ipv4Addr::from_bits(first), 24).map(IpNet::from)
     };
     let spec = NetworkSetSpec { nets: (0..number).filter_map(|n| net(n).ok()).collect() };
-    let mut object = Object::named("partners", spec);
+    let mut object = Object::named("partners", GlobalSet(spec));
     object.metadata.labels.insert("partners".to_string(), "yes".to_string());
-    Resource::GlobalNetworkSet(object)
+    object.into()
 }
 
 /// The list of networks and some more.

@@ -9,14 +9,17 @@ mod reduce;
 pub use case::{Case, Step};
 pub use reduce::reduce;
 
-use crate::engine::Core;
+use crate::engine::{Core, NODE};
 use crate::packet::Probe;
 use crate::random::{Change, Cluster, flow_from};
 use crate::world::{Place, World};
 use dataplane_nftables::layout::{Packet, Way, dangling, simulate};
-use policy_model::Resource;
+use policy_model::{
+    HostEndpointSpec, Kind, LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT, Object, Resource,
+};
 use policy_model_rules::oracle::{Facts, Settings, Verdict};
 use std::fmt;
+use std::net::IpAddr;
 
 /// How often a packet that has to arrive is sent: a queue of the kernel may have been full.
 const TRIES: usize = 4;
@@ -81,6 +84,19 @@ impl Enforced {
                 core.apply();
             });
         }
+    }
+
+    /// Whether the pods of a flow are in the datastore: what an unknown pod does is nobody's question here.
+    pub fn concerns(&self, flow: &Probe) -> bool {
+        let is_known = |address: IpAddr| {
+            let Some(interface) = self.world.interface(self.world.place(address)) else { return true };
+            self.cluster.of_kind(Kind::WorkloadEndpoint).any(|r| {
+                let Resource::WorkloadEndpoint(e) = r else { return false };
+                let here = e.spec.node == NODE && e.spec.interface_name == interface;
+                here && e.spec.ip_networks.iter().any(|n| n.addr() == address)
+            })
+        };
+        is_known(flow.source) && is_known(flow.destination)
     }
 
     /// Law 5, and what the table must never hold: says what is wrong.
@@ -156,14 +172,42 @@ impl Enforced {
     }
 }
 
+/// The same cluster as this node polices it: other nodes' pods are peers, and their own policy is their node's work.
+fn seen_from_here(resources: &[Resource]) -> Vec<Resource> {
+    let seen = |resource: &Resource| match resource {
+        Resource::WorkloadEndpoint(e) if e.spec.node != NODE => {
+            let mut labels = e.metadata.labels.clone();
+            let own = [
+                (LABEL_NAMESPACE, &e.metadata.namespace),
+                (LABEL_ORCHESTRATOR, &e.spec.orchestrator),
+                (LABEL_SERVICE_ACCOUNT, &e.spec.service_account_name),
+            ];
+            // An empty one is no label, but the namespace always is one.
+            labels.extend(own.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_string(), v.clone())));
+            let spec = HostEndpointSpec {
+                node: e.spec.node.clone(),
+                expected_ips: e.spec.ip_networks.iter().map(ipnet::IpNet::addr).collect(),
+                profiles: e.spec.profiles.clone(),
+                ports: e.spec.ports.clone(),
+                ..HostEndpointSpec::default()
+            };
+            let mut object = Object::named(format!("{}.{}", e.metadata.namespace, e.metadata.name), spec);
+            object.metadata.labels = labels;
+            object.into()
+        }
+        other => other.clone(),
+    };
+    resources.iter().map(seen).collect()
+}
+
 fn ask_oracle(resources: &[Resource], flows: &[Probe]) -> Vec<bool> {
-    let facts = Facts::new(resources, Settings::default());
+    let facts = Facts::new(&seen_from_here(resources), Settings::default());
     let ask = |probe| facts.judge_untraced(&flow_from(probe)).expect("a flow that can be judged");
     flows.iter().map(|probe| ask(probe).verdict == Verdict::Allow).collect()
 }
 
 /// The oracle's way to its verdict, for a person who looks at a disagreement.
 pub fn explain(resources: &[Resource], probe: &Probe) -> String {
-    let facts = Facts::new(resources, Settings::default());
+    let facts = Facts::new(&seen_from_here(resources), Settings::default());
     facts.judge(&flow_from(probe)).map_or_else(|e| e.to_string(), |judgement| judgement.to_string())
 }

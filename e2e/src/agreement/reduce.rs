@@ -96,7 +96,6 @@ impl<F: FnMut(&Case) -> bool> Reducer<F> {
             }
             if let Some(case) = Case::from_value(&value)
                 && case != self.best
-                && !case.flows.is_empty()
             {
                 any |= self.try_this(case);
             }

@@ -73,7 +73,8 @@ fn what(dice: &mut Dice, v4: bool, number: u32) -> (Protocol, u16, u16) {
         }
         3 => (dice.one(&OTHERS), 0, 0),
         n => {
-            let protocol = if n < 10 { Protocol::TCP } else { dice.one(&TRANSPORTS) };
+            // The connection tracking of some kernels calls every packet of UDP-Lite invalid.
+            let protocol = if n < 10 { Protocol::TCP } else { dice.one(&TRANSPORTS[..3]) };
             let near = |dice: &mut Dice, port: u16| match dice.below(6) {
                 0 => port.saturating_add(1),
                 1 => port.saturating_sub(1),

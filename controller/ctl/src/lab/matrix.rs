@@ -1,64 +1,77 @@
 //! The measured matrix as a person reads it: what the kernel did, beside what the policies say.
 
-use super::flows::LabFlow;
+use super::measure::Measured;
 use super::probe::Outcome;
-use policy_model_rules::oracle::Verdict;
-use serde_json::json;
+use crate::policy::print::out;
+use policy_model::Protocol;
+use policy_model_rules::oracle::{Direction, Verdict};
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::io::IsTerminal;
+use std::net::IpAddr;
 
-/// One flow with what the kernel did.
-#[derive(Clone, Debug)]
-pub struct Measured {
-    /// The flow.
-    pub flow: LabFlow,
-    /// What came of its probe.
-    pub outcome: Outcome,
+/// Columns of the screen where nothing says how wide it is.
+const WIDTH: usize = 120;
+/// Columns of one cell.
+const CELL: usize = 4;
+/// Most lines about differences.
+const LISTED: usize = 40;
+
+/// One measured flow, as programs read it.
+#[derive(Serialize)]
+struct Line<'a> {
+    from: &'a str,
+    to: &'a str,
+    protocol: String,
+    port: u16,
+    source: IpAddr,
+    destination: IpAddr,
+    verdict: Verdict,
+    side: Option<Direction>,
+    policy: Option<String>,
+    rule: Option<usize>,
+    reason: &'a str,
+    kernel: Option<Verdict>,
+    agrees: bool,
+    answer: String,
+}
+
+/// A verdict of the kernel.
+pub(super) fn verdict(passed: bool) -> Verdict {
+    if passed { Verdict::Allow } else { Verdict::Deny }
 }
 
 impl Measured {
-    /// Whether the kernel let it pass to the right receiver.
-    pub fn passed(&self) -> bool {
-        matches!(&self.outcome, Outcome::Answered(name) if self.flow.server.is_empty() || *name == self.flow.server)
-    }
-
-    /// Whether kernel and policies agree.
-    pub fn agrees(&self) -> bool {
-        let wrong_receiver = matches!(&self.outcome, Outcome::Answered(_)) && !self.passed();
-        let failed = matches!(self.outcome, Outcome::Failed(_));
-        !wrong_receiver && !failed && self.passed() == (self.flow.judgement.verdict == Verdict::Allow)
-    }
-
-    fn said(&self) -> String {
-        match &self.outcome {
-            Outcome::Answered(name) if self.passed() => format!("answered by {name}"),
-            Outcome::Answered(name) => format!("answered by {name} in place of {}", self.flow.server),
-            Outcome::Silence => "no answer".to_string(),
-            Outcome::Failed(reason) => format!("could not be tried: {reason}"),
-        }
-    }
-
-    /// The flow as one JSON object.
-    pub fn json(&self) -> serde_json::Value {
-        let flow = &self.flow;
-        json!({
-            "from": flow.from,
-            "to": flow.to,
-            "protocol": flow.protocol,
-            "port": flow.port,
-            "source": flow.probe.source,
-            "destination": flow.probe.to.ip(),
-            "kernel": if self.passed() { "allow" } else { "deny" },
-            "oracle": if flow.judgement.verdict == Verdict::Allow { "allow" } else { "deny" },
-            "agrees": self.agrees(),
-            "reason": flow.judgement.reason,
-            "answer": self.said(),
+    /// The flow as one line of JSON.
+    pub(super) fn json(&self) -> String {
+        let (flow, judgement) = (&self.flow, &self.flow.judgement);
+        crate::policy::print::json_line(&Line {
+            from: &flow.from,
+            to: &flow.to,
+            protocol: flow.probe.protocol.to_string(),
+            port: flow.probe.port,
+            source: flow.probe.source,
+            destination: flow.probe.to,
+            verdict: judgement.verdict,
+            side: judgement.side,
+            policy: judgement.policy.as_ref().map(ToString::to_string),
+            rule: judgement.rule,
+            reason: &judgement.reason,
+            kernel: self.passed().map(verdict),
+            agrees: self.agrees(),
+            answer: self.said(),
         })
     }
 }
 
-fn paint(text: &str, colour: &str) -> String {
-    if std::io::stdout().is_terminal() { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_string() }
+/// A text in a colour, where a person looks.
+pub(super) fn paint(text: &str, colour: &str) -> String {
+    if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        format!("\x1b[{colour}m{text}\x1b[0m")
+    } else {
+        text.to_string()
+    }
 }
 
 /// One cell: all addresses of one pair of ends and one port.
@@ -69,65 +82,192 @@ fn cell(measured: &[&Measured]) -> String {
     if measured.iter().any(|m| !m.agrees()) {
         return paint("!", "1;31");
     }
-    let passed = measured.iter().filter(|m| m.passed()).count();
-    match passed {
-        0 => paint("·", "2"),
-        n if n == measured.len() => paint("✓", "32"),
+    let answers: BTreeSet<Option<bool>> = measured.iter().map(|m| m.passed()).collect();
+    match answers.into_iter().collect::<Vec<_>>().as_slice() {
+        [Some(true)] => paint("✓", "32"),
+        [Some(false)] => paint("·", "2"),
+        [None, ..] => paint("?", "33"),
         // Families that are treated differently on purpose.
         _ => paint("~", "33"),
     }
 }
 
+/// Target of a column: who, which port.
+type Target<'a> = (&'a str, u16, Protocol);
+
 /// Prints the table, then every difference, then the sum. Returns the number of differences.
-pub fn print(all: &[Measured]) -> usize {
-    let sources: BTreeSet<&str> = all.iter().map(|m| m.flow.from.as_str()).collect();
-    let mut targets: BTreeMap<(String, u16, String), usize> = BTreeMap::new();
-    for m in all {
-        let next = targets.len() + 1;
-        targets.entry((m.flow.to.clone(), m.flow.port, m.flow.protocol.clone())).or_insert(next);
-    }
-    // Numbered in the order in which they are listed.
-    for (n, number) in targets.values_mut().enumerate() {
-        *number = n + 1;
-    }
-    let mut cells: BTreeMap<(&str, usize), Vec<&Measured>> = BTreeMap::new();
-    for m in all {
-        let number = targets[&(m.flow.to.clone(), m.flow.port, m.flow.protocol.clone())];
-        cells.entry((m.flow.from.as_str(), number)).or_default().push(m);
-    }
-    let width = sources.iter().map(|s| s.chars().count()).max().unwrap_or(4).max(9);
-    println!("who reaches what (✓ answered, · no answer, ~ by one family only, ! differs from the policies)\n");
-    for ((to, port, protocol), number) in &targets {
-        println!("  {number:>3}  {to} {port}/{protocol}");
-    }
-    println!();
-    let numbers: Vec<usize> = (1..=targets.len()).collect();
-    let head: String = numbers.iter().map(|n| format!("{n:>4}")).collect();
-    println!("  {:width$} {head}", "from \\ to");
-    for source in &sources {
-        let row: String =
-            numbers.iter().map(|n| format!("   {}", cell(cells.get(&(*source, *n)).map_or(&[], Vec::as_slice)))).collect();
-        println!("  {source:width$} {row}");
-    }
-    println!();
+pub(super) fn print(all: &[Measured]) -> anyhow::Result<usize> {
+    let mut text = String::new();
+    table(all, width(), &mut text)?;
     let differences: Vec<&Measured> = all.iter().filter(|m| !m.agrees()).collect();
-    for m in &differences {
+    for m in differences.iter().take(LISTED) {
         let flow = &m.flow;
-        let source = flow.probe.source.map(|s| format!(" ({s})")).unwrap_or_default();
-        let text = format!(
-            "DIFFERENCE: {}{source} -> {} ({}) {}/{}: the kernel: {}; the policies: {:?}: {}",
-            flow.from, flow.to, flow.probe.to.ip(), flow.port, flow.protocol, m.said(),
-            flow.judgement.verdict, flow.judgement.reason
+        let line = format!(
+            "DIFFERENCE: {} ({}) -> {} ({}) {}: the kernel: {}; the policies: {}: {}",
+            flow.from,
+            flow.probe.source,
+            flow.to,
+            flow.probe.to,
+            flow.what(),
+            m.said(),
+            flow.judgement.verdict,
+            flow.judgement.reason
         );
-        println!("{}", paint(&text, "1;31"));
+        writeln!(text, "{}", paint(&line, "1;31"))?;
     }
-    let passed = all.iter().filter(|m| m.passed()).count();
-    let sum = format!(
-        "{} flows measured with real packets: {passed} passed, {} did not; {} differ from the policies",
-        all.len(),
-        all.len() - passed,
-        differences.len()
+    if differences.len() > LISTED {
+        writeln!(text, "... and {} more; -o json lists all", differences.len() - LISTED)?;
+    }
+    sum(all, differences.len(), &mut text)?;
+    out(&text)?;
+    Ok(differences.len())
+}
+
+fn sum(all: &[Measured], differences: usize, text: &mut String) -> anyhow::Result<()> {
+    let count = |wanted| all.iter().filter(|m| m.passed() == Some(wanted)).count();
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    for m in all {
+        if let Outcome::Unmeasured(reason) = &m.outcome {
+            *reasons.entry(reason).or_default() += 1;
+        }
+    }
+    for (reason, number) in &reasons {
+        writeln!(text, "{}", paint(&format!("NOT MEASURED: {number} flows: {reason}"), "33"))?;
+    }
+    let late = all.iter().filter(|m| m.agrees() && m.tries > 1).count();
+    if late > 0 {
+        writeln!(text, "{late} flows agreed only when they were asked again: something was still changing")?;
+    }
+    let (passed, denied) = (count(true), count(false));
+    let unmeasured: usize = reasons.values().sum();
+    let mut sum = format!(
+        "{} flows measured with real packets: {passed} passed, {denied} did not; {differences} differ from the policies",
+        all.len() - unmeasured
     );
-    println!("{}", if differences.is_empty() { paint(&sum, "32") } else { paint(&sum, "1;31") });
-    differences.len()
+    if unmeasured > 0 {
+        write!(sum, "; {unmeasured} not measured")?;
+    }
+    writeln!(text, "{}", if differences == 0 { paint(&sum, "32") } else { paint(&sum, "1;31") })?;
+    Ok(())
+}
+
+/// Columns of the screen.
+fn width() -> usize {
+    let said = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
+    said.or_else(screen).unwrap_or(WIDTH).max(60)
+}
+
+/// What the terminal program says of itself; the system's own call for it is not to be had safely.
+fn screen() -> Option<usize> {
+    if !std::io::stdout().is_terminal() {
+        return None;
+    }
+    let output = std::process::Command::new("stty").arg("size").stdin(std::process::Stdio::inherit()).output().ok()?;
+    String::from_utf8_lossy(&output.stdout).split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The table, in as many parts as the width needs, each with the list of its columns.
+fn table(all: &[Measured], width: usize, text: &mut String) -> anyhow::Result<()> {
+    let sources: BTreeSet<&str> = all.iter().map(|m| m.flow.from.as_str()).collect();
+    let mut cells: BTreeMap<(Target<'_>, &str), Vec<&Measured>> = BTreeMap::new();
+    for m in all {
+        let target = (m.flow.to.as_str(), m.flow.probe.port, m.flow.probe.protocol);
+        cells.entry((target, m.flow.from.as_str())).or_default().push(m);
+    }
+    let targets: Vec<Target<'_>> =
+        cells.keys().map(|(target, _)| *target).collect::<BTreeSet<_>>().into_iter().collect();
+    let names = sources.iter().map(|s| s.chars().count()).max().unwrap_or(0).max("from \\ to".len());
+    let columns = (width.saturating_sub(names + 4) / CELL).max(8);
+    writeln!(
+        text,
+        "who reaches what (✓ answered, · no answer, ~ by one family only, ? not measured, ! differs from the policies)"
+    )?;
+    for (part, targets) in targets.chunks(columns).enumerate() {
+        let number = |n: usize| part * columns + n + 1;
+        writeln!(text)?;
+        for (n, (to, port, protocol)) in targets.iter().enumerate() {
+            writeln!(text, "  {:>3}  {to} {port}/{protocol}", number(n))?;
+        }
+        let head: String = (0..targets.len()).map(|n| format!("{:>CELL$}", number(n))).collect();
+        writeln!(text, "\n  {:names$} {head}", "from \\ to")?;
+        for source in &sources {
+            let row = targets.iter().map(|target| cells.get(&(*target, *source)).map_or(&[][..], Vec::as_slice));
+            let row: String = row.map(|found| format!("{}{}", " ".repeat(CELL - 1), cell(found))).collect();
+            writeln!(text, "  {source:names$} {}", row.trim_end())?;
+        }
+    }
+    writeln!(text)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::flows::LabFlow;
+    use super::super::probe::Probe;
+    use super::*;
+    use policy_model_rules::oracle::{Judgement, Trace};
+
+    fn measured(from: &str, to: &str, port: u16, allowed: bool, outcome: Outcome) -> Measured {
+        let address: IpAddr = "10.0.0.1".parse().unwrap();
+        let judgement = Judgement {
+            verdict: verdict(allowed),
+            side: None,
+            policy: None,
+            rule: None,
+            reason: "because".into(),
+            source: Some(address),
+            destination: Some(address),
+            trace: Trace::default(),
+        };
+        let probe = Probe {
+            from: String::new(),
+            into: String::new(),
+            source: address,
+            to: address,
+            protocol: Protocol::TCP,
+            port,
+            icmp: None,
+            expected: allowed,
+        };
+        let flow = LabFlow { from: from.into(), to: to.into(), server: to.into(), probe, judgement };
+        Measured { flow, outcome, tries: 1 }
+    }
+
+    fn answered(name: &str) -> Outcome {
+        Outcome::Answered(name.into())
+    }
+
+    #[test]
+    fn agreement_is_of_verdict_and_receiver() {
+        for (allowed, outcome, agrees) in [
+            (true, answered("b"), true),
+            (true, answered(""), true),
+            (true, answered("c"), false),
+            (false, answered("b"), false),
+            (false, answered("c"), false),
+            (false, Outcome::Silence, true),
+            (true, Outcome::Silence, false),
+            (true, Outcome::Failed("x".into()), false),
+            (false, Outcome::Failed("x".into()), false),
+            (true, Outcome::Unmeasured("x".into()), true),
+        ] {
+            let m = measured("a", "b", 80, allowed, outcome.clone());
+            assert_eq!(m.agrees(), agrees, "{allowed} {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_wide_table_comes_in_parts_that_fit() {
+        let all: Vec<Measured> = (1..=40)
+            .flat_map(|port| [measured("n/a", "n/b", port, true, answered("n/b")), measured("n/c", "n/b", port, false, Outcome::Silence)])
+            .collect();
+        let mut text = String::new();
+        table(&all, 80, &mut text).unwrap();
+        assert!(text.lines().skip(1).all(|line| line.chars().count() <= 80), "{text}");
+        for n in 1..=40 {
+            assert!(text.contains(&format!("{n:>5}  n/b {n}/TCP")), "{n}");
+        }
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("  n/a")).collect();
+        assert_eq!(rows.iter().map(|row| row.matches('✓').count()).sum::<usize>(), 40);
+    }
 }
