@@ -5,6 +5,7 @@
 //! crates.
 
 pub mod agent;
+pub mod checks;
 pub mod cleanup;
 pub mod health;
 pub mod http;

@@ -202,7 +202,9 @@ impl Driver {
             self.suspect = false;
             return Ok(applied);
         };
-        let difference = difference(&wanted, &observed);
+        let mut difference = difference(&wanted, &observed);
+        // A packet may still be on its way through a map that was left a moment ago, and its removal has its time.
+        difference.extra.retain(|op| !matches!(op, Op::RemoveSet(name) if self.planner.is_waiting(name)));
         applied.mended = difference.count();
         if difference.broken.is_some() {
             self.rebuild(tables, true, &mut applied)?;

@@ -1,5 +1,7 @@
 //! The driver against the real kernel, in a network namespace of its own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is the failure itself")]
+
 use dataplane_api::{AtomId, AtomScope, EndpointId, Member, Policy, TierPolicies, Update, WorkloadEndpoint};
 use dataplane_nftables::contents::{contents, difference};
 use dataplane_nftables::layout::LayoutSettings;

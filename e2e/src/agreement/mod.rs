@@ -76,6 +76,8 @@ impl Enforced {
         self.cluster.apply(&step.change);
         if step.restart {
             self.world.engine.restart(self.cluster.resources());
+            // What the life before left over goes after a while.
+            self.settle();
         } else {
             let Change { upsert, delete } = step.change.clone();
             self.world.engine.run(move |core| {

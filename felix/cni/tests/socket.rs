@@ -1,5 +1,7 @@
 //! The socket, the protocol and the journal, without a kernel.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is the failure itself")]
+
 use felix_cni::journal::{Attachment, Journal};
 use felix_cni::protocol::{VERSION, understands};
 use felix_cni::{

@@ -76,7 +76,10 @@ struct Agent {
 
 /// Runs until it is told to stop.
 pub(super) fn run() -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let ended = runtime.block_on(serve());
     // A call that waits for a felix must not hold up the end.
     runtime.shutdown_background();
@@ -86,9 +89,19 @@ pub(super) fn run() -> anyhow::Result<ExitCode> {
 async fn serve() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let lab = LabState::load()?;
-    let store = tokio::task::spawn_blocking(|| FileStore::open(names::datastore(), Settings::default())).await??;
-    let back_off = BackOff { initial: Duration::from_millis(50), longest: Duration::from_secs(2), jitter: 0.0 };
-    let mut syncer = Syncer::new(Arc::new(store), Selection::kinds([Kind::WorkloadEndpoint]), back_off, || 0.5);
+    let store =
+        tokio::task::spawn_blocking(|| FileStore::open(names::datastore(), Settings::default())).await??;
+    let back_off = BackOff {
+        initial: Duration::from_millis(50),
+        longest: Duration::from_secs(2),
+        jitter: 0.0,
+    };
+    let mut syncer = Syncer::new(
+        Arc::new(store),
+        Selection::kinds([Kind::WorkloadEndpoint]),
+        back_off,
+        || 0.5,
+    );
     let outside = OUTSIDE_PORTS.map(|(protocol, port)| (protocol.to_string(), port));
     let _outside = servers::serve(OUTSIDE, "outside", &OUTSIDE_ADDRESSES, &outside)?;
     let mut agent = Agent {
@@ -143,7 +156,10 @@ impl Agent {
             }
         }
         for (id, wanted) in wanted {
-            let pod = Pod { wanted: Some(wanted), ..Pod::default() };
+            let pod = Pod {
+                wanted: Some(wanted),
+                ..Pod::default()
+            };
             self.pods.insert(id, pod);
         }
         if self.is_in_sync {
@@ -161,7 +177,11 @@ impl Agent {
             asked: spec.ip_networks.iter().map(|net| net.addr()).collect(),
         };
         let (ports, named_ports) = unwired::ports(&spec.ports);
-        Wanted { attachment, ports, named_ports }
+        Wanted {
+            attachment,
+            ports,
+            named_ports,
+        }
     }
 
     /// Pods that an earlier agent connected and that are no longer wanted are disconnected like any other.
@@ -171,7 +191,10 @@ impl Agent {
                 continue;
             }
             let pod = self.pods.entry(id).or_default();
-            let stays = pod.wanted.as_ref().is_some_and(|w| w.attachment.node == state.node);
+            let stays = pod
+                .wanted
+                .as_ref()
+                .is_some_and(|w| w.attachment.node == state.node);
             if !stays && pod.attached.is_none() && !pod.is_busy {
                 pod.attached = Some(Attachment {
                     namespace: state.namespace,
@@ -188,7 +211,8 @@ impl Agent {
     /// Takes the next step of every pod that waits for none.
     fn go_on(&mut self) {
         let now = Instant::now();
-        self.pods.retain(|_, pod| pod.is_busy || pod.wanted.is_some() || pod.attached.is_some());
+        self.pods
+            .retain(|_, pod| pod.is_busy || pod.wanted.is_some() || pod.attached.is_some());
         for (id, pod) in &mut self.pods {
             if pod.is_busy || pod.not_before.is_some_and(|moment| now < moment) {
                 continue;
@@ -288,7 +312,12 @@ impl Pod {
         if !is_up || self.is_busy || self.served == wanted.ports {
             return;
         }
-        let ports: Vec<Port> = wanted.ports.iter().filter(|p| has_sctp || p.0 != "SCTP").cloned().collect();
+        let ports: Vec<Port> = wanted
+            .ports
+            .iter()
+            .filter(|p| has_sctp || p.0 != "SCTP")
+            .cloned()
+            .collect();
         // The old ones first, so that a port that stays is free.
         self.servers = Servers::default();
         match servers::serve(&wanted.attachment.netns(), id, &self.addresses, &ports) {
@@ -301,7 +330,11 @@ impl Pod {
     }
 
     fn state(&self, id: &str) -> PodState {
-        let attachment = self.wanted.as_ref().map(|w| &w.attachment).or(self.attached.as_ref());
+        let attachment = self
+            .wanted
+            .as_ref()
+            .map(|w| &w.attachment)
+            .or(self.attached.as_ref());
         let (namespace, pod) = id.split_once('/').unwrap_or(("", id));
         let leaving = self.wanted.is_none().then(|| "it is being removed".to_string());
         PodState {
@@ -312,7 +345,11 @@ impl Pod {
             addresses: self.addresses.clone(),
             netns: names::pod_namespace(namespace, pod),
             ports: self.wanted.as_ref().map(|w| w.ports.clone()).unwrap_or_default(),
-            named_ports: self.wanted.as_ref().map(|w| w.named_ports.clone()).unwrap_or_default(),
+            named_ports: self
+                .wanted
+                .as_ref()
+                .map(|w| w.named_ports.clone())
+                .unwrap_or_default(),
             silent: self.servers.silent.clone(),
             trouble: self.trouble.clone().or(leaving),
         }
@@ -321,5 +358,9 @@ impl Pod {
 
 /// Ports without repetition, in order.
 fn distinct(ports: impl IntoIterator<Item = Port>) -> Vec<Port> {
-    ports.into_iter().collect::<BTreeSet<Port>>().into_iter().collect()
+    ports
+        .into_iter()
+        .collect::<BTreeSet<Port>>()
+        .into_iter()
+        .collect()
 }

@@ -48,8 +48,16 @@ struct Asked<'a> {
     answer: Answer,
     /// One for each pair of addresses that it could use.
     ways: Vec<Measured>,
-    /// Why there is none where there should be one.
-    unmeasured: Option<String>,
+    /// Why there is none.
+    missing: Option<Missing>,
+}
+
+/// Why there is no way to try a flow.
+enum Missing {
+    /// There cannot be one: an end has finished, or no packet would be a proof.
+    ByNature(String),
+    /// There should be one: a pod is not connected.
+    ByFault(String),
 }
 
 impl Asked<'_> {
@@ -61,15 +69,19 @@ impl Asked<'_> {
     }
 
     fn agrees(&self) -> bool {
-        self.ways.iter().all(Measured::agrees)
+        !matches!(self.missing, Some(Missing::ByFault(_))) && self.ways.iter().all(Measured::agrees)
     }
 
     fn ok(&self) -> bool {
-        self.agrees() && self.flow.expect.is_none_or(|expected| expected == self.answer.verdict)
+        self.agrees()
+            && self
+                .flow
+                .expect
+                .is_none_or(|expected| expected == self.answer.verdict)
     }
 
     fn said(&self) -> String {
-        if let Some(reason) = &self.unmeasured {
+        if let Some(Missing::ByNature(reason) | Missing::ByFault(reason)) = &self.missing {
             return format!("not measured: {reason}");
         }
         let decisive = self.ways.iter().find(|m| !m.agrees());
@@ -123,7 +135,12 @@ pub(super) fn probe(file: &Path, output: Output) -> anyhow::Result<ExitCode> {
         match understood {
             Ok(one) => asked.push(one),
             Err(list) => faults.extend(list.iter().map(|fault| {
-                Placed { file: &name, number: found.number, fault }.to_string()
+                Placed {
+                    file: &name,
+                    number: found.number,
+                    fault,
+                }
+                .to_string()
             })),
         }
     }
@@ -143,7 +160,7 @@ pub(super) fn probe(file: &Path, output: Output) -> anyhow::Result<ExitCode> {
 }
 
 /// The ways of one flow, or why there is none.
-type Ways = Result<Vec<LabFlow>, String>;
+type Ways = Result<Vec<LabFlow>, Missing>;
 
 fn measure_all(asked: Vec<(&WrittenFlow, Answer, Ways)>) -> anyhow::Result<Vec<Asked<'_>>> {
     let mut flows = Vec::new();
@@ -154,16 +171,21 @@ fn measure_all(asked: Vec<(&WrittenFlow, Answer, Ways)>) -> anyhow::Result<Vec<A
     let mut measured = measure(flows)?.into_iter();
     let mut out = Vec::new();
     for (flow, answer, ways) in asked {
-        let (count, unmeasured) = match ways {
+        let (count, missing) = match ways {
             Ok(ways) => (ways.len(), None),
             Err(reason) => (0, Some(reason)),
         };
         let ways: Vec<Measured> = measured.by_ref().take(count).collect();
         let cannot = ways.iter().find_map(|m| match &m.outcome {
-            Outcome::Unmeasured(reason) => Some(reason.clone()),
+            Outcome::Unmeasured(reason) => Some(Missing::ByNature(reason.clone())),
             _ => None,
         });
-        out.push(Asked { flow, answer, ways, unmeasured: unmeasured.or(cannot) });
+        out.push(Asked {
+            flow,
+            answer,
+            ways,
+            missing: missing.or(cannot),
+        });
     }
     Ok(out)
 }
@@ -215,10 +237,15 @@ impl Picture {
             Peer::Node(node) if self.lab.nodes.contains_key(&node) => Ok(End::Peer(Peer::Node(node))),
             Peer::Node(node) => {
                 let known: Vec<&str> = self.lab.nodes.keys().map(String::as_str).collect();
-                Err(format!("there is no node {node} (there are: {})", known.join(", ")))
+                Err(format!(
+                    "there is no node {node} (there are: {})",
+                    known.join(", ")
+                ))
             }
             Peer::Endpoint { namespace, name } => match self.agent.pods.get(text) {
-                None => Err(format!("there is no pod {text} in the lab; 'manx lab status' lists them")),
+                None => Err(format!(
+                    "there is no pod {text} in the lab; 'manx lab status' lists them"
+                )),
                 Some(pod) => Ok(match pod.kind {
                     PodKind::Endpoint => End::Peer(Peer::Endpoint { namespace, name }),
                     PodKind::Host => End::Peer(Peer::Node(pod.node.clone())),
@@ -230,21 +257,33 @@ impl Picture {
 
     fn port(&self, to: &str, protocol: Protocol, name: &str) -> Result<u16, String> {
         let address = to.strip_prefix("ip:").and_then(|a| a.parse::<IpAddr>().ok());
-        let pod = self.agent.pods.get(to).or_else(|| self.agent.pod_of(address?.to_canonical()));
-        let pod = pod.ok_or_else(|| format!("{to} is no pod, so it declares no port '{name}'; write the number"))?;
-        let found = pod.named_ports.iter().find(|(p, n, _)| *p == protocol.to_string() && n == name);
-        found.map(|(_, _, number)| *number).ok_or_else(|| {
-            format!("pod {} declares no {protocol} port '{name}'", pod.name())
-        })
+        let pod = self
+            .agent
+            .pods
+            .get(to)
+            .or_else(|| self.agent.pod_of(address?.to_canonical()));
+        let pod =
+            pod.ok_or_else(|| format!("{to} is no pod, so it declares no port '{name}'; write the number"))?;
+        let found = pod
+            .named_ports
+            .iter()
+            .find(|(p, n, _)| *p == protocol.to_string() && n == name);
+        found
+            .map(|(_, _, number)| *number)
+            .ok_or_else(|| format!("pod {} declares no {protocol} port '{name}'", pod.name()))
     }
 
     fn ways(&self, flow: &WrittenFlow, question: &Question, answer: &Answer) -> Ways {
         let (End::Peer(from), End::Peer(to)) = (&question.from, &question.to) else {
-            return Err("a pod that has finished sends and receives nothing".to_string());
+            return Err(Missing::ByNature(
+                "a pod that has finished sends and receives nothing".to_string(),
+            ));
         };
         let mut ways = Vec::new();
         for way in &answer.ways {
-            let (Some(source), Some(target)) = (way.source, way.destination) else { continue };
+            let (Some(source), Some(target)) = (way.source, way.destination) else {
+                continue;
+            };
             let (from, _) = self.place(from, source)?;
             let (into, server) = self.place(to, target)?;
             let probe = Probe {
@@ -265,11 +304,14 @@ impl Picture {
                 judgement: way.judgement.clone(),
             });
         }
-        if ways.is_empty() { Err("there is no way between the two".to_string()) } else { Ok(ways) }
+        if ways.is_empty() {
+            return Err(Missing::ByNature("there is no way between the two".to_string()));
+        }
+        Ok(ways)
     }
 
     /// The network namespace of an end, and the name that its servers answer with.
-    fn place(&self, peer: &Peer, address: IpAddr) -> Result<(String, String), String> {
+    fn place(&self, peer: &Peer, address: IpAddr) -> Result<(String, String), Missing> {
         let pod = match peer {
             Peer::Endpoint { namespace, name } => self.agent.pods.get(&format!("{namespace}/{name}")),
             Peer::Address(address) => self.agent.pod_of(*address),
@@ -280,19 +322,29 @@ impl Picture {
         }
         let node = match peer {
             Peer::Node(node) => Some(node),
-            _ => self.lab.nodes.iter().find(|(_, own)| own.contains(&address)).map(|(name, _)| name),
+            _ => self
+                .lab
+                .nodes
+                .iter()
+                .find(|(_, own)| own.contains(&address))
+                .map(|(name, _)| name),
         };
         match node {
             Some(node) => Ok((names::node_namespace(node), String::new())),
             None if is_of_the_world(address) => Ok((names::OUTSIDE.to_string(), String::new())),
-            None => Err(format!("{address} is no address that a host of the world could have")),
+            None => Err(Missing::ByNature(format!(
+                "{address} is no address that a host of the world could have"
+            ))),
         }
     }
 }
 
-fn place_of_pod(pod: &PodState) -> Result<(String, String), String> {
+fn place_of_pod(pod: &PodState) -> Result<(String, String), Missing> {
     match &pod.trouble {
-        Some(trouble) => Err(format!("pod {} is not connected: {trouble}", pod.name())),
+        Some(trouble) => Err(Missing::ByFault(format!(
+            "pod {} is not connected: {trouble}",
+            pod.name()
+        ))),
         None => Ok((pod.netns.clone(), pod.name())),
     }
 }
@@ -315,7 +367,8 @@ fn what(flow: &WrittenFlow) -> String {
 }
 
 fn table(asked: &[Asked<'_>]) -> String {
-    let mut rows = vec![["", "FROM", "TO", "FLOW", "POLICIES", "KERNEL", "EXPECT", "WHY"].map(str::to_string)];
+    let mut rows =
+        vec![["", "FROM", "TO", "FLOW", "POLICIES", "KERNEL", "EXPECT", "WHY"].map(str::to_string)];
     for one in asked {
         let mark = match (one.ok(), one.flow.expect) {
             (false, _) => "NO",
@@ -334,13 +387,18 @@ fn table(asked: &[Asked<'_>]) -> String {
             what(one.flow),
             one.answer.verdict.to_string(),
             one.kernel().map_or("?".to_string(), |found| found.to_string()),
-            one.flow.expect.map_or(String::new(), |expected| expected.to_string()),
+            one.flow
+                .expect
+                .map_or(String::new(), |expected| expected.to_string()),
             why,
         ]);
     }
     let mut text = String::new();
     for (n, line) in print::table(&rows).into_iter().enumerate() {
-        let is_wrong = n.checked_sub(1).and_then(|n| asked.get(n)).is_some_and(|one| !one.ok());
+        let is_wrong = n
+            .checked_sub(1)
+            .and_then(|n| asked.get(n))
+            .is_some_and(|one| !one.ok());
         text.push_str(&if is_wrong { print::red(&line) } else { line });
         text.push('\n');
     }
@@ -348,7 +406,13 @@ fn table(asked: &[Asked<'_>]) -> String {
     let differ = asked.iter().filter(|one| !one.agrees()).count();
     let unmeasured: Vec<&Asked<'_>> = asked.iter().filter(|one| one.kernel().is_none()).collect();
     for one in &unmeasured {
-        text.push_str(&format!("{} -> {} {}: {}\n", one.flow.from, one.flow.to, what(one.flow), one.said()));
+        text.push_str(&format!(
+            "{} -> {} {}: {}\n",
+            one.flow.from,
+            one.flow.to,
+            what(one.flow),
+            one.said()
+        ));
     }
     let sum = format!(
         "\n{} flows: {wrong} not as expected, {differ} differ between kernel and policies, {} not measured\n",

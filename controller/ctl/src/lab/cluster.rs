@@ -22,14 +22,21 @@ const SETTINGS: [(&str, &str); 5] = [
 /// Makes the wire between the nodes (a bridge in a namespace of its own), all nodes and the host outside, each with a
 /// way to every other. Addresses are single ones, so that nodes of any subnets share the wire.
 pub(super) fn make(nodes: &BTreeMap<String, Vec<IpAddr>>) -> anyhow::Result<()> {
-    let mut places: Vec<(String, Vec<IpAddr>)> =
-        nodes.iter().map(|(n, a)| (names::node_namespace(n), a.clone())).collect();
+    let mut places: Vec<(String, Vec<IpAddr>)> = nodes
+        .iter()
+        .map(|(n, a)| (names::node_namespace(n), a.clone()))
+        .collect();
     places.push((OUTSIDE.to_string(), OUTSIDE_ADDRESSES.to_vec()));
     namespaces::create(FABRIC)?;
-    let mut wire = vec!["link add wire type bridge".to_string(), "link set wire up".to_string()];
+    let mut wire = vec![
+        "link add wire type bridge".to_string(),
+        "link set wire up".to_string(),
+    ];
     for (number, (namespace, _)) in places.iter().enumerate() {
         namespaces::create(namespace)?;
-        wire.push(format!("link add port{number} type veth peer name eth0 netns {namespace}"));
+        wire.push(format!(
+            "link add port{number} type veth peer name eth0 netns {namespace}"
+        ));
         wire.push(format!("link set port{number} mtu {MTU} master wire up"));
     }
     ip_batch(FABRIC, &wire)?;
@@ -48,7 +55,9 @@ pub(super) fn make(nodes: &BTreeMap<String, Vec<IpAddr>>) -> anyhow::Result<()> 
                 let own = addresses.iter().find(|a| a.is_ipv4() == is_v4);
                 if let (Some(gateway), Some(own)) = (gateway, own) {
                     let family = family(*gateway);
-                    lines.push(format!("{family} route replace default via {gateway} dev eth0 src {own}"));
+                    lines.push(format!(
+                        "{family} route replace default via {gateway} dev eth0 src {own}"
+                    ));
                 }
             }
         }
@@ -81,7 +90,13 @@ fn add_address(address: IpAddr) -> String {
 
 /// Gives the host outside further addresses, for flows from and to the world.
 pub(super) fn widen_outside(addresses: &[IpAddr]) -> anyhow::Result<()> {
-    ip_batch(OUTSIDE, &addresses.iter().map(|address| add_address(*address)).collect::<Vec<_>>())
+    ip_batch(
+        OUTSIDE,
+        &addresses
+            .iter()
+            .map(|address| add_address(*address))
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// Takes them away again.

@@ -57,7 +57,12 @@ impl Place {
             PodKind::Host => Peer::Node(pod.node.clone()),
             _ => Peer::endpoint(&pod.namespace, &pod.pod),
         };
-        Place { name: pod.name(), peer, netns: pod.netns.clone(), server: pod.name() }
+        Place {
+            name: pod.name(),
+            peer,
+            netns: pod.netns.clone(),
+            server: pod.name(),
+        }
     }
 
     fn node(node: &str) -> Place {
@@ -118,7 +123,9 @@ impl Picture {
         let judged = judged.with_context(|| format!("judging {} -> {}", from.name, to.name))?;
         let mut flows = Vec::new();
         for judgement in judged {
-            let (Some(source), Some(target)) = (judgement.source, judgement.destination) else { continue };
+            let (Some(source), Some(target)) = (judgement.source, judgement.destination) else {
+                continue;
+            };
             let probe = Probe {
                 from: from.netns.clone(),
                 into: to.netns.clone(),

@@ -116,7 +116,11 @@ pub(super) fn print(all: &[Measured]) -> anyhow::Result<usize> {
         writeln!(text, "{}", paint(&line, "1;31"))?;
     }
     if differences.len() > LISTED {
-        writeln!(text, "... and {} more; -o json lists all", differences.len() - LISTED)?;
+        writeln!(
+            text,
+            "... and {} more; -o json lists all",
+            differences.len() - LISTED
+        )?;
     }
     sum(all, differences.len(), &mut text)?;
     out(&text)?;
@@ -132,11 +136,18 @@ fn sum(all: &[Measured], differences: usize, text: &mut String) -> anyhow::Resul
         }
     }
     for (reason, number) in &reasons {
-        writeln!(text, "{}", paint(&format!("NOT MEASURED: {number} flows: {reason}"), "33"))?;
+        writeln!(
+            text,
+            "{}",
+            paint(&format!("NOT MEASURED: {number} flows: {reason}"), "33")
+        )?;
     }
     let late = all.iter().filter(|m| m.agrees() && m.tries > 1).count();
     if late > 0 {
-        writeln!(text, "{late} flows agreed only when they were asked again: something was still changing")?;
+        writeln!(
+            text,
+            "{late} flows agreed only when they were asked again: something was still changing"
+        )?;
     }
     let (passed, denied) = (count(true), count(false));
     let unmeasured: usize = reasons.values().sum();
@@ -147,7 +158,15 @@ fn sum(all: &[Measured], differences: usize, text: &mut String) -> anyhow::Resul
     if unmeasured > 0 {
         write!(sum, "; {unmeasured} not measured")?;
     }
-    writeln!(text, "{}", if differences == 0 { paint(&sum, "32") } else { paint(&sum, "1;31") })?;
+    writeln!(
+        text,
+        "{}",
+        if differences == 0 {
+            paint(&sum, "32")
+        } else {
+            paint(&sum, "1;31")
+        }
+    )?;
     Ok(())
 }
 
@@ -162,8 +181,16 @@ fn screen() -> Option<usize> {
     if !std::io::stdout().is_terminal() {
         return None;
     }
-    let output = std::process::Command::new("stty").arg("size").stdin(std::process::Stdio::inherit()).output().ok()?;
-    String::from_utf8_lossy(&output.stdout).split_whitespace().nth(1)?.parse().ok()
+    let output = std::process::Command::new("stty")
+        .arg("size")
+        .stdin(std::process::Stdio::inherit())
+        .output()
+        .ok()?;
+    String::from_utf8_lossy(&output.stdout)
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
 }
 
 /// The table, in as many parts as the width needs, each with the list of its columns.
@@ -174,9 +201,18 @@ fn table(all: &[Measured], width: usize, text: &mut String) -> anyhow::Result<()
         let target = (m.flow.to.as_str(), m.flow.probe.port, m.flow.probe.protocol);
         cells.entry((target, m.flow.from.as_str())).or_default().push(m);
     }
-    let targets: Vec<Target<'_>> =
-        cells.keys().map(|(target, _)| *target).collect::<BTreeSet<_>>().into_iter().collect();
-    let names = sources.iter().map(|s| s.chars().count()).max().unwrap_or(0).max("from \\ to".len());
+    let targets: Vec<Target<'_>> = cells
+        .keys()
+        .map(|(target, _)| *target)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    let names = sources
+        .iter()
+        .map(|s| s.chars().count())
+        .max()
+        .unwrap_or(0)
+        .max("from \\ to".len());
     let columns = (width.saturating_sub(names + 4) / CELL).max(8);
     writeln!(
         text,
@@ -188,11 +224,17 @@ fn table(all: &[Measured], width: usize, text: &mut String) -> anyhow::Result<()
         for (n, (to, port, protocol)) in targets.iter().enumerate() {
             writeln!(text, "  {:>3}  {to} {port}/{protocol}", number(n))?;
         }
-        let head: String = (0..targets.len()).map(|n| format!("{:>CELL$}", number(n))).collect();
+        let head: String = (0..targets.len())
+            .map(|n| format!("{:>CELL$}", number(n)))
+            .collect();
         writeln!(text, "\n  {:names$} {head}", "from \\ to")?;
         for source in &sources {
-            let row = targets.iter().map(|target| cells.get(&(*target, *source)).map_or(&[][..], Vec::as_slice));
-            let row: String = row.map(|found| format!("{}{}", " ".repeat(CELL - 1), cell(found))).collect();
+            let row = targets
+                .iter()
+                .map(|target| cells.get(&(*target, *source)).map_or(&[][..], Vec::as_slice));
+            let row: String = row
+                .map(|found| format!("{}{}", " ".repeat(CELL - 1), cell(found)))
+                .collect();
             writeln!(text, "  {source:names$} {}", row.trim_end())?;
         }
     }
@@ -229,8 +271,18 @@ mod tests {
             icmp: None,
             expected: allowed,
         };
-        let flow = LabFlow { from: from.into(), to: to.into(), server: to.into(), probe, judgement };
-        Measured { flow, outcome, tries: 1 }
+        let flow = LabFlow {
+            from: from.into(),
+            to: to.into(),
+            server: to.into(),
+            probe,
+            judgement,
+        };
+        Measured {
+            flow,
+            outcome,
+            tries: 1,
+        }
     }
 
     fn answered(name: &str) -> Outcome {
@@ -259,11 +311,19 @@ mod tests {
     #[test]
     fn a_wide_table_comes_in_parts_that_fit() {
         let all: Vec<Measured> = (1..=40)
-            .flat_map(|port| [measured("n/a", "n/b", port, true, answered("n/b")), measured("n/c", "n/b", port, false, Outcome::Silence)])
+            .flat_map(|port| {
+                [
+                    measured("n/a", "n/b", port, true, answered("n/b")),
+                    measured("n/c", "n/b", port, false, Outcome::Silence),
+                ]
+            })
             .collect();
         let mut text = String::new();
         table(&all, 80, &mut text).unwrap();
-        assert!(text.lines().skip(1).all(|line| line.chars().count() <= 80), "{text}");
+        assert!(
+            text.lines().skip(1).all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
         for n in 1..=40 {
             assert!(text.contains(&format!("{n:>5}  n/b {n}/TCP")), "{n}");
         }

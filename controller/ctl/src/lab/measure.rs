@@ -71,7 +71,11 @@ pub(super) fn measure(flows: Vec<LabFlow>) -> anyhow::Result<Vec<Measured>> {
     let stage = Stage::set(&flows)?;
     let probes: Vec<&Probe> = flows.iter().map(|f| &f.probe).collect();
     let outcomes = carry_out(&probes, stage.has_sctp, "measuring");
-    let made = flows.into_iter().zip(outcomes).map(|(flow, outcome)| Measured { flow, outcome, tries: 1 });
+    let made = flows.into_iter().zip(outcomes).map(|(flow, outcome)| Measured {
+        flow,
+        outcome,
+        tries: 1,
+    });
     let mut measured: Vec<Measured> = made.collect();
     for tries in 2..=TRIES {
         let differing: Vec<usize> = (0..measured.len()).filter(|n| !measured[*n].agrees()).collect();
@@ -80,7 +84,11 @@ pub(super) fn measure(flows: Vec<LabFlow>) -> anyhow::Result<Vec<Measured>> {
         }
         std::thread::sleep(PAUSE);
         let probes: Vec<&Probe> = differing.iter().map(|n| &measured[*n].flow.probe).collect();
-        let outcomes = carry_out(&probes, stage.has_sctp, "asking again where kernel and policies differ");
+        let outcomes = carry_out(
+            &probes,
+            stage.has_sctp,
+            "asking again where kernel and policies differ",
+        );
         for (n, outcome) in differing.into_iter().zip(outcomes) {
             measured[n].outcome = outcome;
             measured[n].tries = tries;
@@ -118,14 +126,28 @@ struct Stage {
 impl Stage {
     /// Gives the host outside the addresses that flows name, and opens a server wherever nobody answers.
     fn set(flows: &[LabFlow]) -> anyhow::Result<Stage> {
-        let ends = flows.iter().flat_map(|f| [(&f.probe.from, f.probe.source), (&f.probe.into, f.probe.to)]);
-        let world: BTreeSet<IpAddr> =
-            ends.filter(|(place, _)| *place == OUTSIDE).map(|(_, address)| address).collect();
-        let widened: Vec<IpAddr> = world.into_iter().filter(|a| !OUTSIDE_ADDRESSES.contains(a)).collect();
+        let ends = flows
+            .iter()
+            .flat_map(|f| [(&f.probe.from, f.probe.source), (&f.probe.into, f.probe.to)]);
+        let world: BTreeSet<IpAddr> = ends
+            .filter(|(place, _)| *place == OUTSIDE)
+            .map(|(_, address)| address)
+            .collect();
+        let widened: Vec<IpAddr> = world
+            .into_iter()
+            .filter(|a| !OUTSIDE_ADDRESSES.contains(a))
+            .collect();
         cluster::widen_outside(&widened)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let mut stage =
-            Stage { has_sctp: servers::has_sctp(), widened, _servers: Vec::new(), runtime: Some(runtime) };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let mut stage = Stage {
+            has_sctp: servers::has_sctp(),
+            widened,
+            _servers: Vec::new(),
+            runtime: Some(runtime),
+        };
         stage.open_servers(flows)?;
         Ok(stage)
     }
@@ -142,15 +164,21 @@ impl Stage {
             };
             if answers {
                 let place = (probe.into.as_str(), flow.server.as_str(), probe.to);
-                wanted.entry(place).or_default().insert((probe.protocol.to_string(), probe.port));
+                wanted
+                    .entry(place)
+                    .or_default()
+                    .insert((probe.protocol.to_string(), probe.port));
             }
         }
-        let Some(runtime) = &self.runtime else { return Ok(()) };
+        let Some(runtime) = &self.runtime else {
+            return Ok(());
+        };
         let _guard = runtime.enter();
         for ((place, name, address), ports) in wanted {
             let ports: Vec<Port> = ports.into_iter().collect();
             // A place that is not there shows in its probes.
-            self._servers.extend(servers::serve(place, name, &[address], &ports));
+            self._servers
+                .extend(servers::serve(place, name, &[address], &ports));
         }
         Ok(())
     }

@@ -3,21 +3,42 @@
 //! Each node is a network namespace with its own felix process; each pod is a network namespace that the node's felix
 //! connects, asked over the socket that the CNI plugin uses. Nothing of it touches the machine's own network: even the
 //! wire between the nodes is in a namespace.
+//!
+//! | room | what it does |
+//! |---|---|
+//! | `names`, `state` | what everything is called, and what is remembered between commands |
+//! | `up`, `down`, `lock` | makes the lab, and removes it whatever is left of it |
+//! | `cluster`, `namespaces` | the network: nodes, the wire, the host outside |
+//! | `start`, `processes` | controller, felixes and agent |
+//! | `agent`, `servers` | what a kubelet does: pods into the network, servers into pods |
+//! | `picture` | the lab as it is, and what the policies in force say |
+//! | `flows`, `asked` | which flows are measured: everybody to everybody, or those of a file |
+//! | `measure`, `probe`, `raw` | real packets |
+//! | `matrix`, `status`, `watch`, `commands` | what people see |
 
 mod agent;
+mod asked;
 mod cluster;
 mod commands;
+mod down;
 mod flows;
+mod lock;
 mod matrix;
+mod measure;
 mod names;
 mod namespaces;
+mod picture;
 mod probe;
 mod processes;
+mod raw;
 mod servers;
+mod start;
 mod state;
+mod status;
 mod up;
 mod watch;
 
+use crate::policy::Output;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,18 +54,20 @@ pub struct LabArguments {
 enum LabCommand {
     /// Starts the lab and measures who reaches whom.
     Up(UpArguments),
-    /// Says how the lab stands.
-    Status,
+    /// Says how the lab stands. Exit code 1: something of the lab itself is wrong, such as a process that ended.
+    Status(StatusArguments),
     /// Measures who reaches whom with real packets, and compares with what the policies say. Without flows: everyone
-    /// to everyone.
+    /// to everyone. Exit code 1: they differ, or a flow is not as expected; 2: bad input.
     Probe(ProbeArguments),
     /// Runs a command in a pod's network.
     Exec(ExecArguments),
     /// Shows the matrix anew whenever a manifest changes.
     Watch,
-    /// Shows what a node's felix wrote.
+    /// Shows what a node's felix, the controller or the agent wrote.
     Logs(LogsArguments),
-    /// Removes the lab.
+    /// Ends a node's felix, the controller or the agent, and starts it anew. None is started anew by itself.
+    Restart(RestartArguments),
+    /// Removes the lab, also what is left of one that crashed.
     Down,
     /// Connects pods and runs their servers; started by `up`.
     #[command(hide = true)]
@@ -57,9 +80,10 @@ pub struct UpArguments {
     /// Folder of Kubernetes manifests; a small shop without it.
     #[arg(long)]
     pub manifests: Option<PathBuf>,
-    /// Number of nodes. Nodes that the manifests name count.
-    #[arg(long, default_value_t = 3)]
-    pub nodes: usize,
+    /// Number of nodes; those that manifests define or pods name count. Without it: the Nodes of the manifests, or 3
+    /// where they define none.
+    #[arg(long)]
+    pub nodes: Option<usize>,
     /// Starts the lab without measuring.
     #[arg(long)]
     pub no_probe: bool,
@@ -68,7 +92,7 @@ pub struct UpArguments {
 /// Arguments of `probe`.
 #[derive(Debug, Args)]
 pub struct ProbeArguments {
-    /// File of flows: YAML, or one JSON object a line: {from, to, protocol, port, expect}.
+    /// File of flows, in the form of `manx simulate`; `-` is the standard input.
     #[arg(long)]
     pub flows: Option<PathBuf>,
     /// How the answer is written.
@@ -76,19 +100,28 @@ pub struct ProbeArguments {
     pub output: Output,
 }
 
-/// How an answer is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// For people.
-    Table,
-    /// One JSON object a line.
-    Json,
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArguments {
+    /// How the answer is written; as JSON it is one object.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Arguments of `restart`.
+#[derive(Debug, Args)]
+pub struct RestartArguments {
+    /// The node whose felix it is, or `controller` or `agent`.
+    pub what: String,
+    /// Kills it in place of asking it to end.
+    #[arg(long)]
+    pub kill: bool,
 }
 
 /// Arguments of `exec`.
 #[derive(Debug, Args)]
 pub struct ExecArguments {
-    /// The pod, as namespace/name.
+    /// The pod, as namespace/name; or node:NAME, or outside.
     pub pod: String,
     /// The command.
     #[arg(last = true, required = true)]
@@ -110,12 +143,13 @@ pub fn run(arguments: LabArguments) -> anyhow::Result<ExitCode> {
     );
     match arguments.command {
         LabCommand::Up(up) => up::run(&up),
-        LabCommand::Status => commands::status(),
+        LabCommand::Status(status) => status::run(status.output),
         LabCommand::Probe(probe) => commands::probe(&probe),
         LabCommand::Exec(exec) => commands::exec(&exec),
         LabCommand::Watch => watch::run(),
         LabCommand::Logs(logs) => commands::logs(&logs.node),
-        LabCommand::Down => up::down(),
+        LabCommand::Restart(restart) => start::restart(&restart.what, restart.kill),
+        LabCommand::Down => down::run(),
         LabCommand::Agent => agent::run(),
     }
 }

@@ -32,7 +32,13 @@ pub(super) fn create(name: &str) -> anyhow::Result<()> {
 fn bind(namespace: &NetworkNamespace, path: &Path) -> anyhow::Result<()> {
     use std::os::fd::AsRawFd;
     let handle = format!("/proc/self/fd/{}", namespace.as_raw_fd());
-    mount(Some(handle.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    mount(
+        Some(handle.as_str()),
+        path,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )?;
     Ok(())
 }
 
@@ -57,7 +63,8 @@ pub(super) fn remove(name: &str) -> anyhow::Result<()> {
     let path = names::namespace_path(name);
     // A name can be covered more than once.
     while is_whole(name) {
-        umount2(&path, MntFlags::MNT_DETACH).with_context(|| format!("unmounting the network namespace {name}"))?;
+        umount2(&path, MntFlags::MNT_DETACH)
+            .with_context(|| format!("unmounting the network namespace {name}"))?;
     }
     match fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -69,7 +76,9 @@ pub(super) fn remove(name: &str) -> anyhow::Result<()> {
 
 /// The names of all network namespaces of the lab, half made ones too.
 pub(super) fn list() -> Vec<String> {
-    let Ok(entries) = fs::read_dir(names::NETNS_FOLDER) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(names::NETNS_FOLDER) else {
+        return Vec::new();
+    };
     let all = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
     let mut ours: Vec<String> = all.filter(|n| n.starts_with(names::NAMESPACE_PREFIX)).collect();
     ours.sort();
@@ -78,12 +87,15 @@ pub(super) fn list() -> Vec<String> {
 
 /// Opens a named network namespace.
 pub(super) fn open(name: &str) -> anyhow::Result<NetworkNamespace> {
-    NetworkNamespace::open(names::namespace_path(name)).with_context(|| format!("opening the network namespace {name}"))
+    NetworkNamespace::open(names::namespace_path(name))
+        .with_context(|| format!("opening the network namespace {name}"))
 }
 
 /// Runs something on a thread inside a namespace.
 pub(super) fn inside<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
-    open(name)?.run(work).with_context(|| format!("entering the network namespace {name}"))
+    open(name)?
+        .run(work)
+        .with_context(|| format!("entering the network namespace {name}"))
 }
 
 /// Carries out lines of the program `ip` in a namespace, all by one process: starting one for each would be most of

@@ -35,8 +35,11 @@ impl Picture {
     /// Reads the lab as soon as controller and agent have followed what the manifests say now.
     pub(super) fn settled() -> anyhow::Result<Picture> {
         let lab = LabState::load()?;
-        let store = FileStore::open(names::datastore(), Settings::default()).context("opening the lab's datastore")?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let store = FileStore::open(names::datastore(), Settings::default())
+            .context("opening the lab's datastore")?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             let stored = runtime.block_on(store.list(Selection::all()))?;
@@ -58,13 +61,21 @@ impl Picture {
         let name = |namespace: &str, pod: &str| (namespace.to_string(), pod.to_string());
         let pods = agent.pods.values().filter(|p| !p.node.is_empty());
         let pods = pods.map(|p| (name(&p.namespace, &p.pod), (p.node.clone(), p.addresses.clone())));
-        let known = Known { nodes: lab.nodes.clone(), pods: pods.collect() };
+        let known = Known {
+            nodes: lab.nodes.clone(),
+            pods: pods.collect(),
+        };
         // Without its folder the manifests have no words; the datastore still has its facts.
         let mut world = World::load_knowing(&lab.manifests, &known)
             .unwrap_or_else(|_| World::new(ManifestSet::new(), &known));
         // The lab's nodes accept what a pod's egress policy lets through to them.
         world.facts = Facts::new(stored.iter().map(AsRef::as_ref), OracleSettings::default());
-        Picture { lab, agent, world, stored }
+        Picture {
+            lab,
+            agent,
+            world,
+            stored,
+        }
     }
 
     /// Who has not followed the manifests yet, a line each.
@@ -74,7 +85,9 @@ impl Picture {
             lags.push(format!("the controller has not followed the manifests: {key}"));
         }
         if let Some(pod) = self.unconnected() {
-            lags.push(format!("pod {pod} is not as its manifest says; see 'manx lab status'"));
+            lags.push(format!(
+                "pod {pod} is not as its manifest says; see 'manx lab status'"
+            ));
         }
         lags
     }
@@ -83,15 +96,22 @@ impl Picture {
     fn unstored(&self) -> Option<Key> {
         let set = &self.world.set;
         let is_ours = |r: &&Resource| r.metadata().annotations.contains_key(ANNOTATION_SOURCE);
-        let stored: BTreeMap<Key, Resource> =
-            self.stored.iter().map(AsRef::as_ref).filter(is_ours).map(bare).collect();
+        let stored: BTreeMap<Key, Resource> = self
+            .stored
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(is_ours)
+            .map(bare)
+            .collect();
         let is_decided = |r: &&Resource| {
             // Of a broken document nobody but the controller knows what is in force.
             let is_addressed = r.kind() == Kind::Node && self.lab.addressed.contains(&r.metadata().name);
             !is_addressed && !set.is_remainder(&r.key())
         };
         let wanted: BTreeMap<Key, Resource> = set.resources().filter(is_decided).map(bare).collect();
-        let missing = wanted.iter().find(|(key, resource)| stored.get(*key) != Some(*resource));
+        let missing = wanted
+            .iter()
+            .find(|(key, resource)| stored.get(*key) != Some(*resource));
         let too_much = self.stored.iter().find(|r| {
             let source = r.metadata().annotations.get(ANNOTATION_SOURCE);
             source.is_some_and(|s| s != IMPLIED_SOURCE)
@@ -117,12 +137,22 @@ impl Picture {
                     || (pod.trouble.is_none() && (pod.addresses.is_empty() || pod.node != **node))
             })
         });
-        let gone = || self.agent.pods.values().find(|p| p.kind == PodKind::Endpoint && !endpoints.contains_key(&p.name()));
+        let gone = || {
+            self.agent
+                .pods
+                .values()
+                .find(|p| p.kind == PodKind::Endpoint && !endpoints.contains_key(&p.name()))
+        };
         let unwired = || {
             let kind = |host: bool| if host { PodKind::Host } else { PodKind::Finished };
             let pods = self.world.set.pods().filter(|p| !p.is_endpoint());
-            pods.map(|p| (format!("{}/{}", p.namespace, p.name), kind(p.host_network && !p.finished)))
-                .find(|(id, kind)| self.agent.pods.get(id).is_none_or(|found| found.kind != *kind))
+            pods.map(|p| {
+                (
+                    format!("{}/{}", p.namespace, p.name),
+                    kind(p.host_network && !p.finished),
+                )
+            })
+            .find(|(id, kind)| self.agent.pods.get(id).is_none_or(|found| found.kind != *kind))
         };
         late.map(|(id, _)| id.clone())
             .or_else(|| gone().map(|p| p.name()))

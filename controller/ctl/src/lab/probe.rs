@@ -96,12 +96,20 @@ pub(super) fn run(probes: &[Probe], has_sctp: bool, done: impl Fn() + Sync) -> V
     let parts: Vec<Vec<(usize, Outcome)>> = std::thread::scope(|scope| {
         let mut threads = vec![scope.spawn(|| raw::run(probes, &raw_ones, done))];
         threads.extend(by_place.into_iter().map(|(place, numbers)| {
-            scope.spawn(move || match namespaces::inside(place, || from_here(probes, &numbers, done)) {
-                Ok(results) => results,
-                Err(error) => numbers.iter().map(|(n, _)| (*n, Outcome::Failed(format!("{error:#}")))).collect(),
-            })
+            scope.spawn(
+                move || match namespaces::inside(place, || from_here(probes, &numbers, done)) {
+                    Ok(results) => results,
+                    Err(error) => numbers
+                        .iter()
+                        .map(|(n, _)| (*n, Outcome::Failed(format!("{error:#}"))))
+                        .collect(),
+                },
+            )
         }));
-        threads.into_iter().map(|t| t.join().unwrap_or_default()).collect()
+        threads
+            .into_iter()
+            .map(|t| t.join().unwrap_or_default())
+            .collect()
     });
     for (n, outcome) in parts.into_iter().flatten() {
         outcomes[n] = outcome;
@@ -109,11 +117,20 @@ pub(super) fn run(probes: &[Probe], has_sctp: bool, done: impl Fn() + Sync) -> V
     outcomes
 }
 
-fn from_here(probes: &[Probe], numbers: &[(usize, Method)], done: &(impl Fn() + Sync)) -> Vec<(usize, Outcome)> {
+fn from_here(
+    probes: &[Probe],
+    numbers: &[(usize, Method)],
+    done: &(impl Fn() + Sync),
+) -> Vec<(usize, Outcome)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return numbers.iter().map(|(n, _)| (*n, Outcome::Failed(error.to_string()))).collect(),
+        Err(error) => {
+            return numbers
+                .iter()
+                .map(|(n, _)| (*n, Outcome::Failed(error.to_string())))
+                .collect();
+        }
     };
     let places = tokio::sync::Semaphore::new(AT_ONCE);
     runtime.block_on(async {
@@ -125,7 +142,9 @@ fn from_here(probes: &[Probe], numbers: &[(usize, Method)], done: &(impl Fn() + 
             };
             async move {
                 let _place = places.acquire().await;
-                let outcome = attempt(probe, socket).await.unwrap_or_else(|e| Outcome::Failed(e.to_string()));
+                let outcome = attempt(probe, socket)
+                    .await
+                    .unwrap_or_else(|e| Outcome::Failed(e.to_string()));
                 done();
                 (n, outcome)
             }
@@ -142,7 +161,11 @@ fn from_here(probes: &[Probe], numbers: &[(usize, Method)], done: &(impl Fn() + 
                 }
                 std::task::Poll::Pending => true,
             });
-            if running.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            if running.is_empty() {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
         })
         .await;
         out
@@ -181,7 +204,11 @@ pub(super) fn is_refusal(error: &std::io::Error) -> bool {
 }
 
 fn socket(probe: &Probe, kind: Type, number: i32) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(SocketAddr::new(probe.to, 0)), kind, Some(number.into()))?;
+    let socket = Socket::new(
+        Domain::for_address(SocketAddr::new(probe.to, 0)),
+        kind,
+        Some(number.into()),
+    )?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(SocketAddr::new(probe.source, 0)))?;
     Ok(socket)

@@ -54,7 +54,10 @@ impl Process {
         use std::os::unix::process::CommandExt;
         let file = File::options().create(true).append(true).open(log);
         let file = file.with_context(|| format!("opening {}", log.display()))?;
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file);
         command.env(names::MARK.0, names::MARK.1).process_group(0);
         // A child is born in the namespace of the thread that makes it.
         let child = match namespace {
@@ -64,13 +67,20 @@ impl Process {
         .with_context(|| format!("starting {role}"))?;
         let pid = i32::try_from(child.id()).context("a process number beyond all bounds")?;
         let began = began(pid).with_context(|| format!("{role} ended at once; see {}", log.display()))?;
-        Ok(Process { role: role.to_string(), pid, began })
+        Ok(Process {
+            role: role.to_string(),
+            pid,
+            began,
+        })
     }
 
     /// Whether it still runs.
     pub(super) fn is_alive(&self) -> bool {
         // It may be our own child that ended; otherwise this does nothing.
-        let _ = nix::sys::wait::waitpid(Pid::from_raw(self.pid), Some(nix::sys::wait::WaitPidFlag::WNOHANG));
+        let _ = nix::sys::wait::waitpid(
+            Pid::from_raw(self.pid),
+            Some(nix::sys::wait::WaitPidFlag::WNOHANG),
+        );
         began(self.pid) == Some(self.began)
     }
 }
@@ -88,25 +98,43 @@ pub(super) fn end(processes: &[Process]) -> anyhow::Result<()> {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
-    let left: Vec<String> = processes.iter().filter(|p| p.is_alive()).map(|p| p.pid.to_string()).collect();
-    anyhow::ensure!(left.is_empty(), "processes that do not end even when killed: {}", left.join(", "));
+    let left: Vec<String> = processes
+        .iter()
+        .filter(|p| p.is_alive())
+        .map(|p| p.pid.to_string())
+        .collect();
+    anyhow::ensure!(
+        left.is_empty(),
+        "processes that do not end even when killed: {}",
+        left.join(", ")
+    );
     Ok(())
 }
 
 /// Every process that is in one of the lab's namespaces or carries its mark, but this one and those that it stems from.
 pub(super) fn find_all() -> Vec<Process> {
-    let ours: BTreeSet<(u64, u64)> =
-        namespaces::list().iter().filter_map(|name| inode(&names::namespace_path(name))).collect();
+    let ours: BTreeSet<(u64, u64)> = namespaces::list()
+        .iter()
+        .filter_map(|name| inode(&names::namespace_path(name)))
+        .collect();
     let spared = ancestry();
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let numbers = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let numbers = entries
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
     let mut found = Vec::new();
     for pid in numbers.filter(|pid| !spared.contains(pid)) {
         let inside = inode(&PathBuf::from(format!("/proc/{pid}/ns/net"))).is_some_and(|n| ours.contains(&n));
         if (inside || is_marked(pid))
             && let Some(began) = began(pid)
         {
-            found.push(Process { role: name_of(pid), pid, began });
+            found.push(Process {
+                role: name_of(pid),
+                pid,
+                began,
+            });
         }
     }
     found
@@ -120,7 +148,9 @@ fn inode(path: &Path) -> Option<(u64, u64)> {
 fn is_marked(pid: i32) -> bool {
     let mark = format!("{}={}", names::MARK.0, names::MARK.1);
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    environment
+        .split(|byte| *byte == 0)
+        .any(|variable| variable == mark.as_bytes())
 }
 
 fn name_of(pid: i32) -> String {
@@ -134,7 +164,9 @@ fn ancestry() -> BTreeSet<i32> {
     let mut pid = nix::unistd::getpid().as_raw();
     while pid > 0 && pids.insert(pid) {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        let parent = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
         pid = parent.unwrap_or(0);
     }
     pids
@@ -148,9 +180,16 @@ mod tests {
     fn a_process_is_itself_only() {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let process = Process { role: "sleep".into(), pid, began: began(pid).unwrap() };
+        let process = Process {
+            role: "sleep".into(),
+            pid,
+            began: began(pid).unwrap(),
+        };
         assert!(process.is_alive());
-        let later = Process { began: process.began + 1, ..process.clone() };
+        let later = Process {
+            began: process.began + 1,
+            ..process.clone()
+        };
         assert!(!later.is_alive(), "another process with the same number");
         end(std::slice::from_ref(&process)).unwrap();
         assert!(!process.is_alive());

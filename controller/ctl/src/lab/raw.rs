@@ -25,12 +25,12 @@ const OPENING_V6: [u8; 2] = [128, 139];
 /// Why a flow cannot be tried by raw packets; `None` where it can.
 pub(super) fn why_not(probe: &Probe) -> Option<String> {
     match (probe.protocol, probe.icmp.unwrap_or_default().0) {
-        (Protocol::ICMP, kind) if !OPENING_V4.contains(&kind) && probe.icmp.is_some() => {
-            Some(format!("an ICMP message of type {kind} opens no flow, so none can be sent as a proof"))
-        }
-        (Protocol::ICMPV6, kind) if !OPENING_V6.contains(&kind) && probe.icmp.is_some() => {
-            Some(format!("an ICMPv6 message of type {kind} opens no flow, so none can be sent as a proof"))
-        }
+        (Protocol::ICMP, kind) if !OPENING_V4.contains(&kind) && probe.icmp.is_some() => Some(format!(
+            "an ICMP message of type {kind} opens no flow, so none can be sent as a proof"
+        )),
+        (Protocol::ICMPV6, kind) if !OPENING_V6.contains(&kind) && probe.icmp.is_some() => Some(format!(
+            "an ICMPv6 message of type {kind} opens no flow, so none can be sent as a proof"
+        )),
         (Protocol::SCTP | Protocol::ICMP | Protocol::ICMPV6, _) => None,
         (protocol, _) if protocol.has_ports() => Some(format!("the lab sends no packets of {protocol}")),
         _ => None,
@@ -60,7 +60,13 @@ pub(super) fn run(probes: &[Probe], numbers: &[usize], done: &(impl Fn() + Sync)
             Ok(_) => open(&probe.from, probe, Some(probe.source)),
             Err(error) => Err(error.clone()),
         };
-        running.push(Running { number: *number, probe, token: seed.hash_one(number), sender, outcome: None });
+        running.push(Running {
+            number: *number,
+            probe,
+            token: seed.hash_one(number),
+            sender,
+            outcome: None,
+        });
     }
     let began = Instant::now();
     let mut sent: Option<Instant> = None;
@@ -77,7 +83,9 @@ pub(super) fn run(probes: &[Probe], numbers: &[usize], done: &(impl Fn() + Sync)
         for ((place, is_v4, protocol), socket) in &mut receivers {
             let Ok(socket) = socket else { continue };
             for token in arrived(socket, *is_v4, *protocol) {
-                let waiting = running.iter_mut().filter(|r| r.outcome.is_none() && r.token == token);
+                let waiting = running
+                    .iter_mut()
+                    .filter(|r| r.outcome.is_none() && r.token == token);
                 for r in waiting.filter(|r| r.probe.into == *place) {
                     r.outcome = Some(Outcome::Answered(String::new()));
                     done();
@@ -92,7 +100,10 @@ pub(super) fn run(probes: &[Probe], numbers: &[usize], done: &(impl Fn() + Sync)
         }
         std::thread::sleep(LOOK);
     }
-    running.into_iter().map(|r| (r.number, r.outcome.unwrap_or(Outcome::Silence))).collect()
+    running
+        .into_iter()
+        .map(|r| (r.number, r.outcome.unwrap_or(Outcome::Silence)))
+        .collect()
 }
 
 impl Running<'_> {
@@ -141,7 +152,11 @@ fn arrived(socket: &mut Socket, is_v4: bool, protocol: i32) -> Vec<u64> {
     while let Ok(length) = socket.read(&mut buffer) {
         let packet = buffer.get(..length).unwrap_or_default();
         // IPv4 comes with its header, IPv6 without.
-        let header = if is_v4 { packet.first().map_or(0, |b| usize::from(b & 0xf) * 4) } else { 0 };
+        let header = if is_v4 {
+            packet.first().map_or(0, |b| usize::from(b & 0xf) * 4)
+        } else {
+            0
+        };
         tokens.extend(token(packet.get(header..).unwrap_or_default(), protocol));
     }
     tokens
@@ -193,7 +208,10 @@ fn packet(probe: &Probe, token: u64) -> Vec<u8> {
 
 /// The checksum of RFC 1071.
 fn internet_sum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes.chunks(2).map(|c| u32::from(c[0]) << 8 | u32::from(c.get(1).copied().unwrap_or(0))).sum();
+    let mut sum: u32 = bytes
+        .chunks(2)
+        .map(|c| u32::from(c[0]) << 8 | u32::from(c.get(1).copied().unwrap_or(0)))
+        .sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -206,7 +224,11 @@ fn crc32c(bytes: &[u8]) -> u32 {
     for byte in bytes {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
+            crc = if crc & 1 == 1 {
+                (crc >> 1) ^ 0x82f6_3b78
+            } else {
+                crc >> 1
+            };
         }
     }
     !crc
@@ -220,7 +242,10 @@ mod tests {
     fn sums_are_those_of_the_standards() {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
         // The example of RFC 1071, section 3: the sum is 0xddf2.
-        assert_eq!(internet_sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
+        assert_eq!(
+            internet_sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]),
+            !0xddf2
+        );
     }
 
     #[test]
@@ -242,7 +267,11 @@ mod tests {
                 expected: true,
             };
             let number = 0x0102_0304_0506_0708;
-            assert_eq!(token(&packet(&probe, number), protocol_number(&probe)), Some(number), "{protocol}");
+            assert_eq!(
+                token(&packet(&probe, number), protocol_number(&probe)),
+                Some(number),
+                "{protocol}"
+            );
             assert_eq!(why_not(&probe), None);
         }
     }

@@ -37,20 +37,33 @@ impl Drop for Servers {
 
 /// Opens ports inside a namespace, at these addresses and at the loopback ones, and answers with `name`. Call it from
 /// within a tokio runtime.
-pub(super) fn serve(namespace: &str, name: &str, addresses: &[IpAddr], ports: &[Port]) -> anyhow::Result<Servers> {
+pub(super) fn serve(
+    namespace: &str,
+    name: &str,
+    addresses: &[IpAddr],
+    ports: &[Port],
+) -> anyhow::Result<Servers> {
     let mut servers = Servers::default();
     let opened = namespaces::inside(namespace, || {
-        ports.iter().map(|port| (port, open_port(port, addresses))).collect::<Vec<_>>()
+        ports
+            .iter()
+            .map(|port| (port, open_port(port, addresses)))
+            .collect::<Vec<_>>()
     })?;
     let name: Arc<str> = name.into();
     for (port, opened) in opened {
         let started = opened.and_then(|sockets| {
             let start = |socket| start(socket, &port.0, name.clone());
-            sockets.into_iter().map(start).collect::<std::io::Result<Vec<_>>>()
+            sockets
+                .into_iter()
+                .map(start)
+                .collect::<std::io::Result<Vec<_>>>()
         });
         match started {
             Ok(tasks) => servers.tasks.extend(tasks),
-            Err(error) => servers.silent.push(format!("{}/{}: {}", port.1, port.0, why(&error))),
+            Err(error) => servers
+                .silent
+                .push(format!("{}/{}: {}", port.1, port.0, why(&error))),
         }
     }
     Ok(servers)
@@ -58,14 +71,18 @@ pub(super) fn serve(namespace: &str, name: &str, addresses: &[IpAddr], ports: &[
 
 fn why(error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => "the port is taken by another program of the same network".to_string(),
+        std::io::ErrorKind::AddrInUse => {
+            "the port is taken by another program of the same network".to_string()
+        }
         _ => error.to_string(),
     }
 }
 
 /// One socket an address. A loopback address that is not there (no IPv6) or taken is no loss.
 fn open_port(port: &Port, addresses: &[IpAddr]) -> std::io::Result<Vec<Socket>> {
-    let own = addresses.iter().map(|address| open_socket(port, SocketAddr::new(*address, port.1)));
+    let own = addresses
+        .iter()
+        .map(|address| open_socket(port, SocketAddr::new(*address, port.1)));
     let mut sockets = own.collect::<std::io::Result<Vec<Socket>>>()?;
     for address in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
         sockets.extend(open_socket(port, SocketAddr::new(address, port.1)).ok());
@@ -93,7 +110,11 @@ fn open_socket((protocol, _): &Port, at: SocketAddr) -> std::io::Result<Socket> 
 }
 
 fn start(socket: Socket, protocol: &str, name: Arc<str>) -> std::io::Result<JoinHandle<()>> {
-    if protocol == "UDP" { udp(socket, name) } else { stream(socket, name) }
+    if protocol == "UDP" {
+        udp(socket, name)
+    } else {
+        stream(socket, name)
+    }
 }
 
 fn stream(socket: Socket, name: Arc<str>) -> std::io::Result<JoinHandle<()>> {

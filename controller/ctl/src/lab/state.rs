@@ -95,9 +95,14 @@ impl LabState {
 
     /// The running lab.
     pub(super) fn load() -> anyhow::Result<LabState> {
-        let text = fs::read_to_string(Self::file()).context("there is no lab; start one with 'manx lab up'")?;
-        serde_json::from_str(&text)
-            .with_context(|| format!("reading {}; 'manx lab down' removes what is left", Self::file().display()))
+        let text =
+            fs::read_to_string(Self::file()).context("there is no lab; start one with 'manx lab up'")?;
+        serde_json::from_str(&text).with_context(|| {
+            format!(
+                "reading {}; 'manx lab down' removes what is left",
+                Self::file().display()
+            )
+        })
     }
 
     /// Writes the state down.
@@ -132,7 +137,9 @@ impl AgentState {
 
     /// The pod that has an address of its own.
     pub(super) fn pod_of(&self, address: IpAddr) -> Option<&PodState> {
-        self.pods.values().find(|p| p.kind == PodKind::Endpoint && p.addresses.contains(&address))
+        self.pods
+            .values()
+            .find(|p| p.kind == PodKind::Endpoint && p.addresses.contains(&address))
     }
 }
 

@@ -1,62 +1,103 @@
-//! Starts and removes the lab.
+//! Starts the lab.
 
-use super::cluster;
-use super::commands::{all_ready, measure};
-use super::flows::picture;
-use super::matrix;
-use super::names::{self, DEFAULT_POOLS};
-use super::processes::Process;
-use super::state::{AgentState, LabState};
 use super::UpArguments;
+use super::cluster;
+use super::down;
+use super::lock::{self, Interrupt};
+use super::matrix;
+use super::measure::measure;
+use super::names::{self, DEFAULT_POOLS};
+use super::picture::Picture;
+use super::processes::Process;
+use super::start::{start_agent, start_controller, start_felix};
+use super::state::{AgentState, LabState, PodKind};
+use super::status::unready;
+use crate::policy::world::{World, node_addresses};
 use anyhow::Context;
 use policy_model::{IpPoolSpec, Kind, NodeAddress, NodeSpec, Object, Resource};
 use policy_model_datastore::{Datastore, upsert_with_retry};
 use policy_model_datastore_file::{FileStore, Settings};
-use policy_model_kubernetes::ManifestSet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// How long the whole lab may take to stand.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long pods that cannot be connected are waited for when all others are there.
+const TROUBLE: Duration = Duration::from_secs(5);
+/// Pause between two looks at what is still missing.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often a wait says what it waits for.
+const TELL: Duration = Duration::from_secs(5);
+/// Most nodes: all share one wire.
+const MOST_NODES: usize = 250;
 /// The example manifests, which also stand in the repository.
 const SHOP: &str = include_str!("../../examples/shop.yaml");
 
-fn step(text: &str) {
+/// Says what happens, for a person who waits.
+pub(super) fn step(text: &str) {
     eprintln!("manx lab: {text}");
 }
 
 /// Starts the lab and measures.
-pub fn run(arguments: &UpArguments) -> anyhow::Result<ExitCode> {
-    if LabState::load().is_ok_and(|lab| lab.processes.iter().any(Process::is_alive)) {
+pub(super) fn run(arguments: &UpArguments) -> anyhow::Result<ExitCode> {
+    let _lock = lock::take()?;
+    if let Ok(lab) = LabState::load()
+        && lab.is_whole
+        && lab.processes.iter().all(Process::is_alive)
+    {
         anyhow::bail!("the lab is running already; 'manx lab down' removes it");
     }
-    // What a crash left behind.
-    remove()?;
-    let started = start(arguments);
-    if let Err(error) = started {
-        step("something failed; removing what was made (the logs are shown first)");
-        show_logs();
-        remove()?;
-        return Err(error);
+    let interrupt = Interrupt::watch()?;
+    if down::remove()? {
+        step("removed what was left of an earlier lab");
     }
+    let connected = match start(arguments, &interrupt) {
+        Ok(connected) => connected,
+        Err(error) => {
+            if !interrupt.is_there() {
+                show_logs();
+            }
+            step("removing what was made");
+            down::remove()?;
+            return Err(error);
+        }
+    };
     if arguments.no_probe {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(ExitCode::from(u8::from(!connected)));
     }
     step("measuring who reaches whom with real packets");
-    let measured = measure(picture()?.matrix()?);
-    let differences = matrix::print(&measured);
-    println!("\nnext: 'manx lab status', 'manx lab watch', 'manx lab exec shop/web -- ping -c1 ...', 'manx lab down'");
-    Ok(if differences == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    let measured = measure(Picture::settled()?.matrix()?)?;
+    let differences = matrix::print(&measured)?;
+    println!(
+        "\nnext: 'manx lab status', 'manx lab watch', 'manx lab exec NS/POD -- COMMAND', 'manx lab probe --flows FILE', \
+         'manx lab down'"
+    );
+    Ok(ExitCode::from(u8::from(differences > 0 || !connected)))
 }
 
-fn start(arguments: &UpArguments) -> anyhow::Result<()> {
+/// Makes everything. Whether all pods could be connected.
+fn start(arguments: &UpArguments, interrupt: &Interrupt) -> anyhow::Result<bool> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(names::FOLDER).context("making the lab's folder")?;
     let manifests = match &arguments.manifests {
-        Some(folder) => folder.canonicalize().with_context(|| format!("--manifests {}", folder.display()))?,
+        Some(folder) => {
+            let found = folder
+                .canonicalize()
+                .with_context(|| format!("--manifests {}", folder.display()))?;
+            anyhow::ensure!(found.is_dir(), "--manifests {}: is no folder", folder.display());
+            Some(found)
+        }
+        None => None,
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(names::FOLDER)
+        .context("making the lab's folder")?;
+    down::make_netns_folder()?;
+    let manifests = match manifests {
+        Some(folder) => folder,
         None => {
             let folder = names::path("manifests");
             std::fs::create_dir_all(&folder)?;
@@ -64,175 +105,176 @@ fn start(arguments: &UpArguments) -> anyhow::Result<()> {
             folder
         }
     };
-    let set = read_manifests(&manifests)?;
-    let nodes = choose_nodes(&set, arguments.nodes)?;
-    step(&format!("{} nodes, {} pods", nodes.len(), set.pods().filter(|p| p.is_endpoint()).count()));
-    cluster::make_fabric()?;
-    cluster::make_nodes(&nodes)?;
-    write_datastore(&set, &nodes)?;
-    let mut lab = LabState { manifests: manifests.clone(), nodes, processes: Vec::new() };
-    lab.save()?;
-    step("starting the controller and a felix for each node");
-    lab.processes.push(start_controller(&manifests)?);
-    for node in lab.nodes.keys().cloned().collect::<Vec<_>>() {
-        lab.processes.push(start_felix(&node)?);
-        lab.save()?;
-    }
-    lab.processes.push(start_agent()?);
-    lab.save()?;
-    wait(&lab, &set)
-}
-
-fn read_manifests(folder: &Path) -> anyhow::Result<ManifestSet> {
-    let mut files = Vec::new();
-    collect(folder, &mut files)?;
-    let mut set = ManifestSet::new();
-    for file in files {
-        let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-        set.set_file(&file.strip_prefix(folder).unwrap_or(&file).display().to_string(), &text);
-    }
-    for fault in set.faults() {
+    let world = World::load(&manifests)?;
+    for fault in &world.faults {
         eprintln!("{fault}");
     }
-    Ok(set)
+    let nodes = choose_nodes(&world, arguments.nodes)?;
+    let pods = world.pods.values().filter(|p| p.facts.is_endpoint()).count();
+    step(&format!(
+        "{} nodes, {pods} pods, manifests in {}",
+        nodes.len(),
+        manifests.display()
+    ));
+    let addressed = write_datastore(&world, &nodes)?;
+    let mut lab = LabState {
+        manifests: manifests.clone(),
+        nodes,
+        addressed,
+        ..LabState::default()
+    };
+    lab.save()?;
+    cluster::make(&lab.nodes)?;
+    interrupt.check()?;
+    step("starting the controller and a felix for each node");
+    lab.set_process(start_controller(&manifests)?);
+    for node in lab.nodes.keys().cloned().collect::<Vec<_>>() {
+        lab.set_process(start_felix(&node)?);
+    }
+    lab.set_process(start_agent()?);
+    lab.save()?;
+    let connected = wait(&lab, pods, interrupt)?;
+    lab.is_whole = true;
+    lab.save()?;
+    Ok(connected)
 }
 
-fn collect(folder: &Path, out: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("reading the folder {}", folder.display()))?;
-    for entry in entries {
-        let path = entry?.path();
-        let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
-        if hidden {
-            continue;
-        }
-        if path.is_dir() {
-            collect(&path, out)?;
-        } else if path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json") {
-            out.push(path);
-        }
-    }
-    out.sort();
-    Ok(())
-}
-
-/// The nodes that the manifests name, filled up with `node1`, `node2`, ... to the number asked for.
-fn choose_nodes(set: &ManifestSet, number: usize) -> anyhow::Result<BTreeMap<String, Vec<IpAddr>>> {
-    anyhow::ensure!((1..=250).contains(&number), "--nodes {number}: must be 1 to 250");
-    let mut nodes: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
-    for name in set.node_names() {
-        nodes.insert(name.to_string(), Vec::new());
-    }
-    for resource in set.resources() {
-        if let Resource::Node(node) = resource {
-            nodes.insert(node.metadata.name.clone(), node.spec.all_addresses());
-        }
-    }
+/// The nodes of the manifests; where a number is asked for, filled up to it with `node1`, `node2`, ...
+fn choose_nodes(world: &World, number: Option<usize>) -> anyhow::Result<BTreeMap<String, Vec<IpAddr>>> {
+    let Some(number) = number else {
+        anyhow::ensure!(
+            world.nodes.len() <= MOST_NODES,
+            "the manifests have more than {MOST_NODES} nodes"
+        );
+        return Ok(world.nodes.clone());
+    };
+    anyhow::ensure!(
+        (1..=MOST_NODES).contains(&number),
+        "--nodes {number}: must be 1 to {MOST_NODES}"
+    );
+    let mut names: BTreeSet<String> = world.set.node_names().into_iter().map(str::to_string).collect();
     let mut next = 1;
-    while nodes.len() < number {
-        nodes.entry(format!("node{next}")).or_default();
+    while names.len() < number {
+        names.insert(format!("node{next}"));
         next += 1;
     }
-    let taken: Vec<IpAddr> = nodes.values().flatten().copied().collect();
-    let mut free = (1..).map(names::node_addresses).filter(|a| !a.iter().any(|x| taken.contains(x)));
-    for addresses in nodes.values_mut().filter(|a| a.is_empty()) {
-        addresses.extend(free.next().into_iter().flatten());
+    let mut taken: BTreeSet<IpAddr> = world.nodes.values().flatten().copied().collect();
+    let mut free = (1..).map(node_addresses);
+    let mut nodes = BTreeMap::new();
+    for name in names {
+        let addresses = match world.nodes.get(&name) {
+            Some(addresses) => addresses.clone(),
+            None => {
+                let found = free
+                    .find(|a| !a.iter().any(|x| taken.contains(x)))
+                    .unwrap_or_else(|| node_addresses(1));
+                taken.extend(found);
+                found.to_vec()
+            }
+        };
+        nodes.insert(name, addresses);
     }
     Ok(nodes)
 }
 
-/// What no manifest says and the cluster needs: nodes' addresses and a pool.
-fn write_datastore(set: &ManifestSet, nodes: &BTreeMap<String, Vec<IpAddr>>) -> anyhow::Result<()> {
-    let store = FileStore::open(names::datastore(), Settings::default()).context("opening the lab's datastore")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// What no manifest says and the cluster needs: nodes' addresses, which a node's own agent would say, and pools of the
+/// families that all nodes have. Returns the nodes of manifests that had no address.
+fn write_datastore(world: &World, nodes: &BTreeMap<String, Vec<IpAddr>>) -> anyhow::Result<BTreeSet<String>> {
+    let store =
+        FileStore::open(names::datastore(), Settings::default()).context("opening the lab's datastore")?;
     let mut wanted: Vec<Resource> = Vec::new();
-    let defined = |kind: Kind, name: &str| set.resources().any(|r| r.kind() == kind && r.metadata().name == name);
+    let mut addressed = BTreeSet::new();
     for (name, addresses) in nodes {
-        if defined(Kind::Node, name) {
-            continue;
+        let address = |a: &IpAddr| NodeAddress {
+            address: *a,
+            address_type: "InternalIP".into(),
+        };
+        let mut node = Object::named(name.clone(), NodeSpec::default());
+        let written = world.set.resources().find_map(|r| match r {
+            Resource::Node(node) if node.metadata.name == *name => Some(node),
+            _ => None,
+        });
+        if let Some(written) = written {
+            if !written.spec.all_addresses().is_empty() {
+                continue;
+            }
+            addressed.insert(name.clone());
+            node = written.clone();
         }
-        let address = |a: &IpAddr| NodeAddress { address: *a, address_type: "InternalIP".into() };
-        let spec = NodeSpec { addresses: addresses.iter().map(address).collect(), ..NodeSpec::default() };
-        wanted.push(Object::named(name.clone(), spec).into());
+        node.spec.addresses = addresses.iter().map(address).collect();
+        wanted.push(node.into());
     }
-    if !set.resources().any(|r| r.kind() == Kind::IPPool) {
+    if !world.set.resources().any(|r| r.kind() == Kind::IPPool) {
         for (name, range) in DEFAULT_POOLS {
-            wanted.push(Object::named(name, IpPoolSpec::of(range.parse().context("a pool's range")?)).into());
+            let spec = IpPoolSpec::of(range.parse().context("a pool's range")?);
+            let is_v4 = spec.cidr.addr().is_ipv4();
+            if nodes
+                .values()
+                .all(|addresses| addresses.iter().any(|a| a.is_ipv4() == is_v4))
+            {
+                wanted.push(Object::named(name, spec).into());
+            }
         }
     }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         for resource in wanted {
             let key = resource.key();
             upsert_with_retry(&store as &dyn Datastore, &key, |_| Some(resource.clone())).await?;
         }
-        anyhow::Ok(())
+        anyhow::Ok(addressed)
     })
 }
 
-/// A program of ours, beside this one.
-fn program(name: &str) -> anyhow::Result<PathBuf> {
-    let here = std::env::current_exe().context("finding this program")?;
-    let path = here.with_file_name(name);
-    anyhow::ensure!(path.exists(), "the program {} is not beside {}", name, here.display());
-    Ok(path)
-}
-
-fn start_controller(manifests: &Path) -> anyhow::Result<Process> {
-    let mut command = Command::new(program("manx-controller")?);
-    command.arg("--manifests").arg(manifests).arg("--datastore").arg(names::datastore());
-    command.arg("--assign-nodes").arg("--faults").arg(names::path("faults.json"));
-    // Port 0 is no port: the machine's own ports are none of the lab's business.
-    command.args(["--metrics-port", "0"]);
-    Process::start("controller", &mut command, &names::path("controller.log"), None)
-}
-
-fn start_felix(node: &str) -> anyhow::Result<Process> {
-    let folder = names::node_folder(node);
-    std::fs::create_dir_all(&folder)?;
-    let mut command = Command::new(program("felix")?);
-    command
-        .arg("--config-file")
-        .arg(folder.join("felix.cfg"))
-        .env("FELIX_FELIXHOSTNAME", node)
-        .env("FELIX_DATASTOREPATH", names::datastore())
-        .env("FELIX_STATEDIR", &folder)
-        .env("FELIX_CNISOCKETPATH", names::cni_socket(node))
-        .env("FELIX_DEFAULTENDPOINTTOHOSTACTION", "ACCEPT")
-        .env("FELIX_LOGFILEPATH", "none");
-    let log = folder.join("felix.log");
-    Process::start(&format!("felix {node}"), &mut command, &log, Some(&names::node_namespace(node)))
-}
-
-fn start_agent() -> anyhow::Result<Process> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["lab", "agent"]);
-    Process::start("agent", &mut command, &names::path("agent.log"), None)
-}
-
-/// Waits until every pod of the manifests is connected.
-fn wait(lab: &LabState, set: &ManifestSet) -> anyhow::Result<()> {
-    let wanted = set.pods().filter(|p| p.is_endpoint()).count();
-    let deadline = Instant::now() + PATIENCE;
+/// Waits until every pod of the manifests is connected. Whether all could be.
+fn wait(lab: &LabState, wanted: usize, interrupt: &Interrupt) -> anyhow::Result<bool> {
+    let began = Instant::now();
+    let mut progress = Instant::now();
+    let mut told = Instant::now();
     let mut shown = usize::MAX;
     loop {
-        for process in &lab.processes {
-            anyhow::ensure!(process.is_alive(), "{} ended; see its log", process.role);
+        interrupt.check()?;
+        if let Some(process) = lab.processes.iter().find(|p| !p.is_alive()) {
+            anyhow::bail!("{} ended; its log says why", process.role);
         }
         let agent = AgentState::load();
-        let connected = agent.pods.values().filter(|p| !p.addresses.is_empty()).count();
+        let pods = || agent.pods.values().filter(|p| p.kind == PodKind::Endpoint);
+        let connected = pods().filter(|p| p.is_there()).count();
         if connected != shown {
             step(&format!("{connected} of {wanted} pods connected"));
             shown = connected;
+            progress = Instant::now();
         }
-        if agent.settled && connected >= wanted && all_ready(lab) {
-            return Ok(());
+        let unready = unready(lab);
+        if agent.settled && connected >= wanted && unready.is_empty() {
+            return Ok(true);
         }
-        if Instant::now() > deadline {
-            for (name, pod) in agent.pods.iter().filter(|(_, p)| p.trouble.is_some()) {
-                step(&format!("{name}: {}", pod.trouble.clone().unwrap_or_default()));
+        let troubled: Vec<_> = pods()
+            .filter_map(|p| Some((p.name(), p.trouble.clone()?)))
+            .collect();
+        if progress.elapsed() > TROUBLE && unready.is_empty() && connected + troubled.len() >= wanted {
+            for (name, trouble) in troubled {
+                step(&format!("pod {name} is not connected: {trouble}"));
             }
-            anyhow::bail!("the lab did not stand within {} s", PATIENCE.as_secs());
+            return Ok(false);
         }
-        std::thread::sleep(Duration::from_millis(50));
+        if told.elapsed() > TELL {
+            told = Instant::now();
+            for (name, why) in unready {
+                step(&format!("waiting for {name}: {why}"));
+            }
+            for (name, trouble) in troubled {
+                step(&format!("waiting for pod {name}: {trouble}"));
+            }
+        }
+        anyhow::ensure!(
+            began.elapsed() < PATIENCE,
+            "the lab did not stand within {} s",
+            PATIENCE.as_secs()
+        );
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -248,28 +290,4 @@ fn show_logs() {
             last.iter().rev().for_each(|l| eprintln!("{l}"));
         }
     }
-}
-
-/// Removes the lab, also what is left of one that crashed.
-pub fn down() -> anyhow::Result<ExitCode> {
-    let removed = remove()?;
-    println!("{}", if removed { "the lab is removed" } else { "there was no lab" });
-    Ok(ExitCode::SUCCESS)
-}
-
-fn remove() -> anyhow::Result<bool> {
-    let mut found = false;
-    if let Ok(lab) = LabState::load() {
-        found = true;
-        // The agent first, so that it does not ask nodes that are gone.
-        for process in lab.processes.iter().rev() {
-            process.end();
-        }
-    }
-    found |= cluster::remove_all()? > 0;
-    if Path::new(names::FOLDER).exists() {
-        std::fs::remove_dir_all(names::FOLDER).context("removing the lab's folder")?;
-        found = true;
-    }
-    Ok(found)
 }

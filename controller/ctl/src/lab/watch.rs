@@ -1,66 +1,85 @@
-//! Shows the matrix anew whenever something changes.
+//! Shows the matrix anew whenever a manifest changes, and which flows that opened and closed.
 
-use super::commands::measure;
-use super::flows::picture;
-use super::matrix;
+use super::matrix::{self, paint};
+use super::measure::{Measured, measure};
+use super::picture::Picture;
 use super::state::LabState;
+use crate::policy::folder::{self, Texts};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// How often the manifests are looked at.
-const LOOK: Duration = Duration::from_millis(300);
-/// How long the controller and the agents get to take a change in before it is measured.
-const SETTLE: Duration = Duration::from_millis(700);
+const LOOK: Duration = Duration::from_millis(200);
 
-fn times(folder: &Path, out: &mut BTreeMap<PathBuf, SystemTime>) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        match entry.metadata() {
-            Ok(meta) if meta.is_dir() => times(&path, out),
-            Ok(meta) => {
-                out.insert(path, meta.modified().unwrap_or(SystemTime::UNIX_EPOCH));
+/// Runs until it is interrupted.
+pub(super) fn run() -> anyhow::Result<ExitCode> {
+    let lab = LabState::load()?;
+    let read = || folder::read(&lab.manifests).unwrap_or_default();
+    let mut seen: Texts = read();
+    let mut before = passing(&show(&Picture::settled()?)?);
+    loop {
+        println!("\nwatching {} (interrupt to end)", lab.manifests.display());
+        loop {
+            std::thread::sleep(LOOK);
+            let now = read();
+            if now != seen {
+                seen = now;
+                break;
             }
-            Err(_) => {}
+            LabState::load()?;
         }
+        let picture = Picture::settled()?;
+        for fault in &picture.world.faults {
+            println!("{}", paint(fault, "33"));
+        }
+        let after = passing(&show(&picture)?);
+        println!();
+        changes(&before, &after);
+        before = after;
     }
 }
 
-/// Runs until it is interrupted.
-pub fn run() -> anyhow::Result<ExitCode> {
-    let lab = LabState::load()?;
-    let mut seen = BTreeMap::new();
-    let mut before: BTreeMap<String, bool> = BTreeMap::new();
-    loop {
-        let mut now = BTreeMap::new();
-        times(&lab.manifests, &mut now);
-        if now == seen {
-            std::thread::sleep(LOOK);
-            continue;
-        }
-        if !seen.is_empty() {
-            std::thread::sleep(SETTLE);
-        }
-        seen = now;
-        let measured = measure(picture()?.matrix()?);
-        matrix::print(&measured);
-        let after: BTreeMap<String, bool> = measured
-            .iter()
-            .map(|m| {
-                let f = &m.flow;
-                (format!("{} -> {} ({}) {}/{}", f.from, f.to, f.probe.to.ip(), f.port, f.protocol), m.passed())
-            })
-            .collect();
-        if !before.is_empty() {
-            for (flow, passed) in &after {
-                match before.get(flow) {
-                    Some(was) if was != passed => println!("{}: {flow}", if *passed { "opened" } else { "closed" }),
-                    _ => {}
-                }
+fn show(picture: &Picture) -> anyhow::Result<Vec<Measured>> {
+    let measured = measure(picture.matrix()?)?;
+    matrix::print(&measured)?;
+    Ok(measured)
+}
+
+/// Each flow by its words, and whether it passed.
+fn passing(measured: &[Measured]) -> BTreeMap<String, bool> {
+    let words = |m: &Measured| {
+        let f = &m.flow;
+        format!("{} -> {} ({}) {}", f.from, f.to, f.probe.to, f.what())
+    };
+    measured
+        .iter()
+        .filter_map(|m| Some((words(m), m.passed()?)))
+        .collect()
+}
+
+fn changes(before: &BTreeMap<String, bool>, after: &BTreeMap<String, bool>) {
+    let (mut opened, mut closed) = (0, 0);
+    for (flow, passed) in after {
+        // A flow of a pod that is new was closed before.
+        match (before.get(flow).copied().unwrap_or(false), *passed) {
+            (false, true) => {
+                opened += 1;
+                println!("{}", paint(&format!("opened: {flow}"), "32"));
             }
+            (true, false) => {
+                closed += 1;
+                println!("{}", paint(&format!("closed: {flow}"), "31"));
+            }
+            _ => {}
         }
-        before = after;
-        println!("\nwatching {} (interrupt to end)", lab.manifests.display());
     }
+    for (flow, _) in before
+        .iter()
+        .filter(|(flow, passed)| **passed && !after.contains_key(*flow))
+    {
+        closed += 1;
+        println!("{}", paint(&format!("closed: {flow} (an end is gone)"), "31"));
+    }
+    println!("{opened} flows opened, {closed} closed");
 }

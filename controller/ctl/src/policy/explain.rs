@@ -1,12 +1,12 @@
 //! `manx explain`: one flow's way through the policies, for a person.
 
-use super::answer::{Answer, addresses};
+use super::answer::{Answer, Way, addresses};
 use super::flow::{WrittenFlow, WrittenPort};
 use super::flow_file::parse_port;
 use super::print;
 use super::world::World;
 use clap::Args;
-use policy_model::Protocol;
+use policy_model::{LABEL_ORCHESTRATOR, Protocol};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -112,20 +112,23 @@ pub fn run(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The answer in words, then the way of each pair of addresses. Pairs with one and the same way share it.
+/// The answer in words, then the way of each pair of addresses. Pairs that differ in nothing but their addresses share
+/// one.
 fn describe(answer: &Answer) -> String {
     let mut text = format!("{}: {}\n", answer.verdict, answer.reason);
-    let mut ways: Vec<(Vec<String>, String)> = Vec::new();
+    // Each way with its names, and with what it is compared by.
+    let mut ways: Vec<(Vec<String>, String, String)> = Vec::new();
     for way in &answer.ways {
         let judgement = &way.judgement;
-        let mut trace = judgement.trace.to_string();
+        let mut trace = for_people(&judgement.trace.to_string());
         if trace.is_empty() {
             trace = format!("{}: {}\n", judgement.verdict, judgement.reason);
         }
         let name = addresses(way);
-        match ways.iter_mut().find(|(_, known)| *known == trace) {
-            Some((names, _)) => names.push(name),
-            None => ways.push((vec![name], trace)),
+        let compared = anonymous(&trace, way);
+        match ways.iter_mut().find(|(_, _, known)| *known == compared) {
+            Some((names, ..)) => names.push(name),
+            None => ways.push((vec![name], trace, compared)),
         }
     }
     // Where nobody was asked, the reason above is all there is.
@@ -136,11 +139,31 @@ fn describe(answer: &Answer) -> String {
     if is_plain && ways.len() <= 1 {
         return text;
     }
-    for (names, trace) in ways {
+    for (names, trace, _) in ways {
         // Writing to a string does not fail.
-        let _ = write!(text, "\n{}\n", names.join(", "));
+        let _ = write!(text, "\n{}\n", names.join(", and alike "));
         for line in trace.lines() {
             let _ = writeln!(text, "  {line}");
+        }
+    }
+    text
+}
+
+/// A trace without the label that every pod carries; it only says that policies are about pods.
+fn for_people(trace: &str) -> String {
+    let own = format!("{LABEL_ORCHESTRATOR} == \"k8s\"");
+    trace
+        .replace(&format!(" && {own}"), "")
+        .replace(&format!("{own} && "), "")
+        .replace(&format!(", {LABEL_ORCHESTRATOR}=\"k8s\""), "")
+}
+
+/// A trace with its addresses blotted out.
+fn anonymous(trace: &str, way: &Way) -> String {
+    let mut text = trace.to_string();
+    for (address, word) in [(way.source, "SOURCE"), (way.destination, "DESTINATION")] {
+        if let Some(address) = address {
+            text = text.replace(&address.to_string(), word);
         }
     }
     text

@@ -107,6 +107,11 @@ impl Planner {
         &self.state
     }
 
+    /// Whether a set that nothing uses any more waits for its removal.
+    pub fn is_waiting(&self, set: &str) -> bool {
+        self.retired.iter().any(|(_, what)| matches!(what, Retired::Set(name) if name == set))
+    }
+
     /// The settings that shape the chains.
     pub fn settings(&self) -> &LayoutSettings {
         &self.settings

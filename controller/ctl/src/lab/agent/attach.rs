@@ -54,7 +54,8 @@ pub(super) fn connect(pod: &Attachment) -> anyhow::Result<Success> {
         uid: pod.uid.clone(),
         mtu: 0,
     });
-    call(&names::cni_socket(&pod.node), &request, PATIENCE).with_context(|| format!("connecting on {}", pod.node))
+    call(&names::cni_socket(&pod.node), &request, PATIENCE)
+        .with_context(|| format!("connecting on {}", pod.node))
 }
 
 /// Has the pod disconnected, then removes its sandbox.

@@ -31,7 +31,12 @@ pub(super) struct Unwired {
 pub(super) fn ports(declared: &[EndpointPort]) -> (Vec<Port>, Vec<(String, String, u16)>) {
     let all = distinct(declared.iter().map(|p| (p.protocol.to_string(), p.port)));
     let named = declared.iter().filter(|p| !p.name.is_empty());
-    (all, named.map(|p| (p.protocol.to_string(), p.name.clone(), p.port)).collect())
+    (
+        all,
+        named
+            .map(|p| (p.protocol.to_string(), p.name.clone(), p.port))
+            .collect(),
+    )
 }
 
 impl Unwired {
@@ -41,7 +46,12 @@ impl Unwired {
             .map_err(|error| eprintln!("pods of their nodes' networks are not followed: {error}"))
             .ok();
         let edits = folder.as_mut().map(Folder::rescan).unwrap_or_default();
-        let mut unwired = Unwired { folder, set: ManifestSet::new(), hosts: BTreeMap::new(), is_due: true };
+        let mut unwired = Unwired {
+            folder,
+            set: ManifestSet::new(),
+            hosts: BTreeMap::new(),
+            is_due: true,
+        };
         unwired.take(&edits);
         unwired
     }
@@ -74,8 +84,12 @@ impl Unwired {
         if !std::mem::take(&mut self.is_due) {
             return;
         }
-        let facts: BTreeMap<String, &PodFacts> =
-            self.set.pods().filter(|p| p.host_network && !p.finished).map(|p| (id(p), p)).collect();
+        let facts: BTreeMap<String, &PodFacts> = self
+            .set
+            .pods()
+            .filter(|p| p.host_network && !p.finished)
+            .map(|p| (id(p), p))
+            .collect();
         // Those that change or go give their ports back before others ask for them.
         let mut kept: BTreeMap<String, HostPod> = BTreeMap::new();
         for (name, host) in std::mem::take(&mut self.hosts) {
@@ -98,7 +112,10 @@ impl Unwired {
 
     /// How the pods stand.
     pub(super) fn states(&self) -> BTreeMap<String, PodState> {
-        let hosts = self.hosts.iter().map(|(id, host)| (id.clone(), host.state.clone()));
+        let hosts = self
+            .hosts
+            .iter()
+            .map(|(id, host)| (id.clone(), host.state.clone()));
         let finished = self.set.pods().filter(|p| p.finished).map(|p| {
             let state = PodState {
                 namespace: p.namespace.clone(),
@@ -119,7 +136,11 @@ fn id(facts: &PodFacts) -> String {
 /// The node with the fewest pods of its own network.
 fn emptiest(nodes: &BTreeMap<String, Vec<IpAddr>>, hosts: &BTreeMap<String, HostPod>) -> String {
     let count = |node: &String| hosts.values().filter(|h| h.state.node == *node).count();
-    nodes.keys().min_by_key(|node| count(node)).cloned().unwrap_or_default()
+    nodes
+        .keys()
+        .min_by_key(|node| count(node))
+        .cloned()
+        .unwrap_or_default()
 }
 
 fn start(facts: &PodFacts, node: String, nodes: &BTreeMap<String, Vec<IpAddr>>, has_sctp: bool) -> HostPod {
@@ -135,10 +156,19 @@ fn start(facts: &PodFacts, node: String, nodes: &BTreeMap<String, Vec<IpAddr>>, 
     };
     let mut started = Servers::default();
     match nodes.get(&node) {
-        None => state.trouble = Some(format!("its node {node} is not one of the lab; 'manx lab up' makes the nodes")),
+        None => {
+            state.trouble = Some(format!(
+                "its node {node} is not one of the lab; 'manx lab up' makes the nodes"
+            ))
+        }
         Some(addresses) => {
             state.addresses.clone_from(addresses);
-            let ports: Vec<Port> = state.ports.iter().filter(|p| has_sctp || p.0 != "SCTP").cloned().collect();
+            let ports: Vec<Port> = state
+                .ports
+                .iter()
+                .filter(|p| has_sctp || p.0 != "SCTP")
+                .cloned()
+                .collect();
             match servers::serve(&state.netns, &id(facts), addresses, &ports) {
                 Ok(servers) => started = servers,
                 Err(error) => state.trouble = Some(format!("{error:#}")),
@@ -147,5 +177,8 @@ fn start(facts: &PodFacts, node: String, nodes: &BTreeMap<String, Vec<IpAddr>>, 
     }
     state.silent.clone_from(&started.silent);
     state.node = node;
-    HostPod { state, servers: started }
+    HostPod {
+        state,
+        servers: started,
+    }
 }

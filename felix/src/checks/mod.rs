@@ -1,0 +1,146 @@
+//! What this machine lacks for Manx, and what to do about it.
+//!
+//! Looks, and changes nothing: what the kernel can do is tried in a network namespace that is made for it and vanishes
+//! with it. What cannot be looked at (usually for want of root) is said, never taken for good.
+//!
+//! | room | what it looks at |
+//! |---|---|
+//! | `machine` | `/proc`: kernel, privileges, forwarding, reverse-path filter, connection tracking, IPVS, old iptables |
+//! | `features` | what nf_tables and rtnetlink of this kernel can do |
+//! | `firewalls` | other nftables tables that drop what Manx accepts, and other agents |
+
+mod features;
+mod firewalls;
+mod machine;
+
+use serde::Serialize;
+use std::fmt;
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// Something may not work, or could not be looked at.
+    Warning,
+    /// Traffic goes a way on which policy is not enforced: the agent must not say that it is ready.
+    Bypass,
+    /// Manx cannot work here.
+    Fatal,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Severity::Ok => "ok",
+            Severity::Warning => "warning",
+            Severity::Bypass => "bypass",
+            Severity::Fatal => "fatal",
+        })
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at, in one word: `kernel`, `nf_tables`, `ipvs`.
+    pub name: &'static str,
+    /// How much it matters.
+    pub severity: Severity,
+    /// How it stands.
+    pub what: String,
+    /// What to do; empty where nothing is to be done.
+    pub remedy: String,
+}
+
+impl Finding {
+    fn ok(name: &'static str, what: impl Into<String>) -> Self {
+        Finding::new(name, Severity::Ok, what, "")
+    }
+
+    fn new(
+        name: &'static str,
+        severity: Severity,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Finding {
+            name,
+            severity,
+            what: what.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// Something that nobody can say anything about.
+    fn unseen(name: &'static str, what: impl fmt::Display, remedy: &str) -> Self {
+        Finding::new(
+            name,
+            Severity::Warning,
+            format!("could not be looked at: {what}"),
+            remedy,
+        )
+    }
+
+    /// Whether policy can be by-passed, or cannot be enforced at all.
+    pub fn forbids_readiness(&self) -> bool {
+        matches!(self.severity, Severity::Bypass | Severity::Fatal)
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.what)?;
+        if self.remedy.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "; {}", self.remedy)
+        }
+    }
+}
+
+/// Looks at everything, in the calling thread's network namespace. Takes some milliseconds, and never panics.
+///
+/// `interface_prefixes` are the beginnings of workload interfaces' names.
+pub fn run(interface_prefixes: &[String]) -> Vec<Finding> {
+    let proc = machine::Proc::default();
+    let mut findings = vec![proc.kernel(), proc.privileges()];
+    findings.extend(features::findings());
+    findings.extend(proc.forwarding());
+    findings.push(proc.reverse_path());
+    findings.push(proc.connection_table());
+    findings.push(proc.ipvs());
+    findings.extend(proc.old_iptables(interface_prefixes));
+    findings.extend(firewalls::findings(interface_prefixes));
+    findings
+}
+
+/// Why policy could be by-passed on this node now, a sentence each with its remedy; empty where it cannot.
+///
+/// Quick enough for every half minute: what the kernel can do is tried until it is found sufficient, once. What could
+/// not be looked at does not count.
+pub fn bypasses() -> Vec<String> {
+    let proc = machine::Proc::default();
+    let mut findings = vec![proc.kernel(), proc.ipvs()];
+    findings.extend(features::findings());
+    findings
+        .iter()
+        .filter(|finding| finding.forbids_readiness())
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// An error with all of its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
