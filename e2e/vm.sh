@@ -196,24 +196,30 @@ run() {
   fi
 }
 
-chosen=("$@")
-[ "$(uname -m)" = x86_64 ] || fail "the virtual machine suite is written for x86_64"
-setup
-rm -rf "$exchange"
-mkdir -p "$exchange"
-say "building what the virtual machine runs"
-build_tests
-for program in manx felix manx-controller; do
-  [ -x "$bin/$program" ] && continue
-  [ -z "${MANX_BIN:-}" ] || fail "MANX_BIN: $bin/$program is not there"
-  cargo build --release --locked -p felix -p controller -p controller-ctl
-  break
-done
-: >"$exchange/suites"
-suites
-[ -s "$exchange/suites" ] || fail "no suite of that name: ${chosen[*]}"
-began=$SECONDS
-run "$(stock_kernel)"
-say "virtual machine: $((SECONDS - began)) s"
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+# A function, so that the shell has read all of this file before it begins: it may be edited while it runs.
+main() {
+  local program
+  chosen=("$@")
+  [ "$(uname -m)" = x86_64 ] || fail "the virtual machine suite is written for x86_64"
+  setup
+  rm -rf "$exchange"
+  mkdir -p "$exchange"
+  say "building what the virtual machine runs"
+  build_tests
+  for program in manx felix manx-controller; do
+    [ -x "$bin/$program" ] && continue
+    [ -z "${MANX_BIN:-}" ] || fail "MANX_BIN: $bin/$program is not there"
+    cargo build --release --locked -p felix -p controller -p controller-ctl
+    break
+  done
+  : >"$exchange/suites"
+  suites
+  [ -s "$exchange/suites" ] || fail "no suite of that name: ${chosen[*]}"
+  local began=$SECONDS
+  run "$(stock_kernel)"
+  say "virtual machine: $((SECONDS - began)) s"
+  echo "$passed passed, $failed failed"
+  [ "$failed" = 0 ]
+}
+
+main "$@"; exit

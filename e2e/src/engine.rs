@@ -8,6 +8,7 @@ use felix_calc::{CalcConfig, CalcGraph};
 use policy_model::{Key, Resource};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// The node whose engine it is.
 pub const NODE: &str = "n1";
@@ -17,6 +18,7 @@ const LONG: u64 = 10_000;
 /// What lives on the thread.
 pub struct Core {
     calc: CalcGraph,
+    started: Instant,
     /// The hands.
     pub dataplane: Dataplane,
     /// The time, in milliseconds.
@@ -26,7 +28,7 @@ pub struct Core {
 impl Core {
     fn open(settings: DataplaneSettings) -> Self {
         let dataplane = Dataplane::open(settings).expect("open the dataplane");
-        Core { calc: CalcGraph::new(CalcConfig::for_node(NODE)), dataplane, now: 1 }
+        Core { calc: CalcGraph::new(CalcConfig::for_node(NODE)), started: Instant::now(), dataplane, now: 1 }
     }
 
     /// Tells the brain of objects. Faults are no matter here: the oracle has the same.
@@ -51,6 +53,16 @@ impl Core {
         let report = self.dataplane.apply(self.now).unwrap_or_else(|e| panic!("apply: {}", Dataplane::describe(&e)));
         assert_eq!(report.faults, Vec::<String>::new(), "single interfaces or routes could not be programmed");
         report
+    }
+
+    /// Does what the agent's loop does between two waits, on the real clock: applies, and removes what is due.
+    pub fn turn(&mut self) {
+        let elapsed = u64::try_from(self.started.elapsed().as_millis()).expect("a short test");
+        self.now = self.now.max(elapsed);
+        self.apply();
+        if self.dataplane.next_retirement().is_some_and(|due| due <= self.now) {
+            self.dataplane.retire(self.now).unwrap_or_else(|e| panic!("retire: {}", Dataplane::describe(&e)));
+        }
     }
 
     /// Lets so much time pass that everything unused goes.

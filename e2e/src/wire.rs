@@ -128,6 +128,12 @@ impl Wire {
         }
     }
 
+    /// Waits until a frame has arrived, or for a while.
+    pub fn wait(&self) {
+        let mut wait = [PollFd::new(self.tap.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut wait, PollTimeout::from(100u8));
+    }
+
     /// Reads the probes that arrive until the one of this number has; returns the numbers of all others.
     pub fn probes_until(&self, last: u32, probes: &mut Vec<u32>) {
         let deadline = Instant::now() + PATIENCE;
@@ -142,8 +148,7 @@ impl Wire {
                 return;
             }
             assert!(Instant::now() < deadline, "the last probe, which is always let through, did not arrive");
-            let mut wait = [PollFd::new(self.tap.as_fd(), PollFlags::POLLIN)];
-            let _ = poll(&mut wait, PollTimeout::from(100u8));
+            self.wait();
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Addresses that belong to the same atoms form a *class*. A single address counts the networks that contain it, so
 //! that a lookup which finds it needs no second one. Adding or removing one network touches only what lies inside it.
 
+use crate::nets::Nets;
 use crate::sets::{Membership, SetId, Sets};
 use dataplane_api::AtomId;
 use ipnet::IpNet;
@@ -109,6 +110,7 @@ pub struct AddressChanges {
 pub struct AddressIndex {
     v4: Family<u32>,
     v6: Family<u128>,
+    nets: Nets,
     classes: Classes,
 }
 
@@ -450,32 +452,42 @@ impl AddressIndex {
         let mut classes = Classes::new();
         let v4 = Family::new(IpVersion::V4, 0u32, &mut classes);
         let v6 = Family::new(IpVersion::V6, 0u128, &mut classes);
-        AddressIndex { v4, v6, classes }
+        AddressIndex { v4, v6, nets: Nets::default(), classes }
     }
 
     /// Adds or removes one network (or single address, as a network of full length) of an atom. With `track`, what
     /// changed is remembered for [`AddressIndex::take_changes`].
     pub fn change_net(&mut self, net: IpNet, membership: Membership, add: bool, track: bool) {
+        if net.prefix_len() == net.max_prefix_len() {
+            match net.addr() {
+                IpAddr::V4(at) => self.v4.change_exact(at.into(), membership, add, &mut self.classes, track),
+                IpAddr::V6(at) => self.v6.change_exact(at.into(), membership, add, &mut self.classes, track),
+            }
+            return;
+        }
+        let net = net.trunc();
+        if add {
+            if self.nets.add(membership, net) {
+                self.change_span(net, membership, true, track);
+            }
+        } else if let Some(stay) = self.nets.remove(membership, net) {
+            self.change_span(net, membership, false, track);
+            // Between two commits nobody looks: what stays may go and come again.
+            for inner in stay {
+                self.change_span(inner, membership, true, track);
+            }
+        }
+    }
+
+    fn change_span(&mut self, net: IpNet, membership: Membership, add: bool, track: bool) {
         match net {
             IpNet::V4(net) => {
-                let (first, last) = (u32::from(net.network()), u32::from(net.broadcast()));
-                if first == last {
-                    self.v4
-                        .change_exact(first, membership, add, &mut self.classes, track);
-                } else {
-                    self.v4
-                        .change_net((first, last), membership, add, &mut self.classes, track);
-                }
+                let range = (u32::from(net.network()), u32::from(net.broadcast()));
+                self.v4.change_net(range, membership, add, &mut self.classes, track);
             }
             IpNet::V6(net) => {
-                let (first, last) = (u128::from(net.network()), u128::from(net.broadcast()));
-                if first == last {
-                    self.v6
-                        .change_exact(first, membership, add, &mut self.classes, track);
-                } else {
-                    self.v6
-                        .change_net((first, last), membership, add, &mut self.classes, track);
-                }
+                let range = (u128::from(net.network()), u128::from(net.broadcast()));
+                self.v6.change_net(range, membership, add, &mut self.classes, track);
             }
         }
     }
@@ -487,6 +499,7 @@ impl AddressIndex {
 
     /// Takes an atom out of every address and network that is in it.
     pub fn remove_atom(&mut self, atom: AtomId, track: bool) {
+        self.nets.forget(Membership::plain(atom));
         let with: FxHashMap<ClassId, Vec<Membership>> = self
             .classes()
             .map(|c| {

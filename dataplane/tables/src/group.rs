@@ -273,10 +273,13 @@ impl GroupRules {
         // Ports of an atom with several protocols: only those of the rule's own protocol count.
         let x = port_spans(x_side, x_in, rule.protocol);
         let y = port_spans(y_side, y_in, rule.protocol);
-        if let (Protocols::Any, Some(by_protocol)) = (protocols, service_ports(x_side, x_in)) {
-            // A Service names protocol and port together, in a rule that names no protocol.
+        if rule.protocol.is_none()
+            && let Some(by_protocol) = service_ports(x_side, x_in)
+        {
+            // A Service names protocol and port together, in a rule that names no protocol; it may still exclude one.
             return by_protocol
                 .into_iter()
+                .filter(|(p, _)| rule.not_protocol != Some(*p))
                 .map(|(p, x)| Area {
                     protocols: Protocols::Is(p),
                     x,

@@ -9,6 +9,7 @@
 
 mod address;
 mod group;
+mod nets;
 mod row;
 mod sets;
 mod tables;

@@ -1,7 +1,7 @@
 //! Single changes on a full node, into the kernel.
 
 use crate::brain::{Brain, Change, Phases};
-use crate::crowd::{self, LOCAL};
+use crate::crowd::{self, Kin, LOCAL};
 use crate::figure::{Figure, duration};
 use crate::shape::HERE;
 use crate::snapshot::Repeated;
@@ -20,29 +20,39 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
     eprintln!("  {size}");
     let mut figures = Vec::new();
 
-    let add = |special: bool| move |n: usize| Change::from(crowd::local(LOCAL + n, special));
     let remove = |n: usize| Change::Delete(crowd::local_key(LOCAL + n));
-    for (special, which, kernel) in [(false, "", 100), (true, ", with a new group", 500)] {
-        let (added, removed, retired) = there_and_back(&mut brain, rounds, add(special), remove)?;
+    for (kin, which, kernel) in [(Kin::Common, "", 100), (Kin::OwnGroup, ", with a new group", 500)] {
+        let add = |n: usize| Change::from(crowd::local(LOCAL + n, kin));
+        let (added, removed, retired) = there_and_back(&mut brain, rounds, add, remove)?;
         for (pod, what) in [(&added, "added"), (&removed, "removed")] {
-            let part = |p: fn(&Phases) -> Duration| pod.median(p);
             figures.push(Figure::time(
                 format!("one pod {what}{which}: processor time of felix"),
-                part(Phases::agent),
+                pod.median(Phases::agent),
                 Duration::from_millis(1),
                 format!("median of {rounds}; {LOCAL} pods, 500 policies; {size}; {}", pod.parts()),
             ));
             figures.push(Figure::time(
                 format!("one pod {what}{which}: kernel transaction"),
-                part(|p| p.kernel),
+                pod.median(|p| p.kernel),
                 Duration::from_micros(kernel),
-                String::new(),
+                format!("least {}", duration(pod.least(|p| p.kernel))),
             ));
         }
+        if retired.median(Phases::whole) > Duration::ZERO {
+            figures.push(Figure::beside(
+                format!("removing a second later what one pod left{which}"),
+                duration(retired.median(Phases::whole)),
+                retired.parts(),
+            ));
+        }
+    }
+    let add = |n: usize| Change::from(crowd::local(LOCAL + n, Kin::NewSelector));
+    let (added, removed, _) = there_and_back(&mut brain, rounds.min(20), add, remove)?;
+    for (pod, what) in [(&added, "added"), (&removed, "removed")] {
         figures.push(Figure::beside(
-            format!("removing a second later what one pod left{which}"),
-            duration(retired.median(Phases::whole)),
-            retired.parts(),
+            format!("one pod {what} whose policy alone asks for all 20,000 addresses"),
+            duration(pod.median(Phases::whole)),
+            pod.parts(),
         ));
     }
 
@@ -53,7 +63,7 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
         "1,000 addresses change identity",
         both.median(Phases::whole),
         Duration::from_micros(1_500),
-        format!("a namespace's label changes; median of {}, from the change into the kernel: {}", 2 * rounds, both.parts()),
+        format!("a namespace's label changes; median of {}, from the change into the kernel (least {}): {}", 2 * rounds, duration(both.least(Phases::whole)), both.parts()),
     ));
     let more = |_| Change::from(crowd::networks_and(1));
     let back = |_| Change::from(crowd::networks_and(0));

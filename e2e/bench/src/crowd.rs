@@ -28,11 +28,12 @@ const NETWORKS: usize = 1_000;
 pub fn all() -> Vec<Resource> {
     // One namespace has the colour that a policy asks for from the start, so that others can join it.
     let mut all: Vec<Resource> = (0..=NAMESPACES).map(|n| namespace(n, n == 0)).collect();
-    all.extend((0..LOCAL).map(|n| local(n, false)));
+    all.extend((0..LOCAL).map(|n| local(n, Kin::Common)));
     all.extend((0..REMOTE).map(remote));
     all.push(networks(NETWORKS));
     all.extend((0..POLICIES).map(policy));
     all.push(policy_for_special());
+    all.push(policy_with_new_selector());
     all.push(policy_by_colour());
     all.push(policy_by_networks());
     all
@@ -47,15 +48,32 @@ pub fn namespace(n: usize, red: bool) -> Resource {
     Object::named(format!("kns.ns-{n}"), spec).into()
 }
 
-/// A pod of the node. A special one is in a group of its own.
-pub fn local(n: usize, special: bool) -> Resource {
+/// What sets a pod of the node apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kin {
+    /// Nothing: others have the same policies.
+    Common,
+    /// One more policy, whose selectors are all in force already: a new group.
+    OwnGroup,
+    /// One more policy, with a selector that is not in force yet and selects every pod of the cluster.
+    NewSelector,
+}
+
+/// A pod of the node.
+pub fn local(n: usize, kin: Kin) -> Resource {
     let address = Ipv4Addr::from_bits(0x0a41_0000 + u32::try_from(n).unwrap_or(0));
     let mut object = endpoint(HERE, NAMESPACES, &format!("local-{n}"), address);
     let labels = &mut object.metadata.labels;
     labels.insert("app".to_string(), format!("app-{}", n % APPLICATIONS));
     labels.insert("role".to_string(), format!("role-{}", n % ROLES));
-    if special {
-        labels.insert("special".to_string(), "yes".to_string());
+    match kin {
+        Kin::Common => {}
+        Kin::OwnGroup => {
+            labels.insert("special".to_string(), "yes".to_string());
+        }
+        Kin::NewSelector => {
+            labels.insert("special".to_string(), "new".to_string());
+        }
     }
     object.into()
 }
@@ -122,8 +140,20 @@ fn policy(n: usize) -> Resource {
     named(format!("policy-{n:03}"), format!("app == 'app-{}'", n % APPLICATIONS), rule)
 }
 
+/// Asks for every role, each by the selector that another policy has in force already.
 fn policy_for_special() -> Resource {
-    named("special".to_string(), "has(special)".to_string(), on_port(allow("has(role)"), 9_000))
+    let rules = (0..ROLES).map(|n| on_port(allow(&format!("role == 'role-{n}'")), 9_000));
+    let spec = GlobalNetworkPolicySpec {
+        selector: "special == 'yes'".to_string(),
+        ingress: rules.collect(),
+        ..GlobalNetworkPolicySpec::default()
+    };
+    Object::named("special", spec).into()
+}
+
+/// Asks for all pods by a selector that nobody else has.
+fn policy_with_new_selector() -> Resource {
+    named("new".to_string(), "special == 'new'".to_string(), on_port(allow("has(role)"), 9_003))
 }
 
 fn policy_by_colour() -> Resource {

@@ -6,6 +6,7 @@ use crate::selected::{self, COUNTS};
 use crate::timing::{Samples, from_environment};
 use crate::traffic::{Server, open_flows};
 use crate::walked;
+use anyhow::Context;
 use rand::seq::SliceRandom;
 use std::time::Duration;
 
@@ -89,7 +90,7 @@ impl Course {
             let Some(lane) = self.lanes.get_mut(n) else { continue };
             let Some(node) = self.nodes.get(lane.node) else { continue };
             node.forget_flows()?;
-            measure(node, lane)?;
+            measure(node, lane).with_context(|| lane.name.clone())?;
             node.forget_flows()?;
         }
         Ok(())

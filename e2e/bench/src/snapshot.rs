@@ -211,6 +211,11 @@ impl Repeated {
         self.all.iter().map(part).collect::<Samples>().median()
     }
 
+    /// The least of one part.
+    pub fn least(&self, part: fn(&Phases) -> Duration) -> Duration {
+        self.all.iter().map(part).collect::<Samples>().least()
+    }
+
     /// The parts, in words.
     pub fn parts(&self) -> String {
         format!(

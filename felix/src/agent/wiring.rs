@@ -24,6 +24,8 @@ use tokio::sync::watch;
 const LARGEST_BATCH: usize = 10_000;
 /// A loop that says nothing for so long is stuck.
 const SILENCE: Duration = Duration::from_secs(30);
+/// How often the node is looked at for what lets traffic by-pass policy.
+const BYPASS_INTERVAL: Duration = Duration::from_secs(30);
 /// How long an attachment waits for what it needs.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(50);
 /// Largest packet of workload interfaces where routes are plain and nobody says otherwise.
@@ -96,6 +98,7 @@ pub async fn run(settings: &Settings, store: Arc<dyn Datastore>, metrics: Metric
         async move { felix_cni::serve(&socket, Arc::new(attacher), stopped).await }
     });
     let sync = tokio::spawn(follow(store, engine.clone(), sync_reporter));
+    let bypasses = tokio::spawn(look_for_bypasses(engine.clone()));
 
     let ended = wait_for_end(&engine).await?;
     let _ = stop.send(true);
@@ -106,8 +109,10 @@ pub async fn run(settings: &Settings, store: Arc<dyn Datastore>, metrics: Metric
         Err(error) => tracing::error!(%error, "the CNI server ended"),
         Ok(Ok(())) => {}
     }
-    sync.abort();
-    let _ = sync.await;
+    for task in [sync, bypasses] {
+        task.abort();
+        let _ = task.await;
+    }
     if let Ok(engine) = Arc::try_unwrap(engine) {
         engine.stop();
     }
@@ -194,6 +199,18 @@ async fn follow(store: Arc<dyn Datastore>, engine: Arc<EngineHandle>, reporter: 
             _ = beat.tick() => {}
         }
         reporter.report(Report::ready());
+    }
+}
+
+/// Looks now and then for what lets traffic by-pass policy on this node (kube-proxy in IPVS mode, a kernel that is too
+/// old): felix is not ready there.
+async fn look_for_bypasses(engine: Arc<EngineHandle>) {
+    let mut look = tokio::time::interval(BYPASS_INTERVAL);
+    loop {
+        look.tick().await;
+        if let Ok(found) = tokio::task::spawn_blocking(crate::checks::bypasses).await {
+            engine.send(Input::Bypasses(found));
+        }
     }
 }
 

@@ -54,9 +54,8 @@ pub(super) fn make(nodes: &BTreeMap<String, Vec<IpAddr>>) -> anyhow::Result<()> 
                 let gateway = OUTSIDE_ADDRESSES.iter().find(|g| g.is_ipv4() == is_v4);
                 let own = addresses.iter().find(|a| a.is_ipv4() == is_v4);
                 if let (Some(gateway), Some(own)) = (gateway, own) {
-                    let family = family(*gateway);
                     lines.push(format!(
-                        "{family} route replace default via {gateway} dev eth0 src {own}"
+                        "route replace default via {gateway} dev eth0 src {own}"
                     ));
                 }
             }
@@ -72,10 +71,6 @@ fn settings() -> anyhow::Result<()> {
         std::fs::write(&path, value).with_context(|| format!("writing {path}"))?;
     }
     Ok(())
-}
-
-fn family(address: IpAddr) -> &'static str {
-    if address.is_ipv4() { "-4" } else { "-6" }
 }
 
 fn single(address: IpAddr) -> String {

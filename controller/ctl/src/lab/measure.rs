@@ -119,7 +119,7 @@ struct Stage {
     has_sctp: bool,
     /// Addresses of the world that the host outside has meanwhile.
     widened: Vec<IpAddr>,
-    _servers: Vec<Servers>,
+    servers: Vec<Servers>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -145,15 +145,15 @@ impl Stage {
         let mut stage = Stage {
             has_sctp: servers::has_sctp(),
             widened,
-            _servers: Vec::new(),
+            servers: Vec::new(),
             runtime: Some(runtime),
         };
-        stage.open_servers(flows)?;
+        stage.openservers(flows)?;
         Ok(stage)
     }
 
     /// Servers where flows go. Where one of the lab's answers already, the port is taken, and nothing happens.
-    fn open_servers(&mut self, flows: &[LabFlow]) -> anyhow::Result<()> {
+    fn openservers(&mut self, flows: &[LabFlow]) -> anyhow::Result<()> {
         let mut wanted: BTreeMap<(&str, &str, IpAddr), BTreeSet<Port>> = BTreeMap::new();
         for flow in flows {
             let probe = &flow.probe;
@@ -177,7 +177,7 @@ impl Stage {
         for ((place, name, address), ports) in wanted {
             let ports: Vec<Port> = ports.into_iter().collect();
             // A place that is not there shows in its probes.
-            self._servers
+            self.servers
                 .extend(servers::serve(place, name, &[address], &ports));
         }
         Ok(())

@@ -15,7 +15,8 @@ use std::net::IpAddr;
 /// What the policies say of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Whether it may be opened. Allowed means: between all addresses that it could use.
+    /// Whether it may be opened. Allowed means: between all addresses that it could use, made-up ones left out where
+    /// there are others.
     pub verdict: Verdict,
     /// Whose policies decided; `None` where no policy was asked.
     pub side: Option<Direction>,
@@ -83,8 +84,13 @@ impl World {
                 judgement,
             })
             .collect();
-        let denied = ways.iter().find(|way| way.judgement.verdict == Verdict::Deny);
-        let allowed = ways.iter().find(|way| way.judgement.verdict == Verdict::Allow);
+        let counts = |way: &&Way| !self.is_made_up(way.source, way.destination);
+        let (firm, weak): (Vec<&Way>, Vec<&Way>) = ways.iter().partition(counts);
+        // Where there is nothing else, addresses that were made up are what the flow would use.
+        let deciding = if firm.is_empty() { &weak } else { &firm };
+        let by = |verdict| move |way: &&&Way| way.judgement.verdict == verdict;
+        let denied = deciding.iter().find(by(Verdict::Deny)).copied();
+        let allowed = deciding.iter().find(by(Verdict::Allow)).copied();
         let Some(decisive) = denied.or(allowed) else {
             return Answer::no_route("no route".to_string());
         };
@@ -95,6 +101,15 @@ impl World {
                 "{} is denied and {} allowed: {reason}",
                 between(denied, allowed),
                 between(allowed, denied)
+            );
+        } else if let Some(other) = weak.iter().find(|way| way.judgement.verdict != judgement.verdict) {
+            reason = format!(
+                "{reason} (IPv6, of which the manifests name no address, would be {}: {})",
+                match other.judgement.verdict {
+                    Verdict::Allow => "allowed",
+                    Verdict::Deny => "denied",
+                },
+                other.judgement.reason
             );
         }
         Answer {

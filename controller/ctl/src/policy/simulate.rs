@@ -48,7 +48,8 @@ With -o json each flow gives one object:
   expect, ok                 what was expected (or null), and whether it holds (true where nothing was expected)
 
 What manifests leave open is filled in, always alike: nodes, and addresses out of the IP pools (10.65.0.0/16 and
-fd65:6c61:6200::/64 where there is none).
+fd65:6c61:6200::/64 where there is none). IPv6 addresses that are filled in so, without a pool in the manifests, do not
+decide where IPv4 is possible; 'reason' says where they would be treated otherwise.
 
 Exit code: 0 every expectation holds; 1 one does not; 2 bad input: a flow that cannot be understood, or a manifest that
 is not valid, so that the answers (which are given all the same, from the rest) cannot be relied on.";

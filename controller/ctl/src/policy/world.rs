@@ -12,7 +12,7 @@ use super::folder::{self, FolderError};
 use policy_model::{Key, Kind, NodeAddress, NodeSpec, Object, Resource};
 use policy_model_kubernetes::{ManifestSet, PodFacts, WrittenPolicy};
 use policy_model_rules::oracle::{EndpointToHostAction, Facts, Settings};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -59,6 +59,8 @@ pub struct World {
     /// What verdicts rest on.
     pub facts: Facts,
     written: BTreeMap<(String, String), WrittenPolicy>,
+    /// IPv6 addresses that nothing in the manifests speaks of.
+    made_up: BTreeSet<IpAddr>,
 }
 
 impl World {
@@ -97,7 +99,7 @@ impl World {
         nodes::place(&mut set, &nodes, known);
         let addresses = addresses::assign(&set, known, &mut faults);
         let resources = resources(&set, &nodes, &addresses);
-        let pods = set
+        let pods: BTreeMap<PodName, Pod> = set
             .pods()
             .map(|facts| {
                 let name = (facts.namespace.clone(), facts.name.clone());
@@ -112,6 +114,7 @@ impl World {
                 (name, pod)
             })
             .collect();
+        let made_up = made_up(&set, &pods, &nodes);
         let facts = Facts::new(&resources, settings(&resources));
         faults.extend(facts.faults().iter().map(ToString::to_string));
         let written = resources
@@ -128,7 +131,19 @@ impl World {
             faults,
             facts,
             written,
+            made_up,
         }
+    }
+
+    /// Whether a way between two addresses exists only because a second family was made up for pods or nodes.
+    ///
+    /// Most manifests are written with one family in mind; where both families are possible, one that nobody spoke of
+    /// must not decide.
+    pub fn is_made_up(&self, source: Option<IpAddr>, destination: Option<IpAddr>) -> bool {
+        [source, destination]
+            .into_iter()
+            .flatten()
+            .any(|address| self.made_up.contains(&address))
     }
 
     /// A pod by namespace and name.
@@ -153,6 +168,33 @@ impl World {
                 .collect(),
         }
     }
+}
+
+/// The IPv6 addresses that were filled in without anything in the manifests that asks for IPv6: those of pods where
+/// no pool is defined, and of nodes whose manifests name no address.
+fn made_up(
+    set: &ManifestSet,
+    pods: &BTreeMap<PodName, Pod>,
+    nodes: &BTreeMap<String, Vec<IpAddr>>,
+) -> BTreeSet<IpAddr> {
+    let mut found: BTreeSet<IpAddr> = BTreeSet::new();
+    if !set.resources().any(|resource| resource.kind() == Kind::IPPool) {
+        let is_silent =
+            |pod: &&Pod| pod.facts.requested_addresses.is_empty() && pod.facts.addresses.is_empty();
+        found.extend(
+            pods.values()
+                .filter(is_silent)
+                .flat_map(|pod| pod.addresses.iter().copied()),
+        );
+    }
+    let says = |name: &str| match set.get(&Key::global(Kind::Node, name)) {
+        Some(Resource::Node(node)) => !node.spec.all_addresses().is_empty(),
+        _ => false,
+    };
+    let silent = nodes.iter().filter(|(name, _)| !says(name));
+    found.extend(silent.flat_map(|(_, addresses)| addresses.iter().copied()));
+    found.retain(IpAddr::is_ipv6);
+    found
 }
 
 /// The resources with nodes and addresses filled in.

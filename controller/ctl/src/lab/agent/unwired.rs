@@ -16,7 +16,7 @@ use std::path::Path;
 /// A pod of its node's network.
 struct HostPod {
     state: PodState,
-    servers: Servers,
+    _servers: Servers,
 }
 
 /// The pods, and the manifests that say so.
@@ -179,6 +179,6 @@ fn start(facts: &PodFacts, node: String, nodes: &BTreeMap<String, Vec<IpAddr>>, 
     state.node = node;
     HostPod {
         state,
-        servers: started,
+        _servers: started,
     }
 }

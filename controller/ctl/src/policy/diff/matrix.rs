@@ -4,7 +4,7 @@ use super::outside;
 use crate::policy::flow::End;
 use crate::policy::world::{Pod, PodName, World};
 use policy_model::{Port, Protocol, Resource};
-use policy_model_rules::oracle::{Flow, Peer, Verdict};
+use policy_model_rules::oracle::{Flow, Judgement, Peer, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -242,35 +242,37 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Allowed between all pairs of addresses of one family, of which there must be one.
+    /// Allowed between all pairs of addresses of one family, of which there must be one; pairs that were made up count
+    /// only where there are no others. The same rule as that of [`World::answer`].
     fn verdict(&self, flow: &MatrixFlow) -> Verdict {
         let none = Vec::new();
         let (from, to) = (
             self.peers.get(flow.from).unwrap_or(&none),
             self.peers.get(flow.to).unwrap_or(&none),
         );
-        let mut is_any = false;
+        // By whether the pair was made up: whether all pairs so far are allowed.
+        let mut allowed: [Option<bool>; 2] = [None, None];
+        let mut note = |judgement: Judgement| {
+            let is_made_up = self.world.is_made_up(judgement.source, judgement.destination);
+            let all = allowed[usize::from(is_made_up)].get_or_insert(true);
+            *all &= judgement.verdict == Verdict::Allow;
+        };
         for from in from {
             for to in to {
                 let flow = Flow::new(from.clone(), to.clone(), flow.protocol, flow.port);
-                let verdict = match (from, to) {
+                let judged = match (from, to) {
                     (Peer::Address(a), Peer::Address(b)) if a.is_ipv4() != b.is_ipv4() => continue,
-                    (Peer::Address(_), Peer::Address(_)) => self
-                        .world
-                        .facts
-                        .judge_untraced(&flow)
-                        .map(|judgement| judgement.verdict),
-                    _ => self.world.facts.judge_each(&flow).map(|all| {
-                        let is_allowed = all.iter().all(|judgement| judgement.verdict == Verdict::Allow);
-                        if is_allowed { Verdict::Allow } else { Verdict::Deny }
-                    }),
+                    (Peer::Address(_), Peer::Address(_)) => {
+                        self.world.facts.judge_untraced(&flow).map(|one| vec![one])
+                    }
+                    _ => self.world.facts.judge_each(&flow),
                 };
-                if verdict != Ok(Verdict::Allow) {
-                    return Verdict::Deny;
-                }
-                is_any = true;
+                judged.into_iter().flatten().for_each(&mut note);
             }
         }
-        if is_any { Verdict::Allow } else { Verdict::Deny }
+        match allowed[0].or(allowed[1]) {
+            Some(true) => Verdict::Allow,
+            _ => Verdict::Deny,
+        }
     }
 }
