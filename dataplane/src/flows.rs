@@ -16,7 +16,9 @@ pub(crate) struct Flows {
 
 impl Flows {
     pub(crate) fn open() -> Result<Self, NetlinkError> {
-        Ok(Flows { conntrack: Conntrack::open()? })
+        Ok(Flows {
+            conntrack: Conntrack::open()?,
+        })
     }
 
     /// Forgets all flows of these addresses. Returns how many there were and whether none is left.
@@ -48,7 +50,9 @@ impl Flows {
             if own.contains(&flow.original.source) {
                 return false;
             }
-            let Some((packet, way)) = opening(flow, &interface_of) else { return false };
+            let Some((packet, way)) = opening(flow, &interface_of) else {
+                return false;
+            };
             let identity = |a| tables.peers().exact(a).and_then(|c| planner.identity(c));
             let is_workload = |i: &str| planner.state().endpoints.contains_key(i);
             !simulate(planner.state(), identity, is_workload, &packet, way)
@@ -71,5 +75,14 @@ fn opening<'a>(flow: &Flow, interface_of: &BTreeMap<IpAddr, &'a str>) -> Option<
         _ => (0, 0),
     };
     let protocol = Protocol::from_number(flow.original.protocol);
-    Some((Packet { source, destination, protocol, x, y }, Way { from, to }))
+    Some((
+        Packet {
+            source,
+            destination,
+            protocol,
+            x,
+            y,
+        },
+        Way { from, to },
+    ))
 }

@@ -54,8 +54,13 @@ impl Interfaces {
     pub(crate) fn resync(&mut self) -> Result<(), NetlinkError> {
         let ours = |l: &Link| self.settings.ownership.prefixes.is_ours(l.name.as_str());
         let listed = links::list(&mut self.netlink)?;
-        self.present = listed.into_iter().filter(ours).map(|l| (l.name.as_str().to_string(), l)).collect();
-        self.configured.retain(|index| self.present.values().any(|l| l.index == *index));
+        self.present = listed
+            .into_iter()
+            .filter(ours)
+            .map(|l| (l.name.as_str().to_string(), l))
+            .collect();
+        self.configured
+            .retain(|index| self.present.values().any(|l| l.index == *index));
         self.dirty = true;
         self.read = true;
         Ok(())
@@ -90,7 +95,9 @@ impl Interfaces {
                     }
                 }
                 Event::Route(change, route) => {
-                    let name = route.interface().and_then(|i| self.present.values().find(|l| l.index == i));
+                    let name = route
+                        .interface()
+                        .and_then(|i| self.present.values().find(|l| l.index == i));
                     let interface = name.map(|l| l.name.as_str());
                     // A route of ours that went, or one that came which may be nobody's any more.
                     let ours = self.settings.ownership.is_ours(route.protocol, interface);
@@ -127,7 +134,10 @@ impl Interfaces {
 
     /// All addresses of the node itself.
     pub(crate) fn own_addresses(&mut self) -> Result<BTreeSet<IpAddr>, NetlinkError> {
-        Ok(addresses::list(&mut self.netlink)?.into_iter().map(|a| a.net.addr()).collect())
+        Ok(addresses::list(&mut self.netlink)?
+            .into_iter()
+            .map(|a| a.net.addr())
+            .collect())
     }
 
     /// The interface of an endpoint, if it exists and is up.
@@ -144,10 +154,15 @@ impl Interfaces {
         let mut table = RouteTable::new();
         for (id, endpoint) in endpoints {
             let Ok(name) = InterfaceName::new(endpoint.interface.clone()) else {
-                faults.push(format!("endpoint {}/{}: '{}' is no interface name", id.namespace, id.name, endpoint.interface));
+                faults.push(format!(
+                    "endpoint {}/{}: '{}' is no interface name",
+                    id.namespace, id.name, endpoint.interface
+                ));
                 continue;
             };
-            let Some(link) = self.present.get(&endpoint.interface).filter(|l| l.up).cloned() else { continue };
+            let Some(link) = self.present.get(&endpoint.interface).filter(|l| l.up).cloned() else {
+                continue;
+            };
             if !self.configured.contains(&link.index) {
                 match self.configure(&name, &link, endpoint) {
                     Ok(()) => {
@@ -168,7 +183,12 @@ impl Interfaces {
             .values()
             // An address that a workload here has is reached here, whatever a block says of it.
             .filter(|r| table.get(&r.destination).is_none())
-            .map(|r| RemoteNet { net: r.destination, node: r.via, interface: None, reach: Reach::Routed })
+            .map(|r| RemoteNet {
+                net: r.destination,
+                node: r.via,
+                interface: None,
+                reach: Reach::Routed,
+            })
             .collect();
         let refused = insert_remote_nets(&mut table, &remote);
         faults.extend(refused.into_iter().map(|e| e.to_string()));
@@ -179,8 +199,17 @@ impl Interfaces {
         Ok(faults)
     }
 
-    fn configure(&mut self, name: &InterfaceName, link: &Link, endpoint: &WorkloadEndpoint) -> Result<(), String> {
-        let v6 = if endpoint.addresses.iter().any(|a| a.is_ipv6()) { IpV6::On } else { IpV6::Off };
+    fn configure(
+        &mut self,
+        name: &InterfaceName,
+        link: &Link,
+        endpoint: &WorkloadEndpoint,
+    ) -> Result<(), String> {
+        let v6 = if endpoint.addresses.iter().any(|a| a.is_ipv6()) {
+            IpV6::On
+        } else {
+            IpV6::Off
+        };
         let wanted = host_sysctls(name, self.settings.reverse_path, v6);
         self.settings.sysctls.apply(&wanted).map_err(|e| describe(&e))?;
         if let Some(mac) = endpoint.mac {

@@ -76,14 +76,24 @@ impl Dataplane {
     /// A privilege or a kernel feature lacks.
     pub fn open(settings: DataplaneSettings) -> Result<Self, ApplyError> {
         let layout = LayoutSettings {
-            interface_prefixes: settings.workloads.ownership.prefixes.iter().map(str::to_string).collect(),
+            interface_prefixes: settings
+                .workloads
+                .ownership
+                .prefixes
+                .iter()
+                .map(str::to_string)
+                .collect(),
             endpoint_to_host: settings.endpoint_to_host,
             refusal: settings.refusal,
             refuse_midstream: settings.flows_on_policy_change == FlowsOnPolicyChange::Recheck,
             drop_invalid: settings.drop_invalid,
             intervals_in_place: settings.intervals_in_place,
         };
-        let driver = Driver::open(DriverSettings { layout, owned: settings.owned_table }).map_err(ApplyError::Policy)?;
+        let driver = Driver::open(DriverSettings {
+            layout,
+            owned: settings.owned_table,
+        })
+        .map_err(ApplyError::Policy)?;
         let mut interfaces = Interfaces::open(settings.workloads.clone()).map_err(ApplyError::Interfaces)?;
         interfaces.resync().map_err(ApplyError::Interfaces)?;
         Ok(Dataplane {
@@ -111,7 +121,12 @@ impl Dataplane {
                     self.recheck = true;
                     let before = self.endpoints.insert(endpoint.id.clone(), endpoint.clone());
                     if let Some(before) = before {
-                        self.departed.extend(before.addresses.iter().filter(|a| !endpoint.addresses.contains(a)));
+                        self.departed.extend(
+                            before
+                                .addresses
+                                .iter()
+                                .filter(|a| !endpoint.addresses.contains(a)),
+                        );
                     }
                     self.interfaces.endpoints_changed();
                 }
@@ -123,7 +138,10 @@ impl Dataplane {
                 }
                 Update::Route(route) => self.interfaces.set_route(route.clone()),
                 Update::RouteRemoved(destination) => self.interfaces.remove_route(destination),
-                Update::Policy(_) | Update::PolicyRemoved(_) | Update::Members { .. } | Update::AtomRemoved(_) => {
+                Update::Policy(_)
+                | Update::PolicyRemoved(_)
+                | Update::Members { .. }
+                | Update::AtomRemoved(_) => {
                     self.recheck = true;
                 }
                 Update::AtomCreated { .. } | Update::Pool(_) | Update::PoolRemoved(_) | Update::InSync => {}
@@ -134,7 +152,10 @@ impl Dataplane {
     /// Whether there is something to do.
     pub fn is_dirty(&self) -> bool {
         self.tables.is_synced()
-            && (self.dirty || self.interfaces.is_dirty() || self.driver.is_suspect() || !self.departed.is_empty())
+            && (self.dirty
+                || self.interfaces.is_dirty()
+                || self.driver.is_suspect()
+                || !self.departed.is_empty())
     }
 
     /// Whether a first pass brought everything into force.
@@ -153,14 +174,20 @@ impl Dataplane {
         }
         if self.dirty || self.driver.is_suspect() {
             let changes = self.tables.commit();
-            let applied = self.driver.apply(&self.tables, &changes, now).map_err(ApplyError::Policy)?;
+            let applied = self
+                .driver
+                .apply(&self.tables, &changes, now)
+                .map_err(ApplyError::Policy)?;
             self.dirty = false;
             report.transactions += applied.transactions;
             report.messages += applied.messages;
             report.mended += applied.mended;
         }
         if self.interfaces.is_dirty() {
-            let faults = self.interfaces.apply(self.endpoints.iter()).map_err(ApplyError::Interfaces)?;
+            let faults = self
+                .interfaces
+                .apply(self.endpoints.iter())
+                .map_err(ApplyError::Interfaces)?;
             report.faults.extend(faults);
         }
         self.forget_departed(&mut report)?;
@@ -169,7 +196,10 @@ impl Dataplane {
             && self.synced_once
         {
             let own = self.interfaces.own_addresses().map_err(ApplyError::Interfaces)?;
-            let removed = self.flows.recheck(self.driver.planner(), &self.tables, &own).map_err(ApplyError::Flows)?;
+            let removed = self
+                .flows
+                .recheck(self.driver.planner(), &self.tables, &own)
+                .map_err(ApplyError::Flows)?;
             report.flows_removed += removed;
         }
         self.programmed = self
@@ -177,7 +207,13 @@ impl Dataplane {
             .iter()
             .map(|(id, e)| {
                 let interface_up = self.interfaces.link(&e.interface).is_some();
-                (id.clone(), Programmed { endpoint: e.clone(), interface_up })
+                (
+                    id.clone(),
+                    Programmed {
+                        endpoint: e.clone(),
+                        interface_up,
+                    },
+                )
             })
             .collect();
         self.synced_once = true;
@@ -189,10 +225,24 @@ impl Dataplane {
         if self.departed.is_empty() {
             return Ok(());
         }
-        let held: BTreeSet<IpAddr> = self.endpoints.values().flat_map(|e| e.addresses.iter().copied()).collect();
-        let gone: Vec<IpAddr> = self.departed.iter().filter(|a| !held.contains(a)).copied().collect();
+        let held: BTreeSet<IpAddr> = self
+            .endpoints
+            .values()
+            .flat_map(|e| e.addresses.iter().copied())
+            .collect();
+        let gone: Vec<IpAddr> = self
+            .departed
+            .iter()
+            .filter(|a| !held.contains(a))
+            .copied()
+            .collect();
         // An address that moved from one endpoint to another here: its flows were the other's.
-        let moved: Vec<IpAddr> = self.departed.iter().filter(|a| held.contains(a)).copied().collect();
+        let moved: Vec<IpAddr> = self
+            .departed
+            .iter()
+            .filter(|a| held.contains(a))
+            .copied()
+            .collect();
         for list in [gone, moved] {
             if !list.is_empty() {
                 let (removed, _clean) = self.flows.forget(&list).map_err(ApplyError::Flows)?;
@@ -208,7 +258,10 @@ impl Dataplane {
     /// # Errors
     /// The kernel refused.
     pub fn forget_flows(&mut self, addresses: &[IpAddr]) -> Result<usize, ApplyError> {
-        self.flows.forget(addresses).map(|(n, _)| n).map_err(ApplyError::Flows)
+        self.flows
+            .forget(addresses)
+            .map(|(n, _)| n)
+            .map_err(ApplyError::Flows)
     }
 
     /// How full the connection-tracking table is: entries and limit.
@@ -224,7 +277,10 @@ impl Dataplane {
     /// # Errors
     /// The kernel refused; the next pass compares and mends.
     pub fn retire(&mut self, now: u64) -> Result<PassReport, ApplyError> {
-        let applied = self.driver.retire(&self.tables, now).map_err(ApplyError::Policy)?;
+        let applied = self
+            .driver
+            .retire(&self.tables, now)
+            .map_err(ApplyError::Policy)?;
         Ok(PassReport {
             transactions: applied.transactions,
             messages: applied.messages,
@@ -258,7 +314,11 @@ impl Dataplane {
             return Ok(PassReport::default());
         }
         let applied = self.driver.resync(&self.tables).map_err(ApplyError::Policy)?;
-        Ok(PassReport { transactions: applied.transactions, mended: applied.mended, ..PassReport::default() })
+        Ok(PassReport {
+            transactions: applied.transactions,
+            mended: applied.mended,
+            ..PassReport::default()
+        })
     }
 
     /// What is in force for each endpoint.

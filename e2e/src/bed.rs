@@ -17,7 +17,9 @@ pub fn require_root() {
 pub fn namespace() -> NetworkNamespace {
     require_root();
     let namespace = NetworkNamespace::anonymous().expect("make a network namespace");
-    namespace.run(|| ip("link set lo up")).expect("enter the namespace");
+    namespace
+        .run(|| ip("link set lo up"))
+        .expect("enter the namespace");
     namespace
 }
 
@@ -29,9 +31,14 @@ pub fn within<T: Send>(namespace: &NetworkNamespace, work: impl FnOnce() -> T + 
 /// Runs a tool in the calling thread's namespace and returns what it prints.
 pub fn tool(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
-    let output = output.unwrap_or_else(|e| panic!("the tests need {program} (iproute2, nftables, conntrack): {e}"));
+    let output =
+        output.unwrap_or_else(|e| panic!("the tests need {program} (iproute2, nftables, conntrack): {e}"));
     let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {}: {complaint}", arguments.join(" "));
+    assert!(
+        output.status.success(),
+        "{program} {}: {complaint}",
+        arguments.join(" ")
+    );
     String::from_utf8(output.stdout).expect("text")
 }
 
@@ -49,15 +56,50 @@ pub fn try_nft(commands: &str) -> Result<String, String> {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the tests need nft (package nftables)");
-    child.stdin.take().expect("a pipe").write_all(commands.as_bytes()).expect("write to nft");
+    child
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(commands.as_bytes())
+        .expect("write to nft");
     let output = child.wait_with_output().expect("wait for nft");
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stderr))
+    }
 }
 
 /// Runs `nft` with a text of commands in the calling thread's namespace.
 pub fn nft(commands: &str) -> String {
     try_nft(commands).unwrap_or_else(|complaint| panic!("nft refused\n{commands}\n{complaint}"))
+}
+
+/// What `nft` lists in the calling thread's namespace, without counters, in an order that does not depend on the
+/// kernel's hashes.
+pub fn ruleset() -> String {
+    let listed = tool("nft", &["-s", "list", "ruleset"]);
+    let mut out = String::new();
+    let mut rest = listed.as_str();
+    while let Some((before, after)) = rest.split_once("elements = {") {
+        let (elements, behind) = after.split_once('}').expect("a list of elements ends");
+        let mut sorted: Vec<String> = elements
+            .split(',')
+            .map(|e| e.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        sorted.sort();
+        out.push_str(&format!("{before}elements = {{ {} }}", sorted.join(", ")));
+        rest = behind;
+    }
+    out + rest
+}
+
+/// Our part of [`ruleset`].
+pub fn our_table() -> String {
+    let all = ruleset();
+    let ours = all.split_once("table inet manx {").map_or("", |(_, ours)| ours);
+    ours.split_once("\n}").map_or(ours, |(ours, _)| ours).to_string()
 }
 
 /// Looks again and again until something is so.

@@ -28,7 +28,12 @@ pub struct Core {
 impl Core {
     fn open(settings: DataplaneSettings) -> Self {
         let dataplane = Dataplane::open(settings).expect("open the dataplane");
-        Core { calc: CalcGraph::new(CalcConfig::for_node(NODE)), started: Instant::now(), dataplane, now: 1 }
+        Core {
+            calc: CalcGraph::new(CalcConfig::for_node(NODE)),
+            started: Instant::now(),
+            dataplane,
+            now: 1,
+        }
     }
 
     /// Tells the brain of objects. Faults are no matter here: the oracle has the same.
@@ -50,8 +55,15 @@ impl Core {
         self.calc.flush(&mut updates);
         self.dataplane.take(&updates);
         self.now += 1;
-        let report = self.dataplane.apply(self.now).unwrap_or_else(|e| panic!("apply: {}", Dataplane::describe(&e)));
-        assert_eq!(report.faults, Vec::<String>::new(), "single interfaces or routes could not be programmed");
+        let report = self
+            .dataplane
+            .apply(self.now)
+            .unwrap_or_else(|e| panic!("apply: {}", Dataplane::describe(&e)));
+        assert_eq!(
+            report.faults,
+            Vec::<String>::new(),
+            "single interfaces or routes could not be programmed"
+        );
         report
     }
 
@@ -60,26 +72,43 @@ impl Core {
         let elapsed = u64::try_from(self.started.elapsed().as_millis()).expect("a short test");
         self.now = self.now.max(elapsed);
         self.apply();
-        if self.dataplane.next_retirement().is_some_and(|due| due <= self.now) {
-            self.dataplane.retire(self.now).unwrap_or_else(|e| panic!("retire: {}", Dataplane::describe(&e)));
+        if self
+            .dataplane
+            .next_retirement()
+            .is_some_and(|due| due <= self.now)
+        {
+            self.dataplane
+                .retire(self.now)
+                .unwrap_or_else(|e| panic!("retire: {}", Dataplane::describe(&e)));
         }
     }
 
     /// Lets so much time pass that everything unused goes.
     pub fn settle(&mut self) {
         self.now += LONG;
-        self.dataplane.retire(self.now).unwrap_or_else(|e| panic!("retire: {}", Dataplane::describe(&e)));
+        self.dataplane
+            .retire(self.now)
+            .unwrap_or_else(|e| panic!("retire: {}", Dataplane::describe(&e)));
     }
 
     /// Reads the kernel's events and mends what they tell of; says how many objects were mended.
     pub fn mend(&mut self) -> usize {
-        self.dataplane.take_events().unwrap_or_else(|e| panic!("events: {}", Dataplane::describe(&e)));
-        if self.dataplane.is_dirty() { self.apply().mended } else { 0 }
+        self.dataplane
+            .take_events()
+            .unwrap_or_else(|e| panic!("events: {}", Dataplane::describe(&e)));
+        if self.dataplane.is_dirty() {
+            self.apply().mended
+        } else {
+            0
+        }
     }
 
     /// Compares everything with the kernel and says how much differed.
     pub fn differences(&mut self) -> usize {
-        self.dataplane.resync().unwrap_or_else(|e| panic!("resync: {}", Dataplane::describe(&e))).mended
+        self.dataplane
+            .resync()
+            .unwrap_or_else(|e| panic!("resync: {}", Dataplane::describe(&e)))
+            .mended
     }
 }
 
@@ -104,10 +133,17 @@ impl Engine {
                 let mut core = Some(Core::open(first));
                 works.into_iter().for_each(|work| work(&mut core));
             };
-            std::thread::Builder::new().name("engine".to_string()).spawn(body).expect("start a thread")
+            std::thread::Builder::new()
+                .name("engine".to_string())
+                .spawn(body)
+                .expect("start a thread")
         };
         let thread = node.run(start).expect("enter the node's namespace");
-        Engine { work: Some(work), thread: Some(thread), settings }
+        Engine {
+            work: Some(work),
+            thread: Some(thread),
+            settings,
+        }
     }
 
     /// Does something on the thread.
@@ -121,7 +157,9 @@ impl Engine {
             let _ = answer.send(work(core));
         });
         let sent = self.work.as_ref().expect("the engine runs").send(work);
-        sent.ok().and_then(|()| answers.recv().ok()).expect("the engine's thread panicked; see above")
+        sent.ok()
+            .and_then(|()| answers.recv().ok())
+            .expect("the engine's thread panicked; see above")
     }
 
     /// Ends this life (nothing is cleaned up) and begins another with the same settings, told all resources.

@@ -1,8 +1,8 @@
 //! Resources in few words, and their YAML.
 
 use policy_model::{
-    Action, EntityRule, GlobalNetworkPolicySpec, NetworkPolicySpec, Object, PolicyRule, PolicyType, ProfileSpec,
-    Resource, WorkloadEndpointSpec,
+    Action, EntityRule, GlobalNetworkPolicySpec, NetworkPolicySpec, Object, PolicyRule, PolicyType,
+    ProfileSpec, Resource, WorkloadEndpointSpec,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,7 +14,14 @@ pub fn labels(text: &str) -> BTreeMap<String, String> {
 }
 
 /// The workload endpoint of a pod.
-pub fn endpoint(namespace: &str, name: &str, node: &str, interface: &str, addresses: &[IpAddr], with: &str) -> Resource {
+pub fn endpoint(
+    namespace: &str,
+    name: &str,
+    node: &str,
+    interface: &str,
+    addresses: &[IpAddr],
+    with: &str,
+) -> Resource {
     let spec = WorkloadEndpointSpec {
         orchestrator: "k8s".to_string(),
         node: node.to_string(),
@@ -32,11 +39,18 @@ pub fn endpoint(namespace: &str, name: &str, node: &str, interface: &str, addres
 
 /// A namespace's profile, which allows everything both ways.
 pub fn open_profile(namespace: &str) -> Resource {
-    let allow = || vec![PolicyRule { action: Action::Allow, ..PolicyRule::default() }];
+    let allow = || {
+        vec![PolicyRule {
+            action: Action::Allow,
+            ..PolicyRule::default()
+        }]
+    };
     let spec = ProfileSpec {
         ingress: allow(),
         egress: allow(),
-        labels_to_apply: labels(&format!("pcns.projectcalico.org/name={namespace} pcns.team={namespace}")),
+        labels_to_apply: labels(&format!(
+            "pcns.projectcalico.org/name={namespace} pcns.team={namespace}"
+        )),
     };
     Object::named(format!("kns.{namespace}"), spec).into()
 }
@@ -73,23 +87,40 @@ pub fn egress(selector: &str, rules: Vec<PolicyRule>) -> NetworkPolicySpec {
 
 /// A side that selects.
 pub fn selected(selector: &str) -> EntityRule {
-    EntityRule { selector: selector.to_string(), ..EntityRule::default() }
+    EntityRule {
+        selector: selector.to_string(),
+        ..EntityRule::default()
+    }
 }
 
 /// A side that names networks, with spaces between.
 pub fn nets(text: &str) -> EntityRule {
-    let nets = text.split_whitespace().map(|n| n.parse().expect("a network")).collect();
-    EntityRule { nets, ..EntityRule::default() }
+    let nets = text
+        .split_whitespace()
+        .map(|n| n.parse().expect("a network"))
+        .collect();
+    EntityRule {
+        nets,
+        ..EntityRule::default()
+    }
 }
 
 /// A rule that allows from a source.
 pub fn allow_from(source: EntityRule) -> PolicyRule {
-    PolicyRule { action: Action::Allow, source, ..PolicyRule::default() }
+    PolicyRule {
+        action: Action::Allow,
+        source,
+        ..PolicyRule::default()
+    }
 }
 
 /// A rule that allows to a destination.
 pub fn allow_to(destination: EntityRule) -> PolicyRule {
-    PolicyRule { action: Action::Allow, destination, ..PolicyRule::default() }
+    PolicyRule {
+        action: Action::Allow,
+        destination,
+        ..PolicyRule::default()
+    }
 }
 
 /// Resources as YAML, one document each.

@@ -43,7 +43,11 @@ pub fn tail(number: u32) -> [u8; 8] {
 impl Probe {
     /// The Ethernet frame of the probe.
     pub fn frame(&self, to: [u8; 6], from: [u8; 6]) -> Vec<u8> {
-        let kind: [u8; 2] = if self.source.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
+        let kind: [u8; 2] = if self.source.is_ipv4() {
+            [0x08, 0x00]
+        } else {
+            [0x86, 0xdd]
+        };
         let mut frame = Vec::with_capacity(128);
         frame.extend(to);
         frame.extend(from);
@@ -62,7 +66,16 @@ impl Probe {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 packet = vec![0x45, 0];
                 packet.extend((length + 20).to_be_bytes());
-                packet.extend([self.number.to_be_bytes()[2], self.number.to_be_bytes()[3], 0x40, 0, 64, protocol, 0, 0]);
+                packet.extend([
+                    self.number.to_be_bytes()[2],
+                    self.number.to_be_bytes()[3],
+                    0x40,
+                    0,
+                    64,
+                    protocol,
+                    0,
+                    0,
+                ]);
                 packet.extend(source.octets());
                 packet.extend(destination.octets());
                 let sum = finish(add(0, &packet));
@@ -146,7 +159,9 @@ impl Probe {
 }
 
 fn add(sum: u32, bytes: &[u8]) -> u32 {
-    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u32::from));
+    let words = bytes
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u32::from));
     words.fold(sum, |sum, word| sum + word)
 }
 
@@ -163,7 +178,11 @@ fn crc32c(bytes: &[u8]) -> u32 {
     for byte in bytes {
         sum ^= u32::from(*byte);
         for _ in 0..8 {
-            sum = if sum & 1 == 1 { sum >> 1 ^ 0x82f6_3b78 } else { sum >> 1 };
+            sum = if sum & 1 == 1 {
+                sum >> 1 ^ 0x82f6_3b78
+            } else {
+                sum >> 1
+            };
         }
     }
     !sum
@@ -184,7 +203,13 @@ mod tests {
         let protocols = [1, 6, 17, 58, 99, 132, 136];
         for number in protocols {
             let v6 = number == 58;
-            let address = |n: u8| -> IpAddr { if v6 { [0, 0, 0, 0, 0, 0, 0, u16::from(n)].into() } else { [10, 0, 0, n].into() } };
+            let address = |n: u8| -> IpAddr {
+                if v6 {
+                    [0, 0, 0, 0, 0, 0, 0, u16::from(n)].into()
+                } else {
+                    [10, 0, 0, n].into()
+                }
+            };
             let probe = Probe {
                 number: 77,
                 source: address(1),

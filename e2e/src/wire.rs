@@ -2,13 +2,12 @@
 
 use crate::packet;
 use dataplane_netlink::NetworkNamespace;
-use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType, bind, recvfrom, send, sendmmsg,
-    setsockopt, socket, sockopt,
+    AddressFamily, LinkAddr, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType, bind, recvfrom, send,
+    sendmmsg, setsockopt, socket, sockopt,
 };
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -51,7 +50,10 @@ impl Sender {
     pub fn open_here(interface: &str) -> Self {
         let address = link_address(interface);
         // A socket that asks for no protocol receives nothing.
-        Sender { socket: open(None, &address), mac: address.addr().expect("an Ethernet address") }
+        Sender {
+            socket: open(None, &address),
+            mac: address.addr().expect("an Ethernet address"),
+        }
     }
 
     /// Sends one frame.
@@ -69,10 +71,17 @@ impl Sender {
     pub fn flood(&self, frames: &[Vec<u8>], mut go_on: impl FnMut(u64) -> bool) -> u64 {
         let slices: Vec<[IoSlice<'_>; 1]> = frames.iter().map(|f| [IoSlice::new(f)]).collect();
         let addresses: Vec<Option<LinkAddr>> = vec![None; frames.len()];
-        let mut headers = MultiHeaders::preallocate(frames.len(), Some(cmsg_space!([u8; 0])));
+        let mut headers = MultiHeaders::preallocate(frames.len(), None);
         let mut sent = 0;
         while go_on(sent) {
-            match sendmmsg(self.socket.as_raw_fd(), &mut headers, &slices, &addresses, [], MsgFlags::empty()) {
+            match sendmmsg(
+                self.socket.as_raw_fd(),
+                &mut headers,
+                &slices,
+                &addresses,
+                [],
+                MsgFlags::empty(),
+            ) {
                 Ok(results) => sent += results.count() as u64,
                 Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR) => std::thread::yield_now(),
                 Err(errno) => panic!("send frames: {errno}"),
@@ -85,7 +94,9 @@ impl Sender {
 impl Wire {
     /// Opens an interface of a namespace.
     pub fn open(namespace: &NetworkNamespace, interface: &str) -> Self {
-        namespace.run(|| Wire::open_here(interface)).expect("enter the namespace")
+        namespace
+            .run(|| Wire::open_here(interface))
+            .expect("enter the namespace")
     }
 
     /// Opens an interface of the calling thread's namespace.
@@ -147,7 +158,10 @@ impl Wire {
             if done {
                 return;
             }
-            assert!(Instant::now() < deadline, "the last probe, which is always let through, did not arrive");
+            assert!(
+                Instant::now() < deadline,
+                "the last probe, which is always let through, did not arrive"
+            );
             self.wait();
         }
     }
@@ -156,6 +170,8 @@ impl Wire {
 /// The address of an interface of the calling thread's namespace as packet sockets want it.
 fn link_address(interface: &str) -> LinkAddr {
     let all = getifaddrs().expect("list interfaces");
-    let found = all.filter(|i| i.interface_name == interface).find_map(|i| i.address?.as_link_addr().copied());
+    let found = all
+        .filter(|i| i.interface_name == interface)
+        .find_map(|i| i.address?.as_link_addr().copied());
     found.unwrap_or_else(|| panic!("there is no interface {interface}"))
 }

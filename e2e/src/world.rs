@@ -5,15 +5,16 @@
 
 use crate::bed::{ip, namespace, nft, within};
 use crate::engine::Engine;
-use crate::packet::{Probe, tail};
+use crate::packet::{Probe, number_of, tail};
 use crate::wire::{Sender, Wire};
-use dataplane::DataplaneSettings;
+use dataplane::{DataplaneSettings, PassReport};
 use dataplane_netlink::conntrack::{Conntrack, FlowFilter};
 use dataplane_netlink::sysctl::{Sysctls, forwarding};
 use dataplane_netlink::workload::{ConnectRequest, Workloads};
 use dataplane_netlink::{InterfaceName, NetworkNamespace};
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
+use policy_model::{Key, Protocol, Resource};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -41,7 +42,10 @@ impl PodSpec {
     /// A pod with these addresses, written with spaces between them.
     pub fn new(interface: &str, addresses: &str) -> Self {
         let address = |text: &str| text.parse().expect("an address");
-        PodSpec { interface: interface.to_string(), addresses: addresses.split_whitespace().map(address).collect() }
+        PodSpec {
+            interface: interface.to_string(),
+            addresses: addresses.split_whitespace().map(address).collect(),
+        }
     }
 }
 
@@ -88,26 +92,74 @@ impl World {
     /// Wires a node with these pods. The dataplane is open, and nothing is programmed yet.
     pub fn new(pods: &[PodSpec], settings: DataplaneSettings) -> Self {
         let node = namespace();
-        within(&node, || Sysctls::default().apply(&forwarding()).expect("switch forwarding on"));
+        within(&node, || {
+            Sysctls::default()
+                .apply(&forwarding())
+                .expect("switch forwarding on")
+        });
         let (outside, node_mac) = wire_outside(&node);
         let connected: Vec<Pod> = pods.iter().map(|spec| connect(&node, spec)).collect();
         let of = |(n, spec): (usize, &PodSpec)| spec.addresses.iter().map(|a| (*a, n)).collect::<Vec<_>>();
         let by_address = pods.iter().enumerate().flat_map(of).collect();
         let engine = Engine::start(&node, settings);
-        World { engine, node, pods: connected, outside, node_mac, by_address, sentinels: SENTINELS }
+        World {
+            engine,
+            node,
+            pods: connected,
+            outside,
+            node_mac,
+            by_address,
+            sentinels: SENTINELS,
+        }
     }
 
     /// Keeps pods and outside from answering: what they would say is nobody's question, and costs time.
     pub fn silence(&self) {
-        let quiet = "table inet quiet { chain c { type filter hook prerouting priority -400; policy drop; }; }";
+        let quiet =
+            "table inet quiet { chain c { type filter hook prerouting priority -400; policy drop; }; }";
         for pod in self.pods.iter().chain([&self.outside]) {
             within(&pod.namespace, || nft(quiet));
         }
     }
 
+    /// Tells the engine of objects and brings them into force.
+    pub fn program(&self, resources: &[Resource]) -> PassReport {
+        self.change(resources, &[])
+    }
+
+    /// Tells the engine of objects and of keys of objects that are gone, and brings that into force in one pass.
+    pub fn change(&self, resources: &[Resource], gone: &[Key]) -> PassReport {
+        let (resources, gone) = (resources.to_vec(), gone.to_vec());
+        self.engine.run(move |core| {
+            core.upsert(&resources);
+            core.delete(&gone);
+            core.apply()
+        })
+    }
+
+    /// Sends one UDP packet from where its source is, and says whether it arrived at its destination.
+    pub fn passes(&mut self, source: &str, destination: &str, port: u16) -> bool {
+        let address = |text: &str| text.parse().expect("an address");
+        let (source, destination) = (address(source), address(destination));
+        let probe = Probe {
+            number: 1,
+            source,
+            destination,
+            protocol: Protocol::UDP,
+            x: port,
+            y: 40_000,
+        };
+        let there = self.place(destination);
+        self.send(&[probe])
+            .get(&1)
+            .is_some_and(|places| places == &[there])
+    }
+
     /// Who has an address.
     pub fn place(&self, address: IpAddr) -> Place {
-        self.by_address.get(&address).map_or(Place::Outside, |n| Place::Pod(*n))
+        self.by_address
+            .get(&address)
+            .map_or(Place::Outside, |n| Place::Pod(*n))
     }
 
     /// The pod or the outside.
@@ -170,8 +222,19 @@ impl World {
     /// A packet waits in two queues, one before the node and one after it, and what is put on the node's side of an
     /// interface waits in one: when a second last packet arrives that was sent after a first, everything before has passed both.
     pub fn collect(&mut self, arrived: &mut HashMap<u32, Vec<Place>>) {
-        let places: Vec<Place> = (0..self.pods.len()).map(Place::Pod).chain([Place::Outside]).collect();
+        let places: Vec<Place> = (0..self.pods.len())
+            .map(Place::Pod)
+            .chain([Place::Outside])
+            .collect();
         for _ in 0..2 {
+            // A tap also holds what its own side sent, and one that is full loses what comes next: room first.
+            for place in &places {
+                self.at(*place).wire.drain(|frame| {
+                    if let Some(number) = number_of(frame) {
+                        arrived.entry(number).or_default().push(*place);
+                    }
+                });
+            }
             self.sentinels += 1;
             for place in &places {
                 self.speak(*place, self.sentinels);
@@ -179,7 +242,9 @@ impl World {
             for place in &places {
                 let mut numbers = Vec::new();
                 self.at(*place).wire.probes_until(self.sentinels, &mut numbers);
-                numbers.into_iter().for_each(|n| arrived.entry(n).or_default().push(*place));
+                numbers
+                    .into_iter()
+                    .for_each(|n| arrived.entry(n).or_default().push(*place));
             }
         }
     }
@@ -197,7 +262,9 @@ impl World {
     pub fn forget_flows(&self) {
         within(&self.node, || {
             let mut conntrack = Conntrack::open().expect("open connection tracking");
-            conntrack.forget_where(&FlowFilter::default(), |_| true).expect("forget flows");
+            conntrack
+                .forget_where(&FlowFilter::default(), |_| true)
+                .expect("forget flows");
         });
     }
 }
@@ -210,7 +277,8 @@ impl Pinned {
         let this = Pid::from_raw(0);
         let before = sched_getaffinity(this).expect("ask for the processors");
         let mut one = CpuSet::new();
-        one.set(sched_getcpu().expect("ask for the processor")).expect("one of the processors");
+        one.set(sched_getcpu().expect("ask for the processor"))
+            .expect("one of the processors");
         sched_setaffinity(this, &one).expect("stay on one processor");
         Pinned(before)
     }
@@ -244,7 +312,12 @@ pub fn connect(node: &NetworkNamespace, spec: &PodSpec) -> Pod {
     });
     let wire = Wire::open(&namespace, "eth0");
     let near = within(node, || Sender::open_here(&spec.interface));
-    Pod { spec: spec.clone(), namespace, wire, near }
+    Pod {
+        spec: spec.clone(),
+        namespace,
+        wire,
+        near,
+    }
 }
 
 /// Makes the outside, with the node's end of the cable as `up0`.
@@ -252,7 +325,10 @@ fn wire_outside(node: &NetworkNamespace) -> (Pod, [u8; 6]) {
     let outside = namespace();
     within(node, || {
         let mut netlink = dataplane_netlink::Rtnetlink::open().expect("open rtnetlink");
-        let end = |text: &str| dataplane_netlink::links::VethEnd { name: name(text), mac: None };
+        let end = |text: &str| dataplane_netlink::links::VethEnd {
+            name: name(text),
+            mac: None,
+        };
         dataplane_netlink::links::create_veth(&mut netlink, &end("up0"), &end("eth0"), &outside, MTU)
             .expect("make the cable");
     });
@@ -264,14 +340,36 @@ fn wire_outside(node: &NetworkNamespace) -> (Pod, [u8; 6]) {
         let mac = mac.map(|b| format!("{b:02x}")).join(":");
         for (family, n, length) in [("-4", 0, 24), ("-6", 1, 64)] {
             let nodad = if n == 1 { "nodad" } else { "" };
-            ip(&format!("{family} addr add {}/{length} dev {interface} {nodad}", own[n]));
-            ip(&format!("{family} neigh replace {} lladdr {mac} dev {interface} nud permanent", other[n]));
-            ip(&format!("{family} route add default via {} dev {interface}", other[n]));
+            ip(&format!(
+                "{family} addr add {}/{length} dev {interface} {nodad}",
+                own[n]
+            ));
+            ip(&format!(
+                "{family} neigh replace {} lladdr {mac} dev {interface} nud permanent",
+                other[n]
+            ));
+            ip(&format!(
+                "{family} route add default via {} dev {interface}",
+                other[n]
+            ));
         }
     };
-    within(&outside, || side("eth0", OUTSIDE_ADDRESSES, NODE_ADDRESSES, node_mac));
+    within(&outside, || {
+        side("eth0", OUTSIDE_ADDRESSES, NODE_ADDRESSES, node_mac)
+    });
     within(node, || side("up0", NODE_ADDRESSES, OUTSIDE_ADDRESSES, wire.mac));
     let addresses = OUTSIDE_ADDRESSES.map(|a| a.parse().expect("an address")).to_vec();
-    let spec = PodSpec { interface: "up0".to_string(), addresses };
-    (Pod { spec, namespace: outside, wire, near }, node_mac)
+    let spec = PodSpec {
+        interface: "up0".to_string(),
+        addresses,
+    };
+    (
+        Pod {
+            spec,
+            namespace: outside,
+            wire,
+            near,
+        },
+        node_mac,
+    )
 }

@@ -21,7 +21,9 @@ const TRIES: usize = 400;
 
 /// A number that an environment variable may set.
 fn number(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap_or_else(|e| panic!("{variable}: {e}")))
+    std::env::var(variable).map_or(otherwise, |text| {
+        text.parse().unwrap_or_else(|e| panic!("{variable}: {e}"))
+    })
 }
 
 fn world(seed: u64) -> Enforced {
@@ -47,14 +49,25 @@ fn fails(case: &Case, seed: u64) -> bool {
 fn fail(seed: u64, state: usize, case: Case, what: &str, found: &[Disagreement]) -> ! {
     let shown: Vec<String> = found.iter().take(5).map(ToString::to_string).collect();
     let count = found.len();
-    eprintln!("seed {seed}, state {state}: {what} {count} flows\n{}", shown.join("\n"));
+    eprintln!(
+        "seed {seed}, state {state}: {what} {count} flows\n{}",
+        shown.join("\n")
+    );
     let flows = found.iter().map(|d| d.probe).take(5).collect();
     let small = reduce(Case { flows, ..case }, TRIES, |case| fails(case, seed));
     let path = small.keep(&format!("seed-{seed}-state-{state}"));
     let mut cluster = Cluster::default();
     small.steps.iter().for_each(|s| cluster.apply(&s.change));
-    let why = small.flows.first().map_or_else(String::new, |p| explain(&cluster.resources(), p));
-    panic!("{}\nkept as {}\n{}\nthe oracle says:\n{why}", shown.join("\n"), path.display(), small.to_yaml());
+    let why = small
+        .flows
+        .first()
+        .map_or_else(String::new, |p| explain(&cluster.resources(), p));
+    panic!(
+        "{}\nkept as {}\n{}\nthe oracle says:\n{why}",
+        shown.join("\n"),
+        path.display(),
+        small.to_yaml()
+    );
 }
 
 fn check(seed: u64) -> usize {
@@ -65,10 +78,16 @@ fn check(seed: u64) -> usize {
     let mut asked = 0;
     for state in 0..STATES {
         let change = match state {
-            0 => Change { upsert: cluster.resources(), delete: Vec::new() },
+            0 => Change {
+                upsert: cluster.resources(),
+                delete: Vec::new(),
+            },
             _ => cluster.mutate(&mut dice),
         };
-        let step = Step { change, restart: state == STATES - 2 };
+        let step = Step {
+            change,
+            restart: state == STATES - 2,
+        };
         enforced.take(&step);
         case.steps.push(step);
         let probes = flows(&mut dice, &cluster, FLOWS);

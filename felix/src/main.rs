@@ -44,7 +44,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.cleanup {
         return cleanup();
     }
-    let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|n| n.trim().to_string());
+    let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .map(|n| n.trim().to_string());
     let layers = Layers::at_start(&arguments.config_file, std::env::vars_os(), host_name)?;
     let resolution = layers.resolve()?;
     if arguments.show_settings {
@@ -67,8 +69,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         nix::unistd::geteuid().is_root(),
         "felix changes the node's network and must run as root (capabilities NET_ADMIN and NET_RAW)"
     );
-    tracing::info!(node = settings.felix_hostname, version = env!("CARGO_PKG_VERSION"), "felix starts");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    tracing::info!(
+        node = settings.felix_hostname,
+        version = env!("CARGO_PKG_VERSION"),
+        "felix starts"
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let store = open_store(&settings.datastore_path).await?;
         let settings = with_cluster_settings(layers, &resolution, store.as_ref(), &logging).await?;
@@ -90,14 +99,19 @@ async fn with_cluster_settings(
     let listing = store.list(Selection::kinds([Kind::FelixConfiguration])).await?;
     for object in listing.items {
         if let Resource::FelixConfiguration(found) = object.resource.as_ref()
-            && let Some(layer) = resource::layer(&found.metadata.name, &local.settings.felix_hostname, &found.spec)
+            && let Some(layer) =
+                resource::layer(&found.metadata.name, &local.settings.felix_hostname, &found.spec)
         {
             layers.put(layer);
         }
     }
     let resolution = layers.resolve()?;
     for change in resolution.changes_since(local) {
-        tracing::info!(setting = change.name, value = change.after, "set by FelixConfiguration");
+        tracing::info!(
+            setting = change.name,
+            value = change.after,
+            "set by FelixConfiguration"
+        );
     }
     for notice in resolution.notices.iter().filter(|n| !local.notices.contains(n)) {
         tracing::warn!("{notice}");
@@ -110,8 +124,7 @@ async fn open_store(path: &Path) -> anyhow::Result<Arc<dyn Datastore>> {
     let root = path.to_path_buf();
     // Opening reads every document, which blocks.
     let opened = tokio::task::spawn_blocking(move || FileStore::open(root, StoreSettings::default())).await?;
-    let store = opened
-        .with_context(|| format!("opening the datastore folder {}", path.display()))?;
+    let store = opened.with_context(|| format!("opening the datastore folder {}", path.display()))?;
     Ok(Arc::new(store))
 }
 

@@ -6,8 +6,8 @@ use crate::{
     Resource, WorkloadEndpointSpec,
 };
 use ipnet::IpNet;
-use std::fmt::Display;
 use policy_model_selector::Selector;
+use std::fmt::Display;
 
 /// Every fault of an object.
 pub(crate) fn resource(resource: &Resource) -> Vec<FieldError> {
@@ -187,9 +187,17 @@ fn rule(at: &dyn Display, rule: &PolicyRule, out: &mut Vec<FieldError>) {
 fn entity(at: &dyn Display, side: &EntityRule, out: &mut Vec<FieldError>) {
     selector(&format_args!("{at}.selector"), &side.selector, out);
     selector(&format_args!("{at}.notSelector"), &side.not_selector, out);
-    selector(&format_args!("{at}.namespaceSelector"), &side.namespace_selector, out);
+    selector(
+        &format_args!("{at}.namespaceSelector"),
+        &side.namespace_selector,
+        out,
+    );
     if let Some(accounts) = &side.service_accounts {
-        selector(&format_args!("{at}.serviceAccounts.selector"), &accounts.selector, out);
+        selector(
+            &format_args!("{at}.serviceAccounts.selector"),
+            &accounts.selector,
+            out,
+        );
         for (n, account) in accounts.names.iter().enumerate() {
             name(&format_args!("{at}.serviceAccounts.names[{n}]"), account, out);
         }

@@ -69,6 +69,9 @@ fn describe(findings: &[Finding]) -> String {
         count(Severity::Bypass),
         count(Severity::Warning),
     );
+    if findings.iter().any(Finding::is_unseen) && fatal + bypass == 0 {
+        return text + "\nNothing that was looked at keeps Manx from working on this machine\n";
+    }
     text + &match (fatal, bypass, warning) {
         (0, 0, 0) => "\nManx can work on this machine\n".to_string(),
         (0, 0, n) => format!("\nManx can work on this machine; {n} warnings\n"),

@@ -2,6 +2,8 @@
 //!
 //! Golden files stand in `tests/policy`; with MANX_REFRESH_GOLDEN=1 they are written anew.
 
+#![allow(clippy::expect_used, reason = "a panic is how a test fails")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -172,20 +174,34 @@ fn an_invalid_manifest_is_told_and_the_rest_answers() {
     for name in ["cluster.yaml", "policies.yaml"] {
         std::fs::copy(folder("old").join(name), dir.path().join(name)).expect("copying");
     }
-    let broken = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: x, namespace: shop}\nspec: {podSelector: {}, ingres: []}\n";
-    std::fs::write(dir.path().join("broken.yaml"), broken).expect("writing");
     let path = dir.path().display().to_string();
+    let write = |text: &str| std::fs::write(dir.path().join("broken.yaml"), text).expect("writing");
+    write("apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: shop}\nspec: {containrs: []}\n");
     let output = simulate(&path, Path::new("flows.yaml"), &["-o", "json"]);
     assert_eq!(code(&output), 2);
     let stderr = text(&output.stderr);
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(
         stderr.starts_with(&format!(
-            "{path}/broken.yaml: document 1 (NetworkPolicy shop/x): spec.ingres"
+            "{path}/broken.yaml: document 1 (Pod shop/x): spec.containrs"
         )),
         "{stderr}"
     );
-    golden("simulate.jsonl", &text(&output.stdout));
+    let expected = std::fs::read_to_string(folder("simulate.jsonl")).expect("the golden file");
+    assert_eq!(text(&output.stdout), expected);
+
+    // What is left of an invalid policy isolates whom it selects.
+    let ask = flows("- {from: shop/web, to: shop/db, protocol: TCP, port: sql, expect: allow}");
+    write(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: x, namespace: shop}\nspec: {podSelector: {}, policyTypes: [Egress], egress: [{too: []}]}\n",
+    );
+    let output = simulate(&path, ask.path(), &["-o", "json"]);
+    assert_eq!(code(&output), 2);
+    assert!(
+        text(&output.stdout).contains("\"policy\":\"default/shop/x\""),
+        "{}",
+        text(&output.stdout)
+    );
 }
 
 #[test]

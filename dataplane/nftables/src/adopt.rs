@@ -21,42 +21,39 @@ pub(crate) fn adopt(planner: &mut Planner, observed: &Observed, tables: &Tables,
     adopt_rows(planner, observed, tables);
     let groups = observed_groups(observed);
     let endpoints = observed_endpoints(observed);
-    let mut used: BTreeSet<(Direction, u32)> = BTreeSet::new();
-    for placed in tables.endpoints() {
-        let Some(state) = endpoints.get(&placed.endpoint.interface) else { continue };
-        let numbers = [(Direction::Ingress, state.ingress), (Direction::Egress, state.egress)];
-        if numbers.iter().all(|n| groups.contains_key(n)) {
-            for (direction, number) in numbers {
-                planner.adopt_group_member(direction, number, placed.endpoint.id.clone());
-                used.insert((direction, number));
-            }
-        }
-    }
     // Interfaces of endpoints that are gone stay until the first pass has switched; their groups must not change.
     for (interface, state) in &endpoints {
         if groups.contains_key(&(Direction::Ingress, state.ingress))
             && groups.contains_key(&(Direction::Egress, state.egress))
         {
-            planner.state_mut().endpoints.insert(interface.clone(), state.clone());
+            planner
+                .state_mut()
+                .endpoints
+                .insert(interface.clone(), state.clone());
         }
     }
-    let vectors = vectors_of(&groups, &used);
     for ((direction, number), group) in groups {
         planner.adopt_group(direction, number, group);
-        if !used.contains(&(direction, number)) {
-            planner.retire_stranger(direction, number, now);
-        }
     }
-    let moves = adopt_identities(planner, observed, tables, &vectors);
+    let moves = adopt_identities(planner, observed, tables);
     planner.finish_adoption(now);
     moves
 }
 
 /// Which making of the address maps the rules use.
 fn adopt_maps(planner: &mut Planner, observed: &Observed) {
-    let used: BTreeSet<&str> = observed.rules.get(names::TO_WL).into_iter().flatten().flatten().filter_map(lookup).collect();
+    let used: BTreeSet<&str> = observed
+        .rules
+        .get(names::TO_WL)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(lookup)
+        .collect();
     for (name, (set, _)) in &observed.sets {
-        let Some((base, generation)) = names::parse_address_map(name) else { continue };
+        let Some((base, generation)) = names::parse_address_map(name) else {
+            continue;
+        };
         if !used.contains(name.as_str()) {
             continue;
         }
@@ -72,7 +69,11 @@ fn adopt_maps(planner: &mut Planner, observed: &Observed) {
 }
 
 fn lookup(expr: &Expr) -> Option<&str> {
-    if let Expr::Lookup(lookup) = expr { Some(&lookup.set) } else { None }
+    if let Expr::Lookup(lookup) = expr {
+        Some(&lookup.set)
+    } else {
+        None
+    }
 }
 
 fn elements<'a>(observed: &'a Observed, set: &str) -> &'a [Element] {
@@ -80,11 +81,19 @@ fn elements<'a>(observed: &'a Observed, set: &str) -> &'a [Element] {
 }
 
 fn key(element: &Element) -> Option<&Value> {
-    if let ElementKey::Value(value) = &element.key { Some(value) } else { None }
+    if let ElementKey::Value(value) = &element.key {
+        Some(value)
+    } else {
+        None
+    }
 }
 
 fn number(element: &Element) -> Option<u32> {
-    if let ElementData::Value(value) = &element.data { value.to_host32() } else { None }
+    if let ElementData::Value(value) = &element.data {
+        value.to_host32()
+    } else {
+        None
+    }
 }
 
 fn adopt_rows(planner: &mut Planner, observed: &Observed, tables: &Tables) {
@@ -92,18 +101,30 @@ fn adopt_rows(planner: &mut Planner, observed: &Observed, tables: &Tables) {
     let word = |bytes: &[u8]| bytes.first_chunk::<4>().map(|w| u32::from_ne_bytes(*w));
     for element in elements(observed, names::PORTS) {
         // Row, protocol (padded to a word), port (padded to a word).
-        let Some(bytes) = key(element).map(Value::as_bytes) else { continue };
+        let Some(bytes) = key(element).map(Value::as_bytes) else {
+            continue;
+        };
         if let (Some(row), [_, _, _, _, protocol, _, _, _, high, low, ..], Some(result)) =
             (word(bytes), bytes, number(element))
         {
             let port = u16::from_be_bytes([*high, *low]);
-            found.entry(row).or_default().0.insert((*protocol, port, result == ALLOW));
+            found
+                .entry(row)
+                .or_default()
+                .0
+                .insert((*protocol, port, result == ALLOW));
         }
     }
     for element in elements(observed, names::PROTOS) {
-        let Some(bytes) = key(element).map(Value::as_bytes) else { continue };
+        let Some(bytes) = key(element).map(Value::as_bytes) else {
+            continue;
+        };
         if let (Some(row), [_, _, _, _, protocol, ..], Some(result)) = (word(bytes), bytes, number(element)) {
-            found.entry(row).or_default().1.insert((*protocol, result == ALLOW));
+            found
+                .entry(row)
+                .or_default()
+                .1
+                .insert((*protocol, result == ALLOW));
         }
     }
     for chain in observed.chains.keys() {
@@ -120,7 +141,11 @@ fn adopt_rows(planner: &mut Planner, observed: &Observed, tables: &Tables) {
         }
     }
     let raw = |row: &LoweredRow| -> RawRow {
-        (row.ports.iter().copied().collect(), row.protos.iter().copied().collect(), row.chain())
+        (
+            row.ports.iter().copied().collect(),
+            row.protos.iter().copied().collect(),
+            row.chain(),
+        )
     };
     let wanted: Vec<(RawRow, LoweredRow)> = by_content.into_keys().map(|row| (raw(&row), row)).collect();
     for (code, content) in found {
@@ -136,10 +161,25 @@ fn observed_groups(observed: &Observed) -> BTreeMap<(Direction, u32), GroupState
     for (name, (set, elements)) in &observed.sets {
         let Some(group) = parse_group(name) else { continue };
         // Without its chain or its default the map is of no use; it goes as something extra.
-        let default = elements.iter().find(|e| e.key == ElementKey::Any).and_then(number);
-        let (Some(default), true) = (default, observed.chains.contains_key(name)) else { continue };
-        let entries = elements.iter().filter_map(|e| Some((key(e)?.to_host32()?, number(e)?))).collect();
-        out.insert(group, GroupState { default, entries, size: set.size.unwrap_or(0) });
+        let default = elements
+            .iter()
+            .find(|e| e.key == ElementKey::Any)
+            .and_then(number);
+        let (Some(default), true) = (default, observed.chains.contains_key(name)) else {
+            continue;
+        };
+        let entries = elements
+            .iter()
+            .filter_map(|e| Some((key(e)?.to_host32()?, number(e)?)))
+            .collect();
+        out.insert(
+            group,
+            GroupState {
+                default,
+                entries,
+                size: set.size.unwrap_or(0),
+            },
+        );
     }
     out
 }
@@ -147,7 +187,9 @@ fn observed_groups(observed: &Observed) -> BTreeMap<(Direction, u32), GroupState
 fn observed_endpoints(observed: &Observed) -> BTreeMap<String, EndpointState> {
     let jumps = |set: &str| -> BTreeMap<String, u32> {
         let one = |e: &Element| {
-            let ElementData::Verdict(Verdict::Jump(chain)) = &e.data else { return None };
+            let ElementData::Verdict(Verdict::Jump(chain)) = &e.data else {
+                return None;
+            };
             Some((key(e)?.to_interface()?.to_string(), parse_group(chain)?.1))
         };
         elements(observed, set).iter().filter_map(one).collect()
@@ -156,13 +198,24 @@ fn observed_endpoints(observed: &Observed) -> BTreeMap<String, EndpointState> {
     let mut out: BTreeMap<String, EndpointState> = BTreeMap::new();
     for (interface, ingress) in jumps(names::WL_IN) {
         if let Some(egress) = egress.get(&interface) {
-            out.insert(interface, EndpointState { ingress, egress: *egress, addresses: Vec::new() });
+            out.insert(
+                interface,
+                EndpointState {
+                    ingress,
+                    egress: *egress,
+                    addresses: Vec::new(),
+                },
+            );
         }
     }
     for (set, width) in [(names::OWN4, 4), (names::OWN6, 16)] {
         for element in elements(observed, set) {
-            let Some((name, address)) = key(element).and_then(|k| k.as_bytes().split_at_checked(16)) else { continue };
-            let Some(interface) = Value::bytes(name).to_interface().map(str::to_string) else { continue };
+            let Some((name, address)) = key(element).and_then(|k| k.as_bytes().split_at_checked(16)) else {
+                continue;
+            };
+            let Some(interface) = Value::bytes(name).to_interface().map(str::to_string) else {
+                continue;
+            };
             let address = address.get(..width).and_then(|a| Value::bytes(a).to_ip());
             if let (Some(state), Some(address)) = (out.get_mut(&interface), address) {
                 state.addresses.push(address);
@@ -173,25 +226,7 @@ fn observed_endpoints(observed: &Observed) -> BTreeMap<String, EndpointState> {
     out
 }
 
-type Vectors = FxHashMap<u32, Vec<((u8, u32), u32)>>;
-
-/// What each identity gets from the groups that stay.
-fn vectors_of(groups: &BTreeMap<(Direction, u32), GroupState>, used: &BTreeSet<(Direction, u32)>) -> Vectors {
-    let mut out = Vectors::default();
-    for ((direction, number), group) in groups {
-        if !used.contains(&(*direction, *number)) {
-            continue;
-        }
-        let slot = (crate::layout::slot(*direction), *number);
-        for (identity, code) in group.entries.iter().filter(|(_, c)| **c != group.default) {
-            out.entry(*identity).or_default().push((slot, *code));
-        }
-    }
-    out.values_mut().for_each(|v| v.sort_unstable());
-    out
-}
-
-fn adopt_identities(planner: &mut Planner, observed: &Observed, tables: &Tables, vectors: &Vectors) -> Vec<Move> {
+fn adopt_identities(planner: &mut Planner, observed: &Observed, tables: &Tables) -> Vec<Move> {
     let maps = crate::layout::maps_of(planner.state());
     let mut before: FxHashMap<IpAddr, u32> = FxHashMap::default();
     let mut highest = 0;
@@ -217,8 +252,17 @@ fn adopt_identities(planner: &mut Planner, observed: &Observed, tables: &Tables,
         nets.sort_unstable();
         planner.state_mut().nets[n] = nets;
     }
-    highest = vectors.keys().copied().max().unwrap_or(0).max(highest);
-    planner.skip_identities(highest + 1);
+    let groups = planner
+        .state()
+        .ingress
+        .values()
+        .chain(planner.state().egress.values());
+    highest = groups
+        .flat_map(|g| g.entries.keys().copied())
+        .max()
+        .unwrap_or(0)
+        .max(highest);
+    planner.skip_identities(highest.saturating_add(1));
     // The number that most of a class's addresses have. Two classes may have one; the planner parts them if it must.
     let mut votes: FxHashMap<ClassId, FxHashMap<u32, usize>> = FxHashMap::default();
     let world = planner.state().world;
@@ -233,14 +277,35 @@ fn adopt_identities(planner: &mut Planner, observed: &Observed, tables: &Tables,
         if let Some(number) = number {
             *votes.entry(class).or_default().entry(number).or_default() += 1;
         }
-        moves.push(Move { address, before: number, class: Some(class) });
+        moves.push(Move {
+            address,
+            before: number,
+            class: Some(class),
+        });
     }
-    moves.extend(before.into_iter().map(|(address, n)| Move { address, before: Some(n), class: None }));
-    for (n, version) in [policy_model_rules::IpVersion::V4, policy_model_rules::IpVersion::V6].into_iter().enumerate() {
+    moves.extend(before.into_iter().map(|(address, n)| Move {
+        address,
+        before: Some(n),
+        class: None,
+    }));
+    for (n, version) in [
+        policy_model_rules::IpVersion::V4,
+        policy_model_rules::IpVersion::V6,
+    ]
+    .into_iter()
+    .enumerate()
+    {
         for interval in tables.peers().intervals(version) {
             let nets = &planner.state().nets[n];
-            if let Some(entry) = nets.iter().find(|e| e.0 <= interval.first && interval.first <= e.1) {
-                *votes.entry(interval.class).or_default().entry(entry.2).or_default() += 1;
+            if let Some(entry) = nets
+                .iter()
+                .find(|e| e.0 <= interval.first && interval.first <= e.1)
+            {
+                *votes
+                    .entry(interval.class)
+                    .or_default()
+                    .entry(entry.2)
+                    .or_default() += 1;
             }
         }
     }
@@ -252,7 +317,7 @@ fn adopt_identities(planner: &mut Planner, observed: &Observed, tables: &Tables,
     }
     decided.sort_unstable();
     for (class, number) in decided {
-        planner.adopt_identity(class, number, vectors.get(&number).cloned().unwrap_or_default());
+        planner.adopt_identity(class, number);
     }
     moves
 }

@@ -26,7 +26,16 @@ pub fn contents(planner: &Planner, tables: &Tables) -> Contents {
     let maps = skeleton::maps_of(state);
     let mut out = Contents::default();
     for (name, size) in FIXED_SETS {
-        out.sets.insert(name.to_string(), (SetSpec { name: name.to_string(), size }, Vec::new()));
+        out.sets.insert(
+            name.to_string(),
+            (
+                SetSpec {
+                    name: name.to_string(),
+                    size,
+                },
+                Vec::new(),
+            ),
+        );
     }
     for spec in planner.address_sets() {
         out.sets.insert(spec.name.clone(), (spec, Vec::new()));
@@ -47,7 +56,11 @@ pub fn contents(planner: &Planner, tables: &Tables) -> Contents {
             add(&mut out.sets, &maps.net[n], net_element(entry));
         }
         if state.world[n] != names::NOTHING {
-            add(&mut out.sets, &maps.net[n], Element::any().to(Value::host32(state.world[n])));
+            add(
+                &mut out.sets,
+                &maps.net[n],
+                Element::any().to(Value::host32(state.world[n])),
+            );
         }
     }
     for (interface, endpoint) in &state.endpoints {
@@ -57,8 +70,12 @@ pub fn contents(planner: &Planner, tables: &Tables) -> Contents {
     }
     for (code, row) in &state.rows {
         let (ports, protos, chain) = row_elements(*code, row);
-        ports.into_iter().for_each(|e| add(&mut out.sets, names::PORTS, e));
-        protos.into_iter().for_each(|e| add(&mut out.sets, names::PROTOS, e));
+        ports
+            .into_iter()
+            .for_each(|e| add(&mut out.sets, names::PORTS, e));
+        protos
+            .into_iter()
+            .for_each(|e| add(&mut out.sets, names::PROTOS, e));
         if chain {
             let name = row_chain(*code);
             let element = Element::value(Value::host32(*code)).verdict(Verdict::Jump(name.as_str().into()));
@@ -66,13 +83,19 @@ pub fn contents(planner: &Planner, tables: &Tables) -> Contents {
             out.chains.insert(name, row.chain());
         }
     }
-    for (direction, groups) in [(Direction::Ingress, &state.ingress), (Direction::Egress, &state.egress)] {
+    for (direction, groups) in [
+        (Direction::Ingress, &state.ingress),
+        (Direction::Egress, &state.egress),
+    ] {
         for (number, state) in groups {
             let name = group(direction, *number);
             let mut elements = vec![Element::any().to(Value::host32(state.default))];
             let entry = |(k, v): (&u32, &u32)| Element::value(Value::host32(*k)).to(Value::host32(*v));
             elements.extend(state.entries.iter().map(entry));
-            let spec = SetSpec { name: name.clone(), size: Some(state.size) };
+            let spec = SetSpec {
+                name: name.clone(),
+                size: Some(state.size),
+            };
             out.sets.insert(name.clone(), (spec, elements));
             out.chains.insert(name.clone(), skeleton::group_rules(&name));
         }
@@ -81,7 +104,8 @@ pub fn contents(planner: &Planner, tables: &Tables) -> Contents {
         out.chains.insert(name.to_string(), rules);
     }
     for (name, _, _) in BASE_CHAINS {
-        out.base_chains.insert(name, skeleton::base_rules(name, planner.settings()));
+        out.base_chains
+            .insert(name, skeleton::base_rules(name, planner.settings()));
     }
     out
 }
@@ -119,14 +143,20 @@ impl Difference {
 pub fn difference(wanted: &Contents, observed: &Observed) -> Difference {
     let mut out = Difference::default();
     for (name, hook, priority) in BASE_CHAINS {
-        let base = BaseChain { chain_type: ChainType::Filter, hook, priority, policy: Policy::Accept };
+        let base = BaseChain {
+            chain_type: ChainType::Filter,
+            hook,
+            priority,
+            policy: Policy::Accept,
+        };
         if observed.chains.get(name).and_then(|c| c.base.as_ref()) != Some(&base) {
             out.broken = Some(format!("base chain {name}"));
         } else if observed.rules.get(name).map_or(&[][..], Vec::as_slice) != wanted.base_chains[name] {
             out.base_chains.push(name);
         }
     }
-    let (mut elements_missing, mut elements_extra, mut chains_missing, mut chains_extra) = <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
+    let (mut elements_missing, mut elements_extra, mut chains_missing, mut chains_extra) =
+        <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
     for (name, (spec, elements)) in &wanted.sets {
         match observed.sets.get(name) {
             None => {
@@ -138,12 +168,21 @@ pub fn difference(wanted: &Contents, observed: &Observed) -> Difference {
             Some((set, found)) => {
                 let shape = names::shape(name);
                 let right = shape.is_some_and(|(key, data, intervals)| {
-                    set.key.as_ref() == Some(&key) && set.data.as_ref() == Some(&data) && set.intervals == intervals
+                    set.key.as_ref() == Some(&key)
+                        && set.data.as_ref() == Some(&data)
+                        && set.intervals == intervals
                 });
                 if !right {
                     out.broken = Some(format!("set {name}"));
                 }
-                compare_elements(name, elements, found, &mut elements_missing, &mut out.wrong, &mut elements_extra);
+                compare_elements(
+                    name,
+                    elements,
+                    found,
+                    &mut elements_missing,
+                    &mut out.wrong,
+                    &mut elements_extra,
+                );
             }
         }
     }

@@ -46,7 +46,9 @@ pub enum DriverError {
         source: TransactError,
     },
     /// Another process owns our table: a second agent on this node.
-    #[error("the nftables table '{TABLE}' belongs to another running process (netlink port {port:?}): is another felix running on this node?")]
+    #[error(
+        "the nftables table '{TABLE}' belongs to another running process (netlink port {port:?}): is another felix running on this node?"
+    )]
     OwnedByAnother {
         /// Netlink port of the owner.
         port: Option<u32>,
@@ -94,7 +96,16 @@ impl Driver {
         let link = Link::open().map_err(DriverError::Open)?;
         let monitor = Monitor::open(&[link.port()]).map_err(DriverError::Open)?;
         let planner = Planner::new(settings.layout.clone());
-        Ok(Driver { settings, link, monitor, planner, started: false, suspect: false, owned: false, sweep_at: None })
+        Ok(Driver {
+            settings,
+            link,
+            monitor,
+            planner,
+            started: false,
+            suspect: false,
+            owned: false,
+            sweep_at: None,
+        })
     }
 
     /// The planner, for status and tests.
@@ -141,9 +152,12 @@ impl Driver {
     /// What was refused; the next apply compares and mends.
     pub fn retire(&mut self, tables: &Tables, now: u64) -> Result<Applied, DriverError> {
         let mut applied = Applied::default();
+        let plan = self.planner.compact(tables, now);
         let ops = self.planner.retire(now);
         if !self.suspect {
             self.suspect = true;
+            self.commit("compact: prepare", &plan.prepare, &mut applied)?;
+            self.commit("compact: switch", &plan.switch, &mut applied)?;
             self.commit("retire", &ops, &mut applied)?;
             self.suspect = false;
         }
@@ -159,7 +173,11 @@ impl Driver {
 
     /// When [`Driver::retire`] has something to do, on the clock of `now`.
     pub fn next_retirement(&self) -> Option<u64> {
-        self.planner.next_retirement().into_iter().chain(self.sweep_at).min()
+        self.planner
+            .next_retirement()
+            .into_iter()
+            .chain(self.sweep_at)
+            .min()
     }
 
     /// Reads the events that have come and says whether somebody else touched our table.
@@ -173,7 +191,8 @@ impl Driver {
             touched |= events.drain(..).any(|event| match event {
                 Event::Overflow => true,
                 Event::Change { notice, .. } => notice.object().table() == Some((Family::Inet, TABLE)),
-                #[allow(unreachable_patterns)] // Kinds of events that a later kernel may bring concern no object.
+                #[allow(unreachable_patterns)]
+                // Kinds of events that a later kernel may bring concern no object.
                 _ => false,
             });
         }
@@ -204,7 +223,9 @@ impl Driver {
         };
         let mut difference = difference(&wanted, &observed);
         // A packet may still be on its way through a map that was left a moment ago, and its removal has its time.
-        difference.extra.retain(|op| !matches!(op, Op::RemoveSet(name) if self.planner.is_waiting(name)));
+        difference
+            .extra
+            .retain(|op| !matches!(op, Op::RemoveSet(name) if self.planner.is_waiting(name)));
         applied.mended = difference.count();
         if difference.broken.is_some() {
             self.rebuild(tables, true, &mut applied)?;
@@ -220,7 +241,11 @@ impl Driver {
         // first, then what is wrong together with the hooks, then what is too much.
         self.commit("mend: add", &difference.missing, applied)?;
         let mut batch = Batch::new(Family::Inet);
-        let labels: Vec<String> = difference.wrong.iter().map(|op| op.object().to_string()).collect();
+        let labels: Vec<String> = difference
+            .wrong
+            .iter()
+            .map(|op| op.object().to_string())
+            .collect();
         for (n, op) in difference.wrong.iter().enumerate() {
             op.write(batch.at(n));
         }
@@ -263,7 +288,10 @@ impl Driver {
 
     fn find_table(&mut self) -> Result<Option<(TableFlags, Option<u32>)>, DriverError> {
         let tables = self.link.tables(Family::Inet).map_err(DriverError::Read)?;
-        Ok(tables.into_iter().find(|t| t.name == TABLE).map(|t| (t.flags, t.owner)))
+        Ok(tables
+            .into_iter()
+            .find(|t| t.name == TABLE)
+            .map(|t| (t.flags, t.owner)))
     }
 
     /// Becomes the owner of a table that an earlier life left behind.
@@ -279,7 +307,11 @@ impl Driver {
                 Ok(())
             }
             Err(TransactError::Refused { .. }) => Err(DriverError::OwnedByAnother { port: owner }),
-            Err(source) => Err(DriverError::Write { phase: "claim", object: TABLE.to_string(), source }),
+            Err(source) => Err(DriverError::Write {
+                phase: "claim",
+                object: TABLE.to_string(),
+                source,
+            }),
         }
     }
 
@@ -308,7 +340,8 @@ impl Driver {
         let mut batch = Batch::new(Family::Inet);
         let none: Vec<Vec<crate::wire::Expr>> = Vec::new();
         let maps = maps_of(self.planner.state());
-        let base = crate::layout::skeleton::BASE_CHAINS.map(|(n, _, _)| (n, base_rules(n, self.planner.settings())));
+        let base =
+            crate::layout::skeleton::BASE_CHAINS.map(|(n, _, _)| (n, base_rules(n, self.planner.settings())));
         for (name, rules) in base.into_iter().chain(regular_chains(&maps)) {
             if observed.rules.get(name).unwrap_or(&none) != &rules {
                 batch.flush_chain(TABLE, name);
@@ -353,7 +386,11 @@ impl Driver {
 
     fn write_skeleton(&self, batch: &mut Batch) {
         for (name, size) in FIXED_SETS {
-            Op::AddSet(SetSpec { name: name.to_string(), size }).write(batch);
+            Op::AddSet(SetSpec {
+                name: name.to_string(),
+                size,
+            })
+            .write(batch);
         }
         for spec in self.planner.address_sets() {
             Op::AddSet(spec).write(batch);
@@ -370,13 +407,25 @@ impl Driver {
         if exists {
             batch.remove_table(TABLE);
         }
-        let flags = if self.owned { TableFlags::OWNER.and(TableFlags::PERSIST) } else { TableFlags::NONE };
+        let flags = if self.owned {
+            TableFlags::OWNER.and(TableFlags::PERSIST)
+        } else {
+            TableFlags::NONE
+        };
         batch.table(&table_of(flags));
         let sets = wanted.sets.values();
         let mut ops: Vec<Op> = sets.clone().map(|(spec, _)| Op::AddSet(spec.clone())).collect();
         // Rows and groups before the chains that only look their sets up; jumps come with the elements, last.
-        ops.extend(wanted.chains.iter().map(|(name, rules)| Op::AddChain(name.clone(), rules.clone())));
-        ops.extend(sets.filter(|(_, e)| !e.is_empty()).map(|(s, e)| Op::AddElements(s.name.clone(), e.clone())));
+        ops.extend(
+            wanted
+                .chains
+                .iter()
+                .map(|(name, rules)| Op::AddChain(name.clone(), rules.clone())),
+        );
+        ops.extend(
+            sets.filter(|(_, e)| !e.is_empty())
+                .map(|(s, e)| Op::AddElements(s.name.clone(), e.clone())),
+        );
         let labels: Vec<String> = ops.iter().map(|op| op.object().to_string()).collect();
         for (n, op) in ops.iter().enumerate() {
             op.write(batch.at(n));
@@ -390,7 +439,12 @@ impl Driver {
         for (n, op) in ops.iter().enumerate() {
             op.write(batch.at(n));
         }
-        self.send(phase, batch, |n| ops.get(n).map(|op| op.object().to_string()), applied)
+        self.send(
+            phase,
+            batch,
+            |n| ops.get(n).map(|op| op.object().to_string()),
+            applied,
+        )
     }
 
     fn send(
@@ -418,7 +472,11 @@ impl Driver {
                     _ => None,
                 };
                 let object = label.and_then(object).unwrap_or_else(|| TABLE.to_string());
-                Err(DriverError::Write { phase, object, source })
+                Err(DriverError::Write {
+                    phase,
+                    object,
+                    source,
+                })
             }
         }
     }
@@ -432,16 +490,28 @@ impl AsFd for Driver {
 }
 
 fn table_of(flags: TableFlags) -> Table<'static> {
-    Table { name: TABLE, flags, comment: Some(TABLE_COMMENT) }
+    Table {
+        name: TABLE,
+        flags,
+        comment: Some(TABLE_COMMENT),
+    }
 }
 
 /// Whether a table is one of this layout, whole enough to be taken over.
 fn takes_over(observed: &Observed) -> bool {
     let layout = observed.table.comment.as_deref() == Some(TABLE_COMMENT);
-    let sets = FIXED_SETS.iter().all(|(name, _)| observed.sets.contains_key(*name));
-    let chains = crate::layout::skeleton::BASE_CHAINS.iter().all(|(name, hook, _)| {
-        observed.chains.get(*name).and_then(|c| c.base.as_ref()).is_some_and(|b| b.hook == *hook)
-    });
+    let sets = FIXED_SETS
+        .iter()
+        .all(|(name, _)| observed.sets.contains_key(*name));
+    let chains = crate::layout::skeleton::BASE_CHAINS
+        .iter()
+        .all(|(name, hook, _)| {
+            observed
+                .chains
+                .get(*name)
+                .and_then(|c| c.base.as_ref())
+                .is_some_and(|b| b.hook == *hook)
+        });
     let shapes = observed.sets.iter().all(|(name, (set, _))| {
         crate::layout::names::shape(name).is_some_and(|(key, data, intervals)| {
             set.key.as_ref() == Some(&key) && set.data.as_ref() == Some(&data) && set.intervals == intervals
@@ -456,7 +526,9 @@ fn takes_over(observed: &Observed) -> bool {
 /// No socket, or the table belongs to a process that still runs.
 pub fn cleanup() -> Result<bool, DriverError> {
     let mut driver = Driver::open(DriverSettings::default())?;
-    let Some((flags, owner)) = driver.find_table()? else { return Ok(false) };
+    let Some((flags, owner)) = driver.find_table()? else {
+        return Ok(false);
+    };
     driver.claim(&flags, owner)?;
     let mut batch = Batch::new(Family::Inet);
     batch.remove_table(TABLE);

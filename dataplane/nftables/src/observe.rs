@@ -23,11 +23,20 @@ pub struct Observed {
 /// # Errors
 /// The kernel does not answer, or something keeps changing under the dump.
 pub fn observe(link: &mut Link) -> Result<Option<Observed>, DumpError> {
-    let Some(table) = link.tables(Family::Inet)?.into_iter().find(|t| t.name == TABLE) else { return Ok(None) };
-    let chains = link.chains(Family::Inet, TABLE)?.into_iter().map(|c| (c.name.clone(), c)).collect();
+    let Some(table) = link.tables(Family::Inet)?.into_iter().find(|t| t.name == TABLE) else {
+        return Ok(None);
+    };
+    let chains = link
+        .chains(Family::Inet, TABLE)?
+        .into_iter()
+        .map(|c| (c.name.clone(), c))
+        .collect();
     let mut rules: BTreeMap<String, Vec<Vec<Expr>>> = BTreeMap::new();
     for rule in link.rules(Family::Inet, TABLE)? {
-        rules.entry(rule.chain).or_default().push(rule.expressions.into_iter().map(without_counts).collect());
+        rules
+            .entry(rule.chain)
+            .or_default()
+            .push(rule.expressions.into_iter().map(without_counts).collect());
     }
     let mut sets = BTreeMap::new();
     for set in link.sets(Family::Inet, TABLE)? {
@@ -36,9 +45,18 @@ pub fn observe(link: &mut Link) -> Result<Option<Observed>, DumpError> {
             sets.insert(set.name.clone(), (set, elements));
         }
     }
-    Ok(Some(Observed { table, chains, rules, sets }))
+    Ok(Some(Observed {
+        table,
+        chains,
+        rules,
+        sets,
+    }))
 }
 
 fn without_counts(expr: Expr) -> Expr {
-    if let Expr::Counter { .. } = expr { Expr::counter() } else { expr }
+    if let Expr::Counter { .. } = expr {
+        Expr::counter()
+    } else {
+        expr
+    }
 }

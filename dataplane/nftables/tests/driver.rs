@@ -1,6 +1,11 @@
 //! The driver against the real kernel, in a network namespace of its own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is the failure itself")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic is the failure itself"
+)]
 
 use dataplane_api::{AtomId, AtomScope, EndpointId, Member, Policy, TierPolicies, Update, WorkloadEndpoint};
 use dataplane_nftables::contents::{contents, difference};
@@ -18,7 +23,8 @@ use std::sync::Arc;
 /// Runs a test in a thread with a network namespace of its own, which goes with the thread.
 fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(|| {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace; these tests need root");
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
+            .expect("a network namespace; these tests need root");
         test();
     });
     if let Err(panic) = thread.join() {
@@ -28,7 +34,8 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
 
 fn nft(args: &[&str]) -> (bool, String) {
     let output = Command::new("nft").args(args).output().expect("the nft program");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     (output.status.success(), text)
 }
 
@@ -36,15 +43,24 @@ fn nft(args: &[&str]) -> (bool, String) {
 fn ruleset() -> String {
     let (fine, text) = nft(&["list", "ruleset"]);
     assert!(fine, "{text}");
-    text.lines().filter(|l| !l.starts_with("table inet manx") && !l.starts_with("\tflags ")).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .filter(|l| !l.starts_with("table inet manx") && !l.starts_with("\tflags "))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn settings(owned: bool) -> DriverSettings {
-    DriverSettings { layout: LayoutSettings::default(), owned }
+    DriverSettings {
+        layout: LayoutSettings::default(),
+        owned,
+    }
 }
 
 fn policy(name: &str, from: u32, ports: &[(u16, u16)]) -> Update {
-    let ranges = ports.iter().map(|(a, b)| PortRange::new(*a, *b).unwrap()).collect();
+    let ranges = ports
+        .iter()
+        .map(|(a, b)| PortRange::new(*a, *b).unwrap())
+        .collect();
     let rule = Rule {
         action: Action::Allow,
         index: 0,
@@ -53,8 +69,17 @@ fn policy(name: &str, from: u32, ports: &[(u16, u16)]) -> Update {
         not_protocol: None,
         icmp: None,
         not_icmp: None,
-        source: Side { sets: vec![AtomId(from)], ..Side::default() },
-        destination: Side { ports: Some(PortMatch { ranges, named: Vec::new() }), ..Side::default() },
+        source: Side {
+            sets: vec![AtomId(from)],
+            ..Side::default()
+        },
+        destination: Side {
+            ports: Some(PortMatch {
+                ranges,
+                named: Vec::new(),
+            }),
+            ..Side::default()
+        },
     };
     Update::Policy(Arc::new(Policy {
         id: PolicyId::namespaced("ns", name),
@@ -71,15 +96,29 @@ fn policy(name: &str, from: u32, ports: &[(u16, u16)]) -> Update {
 fn endpoint(n: u8, policies: &[&str]) -> Update {
     let tier = |p: &[&str]| {
         let policies: Vec<PolicyId> = p.iter().map(|p| PolicyId::namespaced("ns", p)).collect();
-        vec![TierPolicies { tier: "default".into(), default_action: DefaultAction::Deny, policies }]
+        vec![TierPolicies {
+            tier: "default".into(),
+            default_action: DefaultAction::Deny,
+            policies,
+        }]
     };
     Update::Workload(Arc::new(WorkloadEndpoint {
-        id: EndpointId { namespace: "ns".into(), name: format!("pod{n}").as_str().into() },
+        id: EndpointId {
+            namespace: "ns".into(),
+            name: format!("pod{n}").as_str().into(),
+        },
         interface: format!("cali{n}"),
         mac: None,
-        addresses: vec![format!("10.0.0.{n}").parse().unwrap(), format!("fd00::{n}").parse().unwrap()],
+        addresses: vec![
+            format!("10.0.0.{n}").parse().unwrap(),
+            format!("fd00::{n}").parse().unwrap(),
+        ],
         spoofable: Vec::new(),
-        ingress: if policies.is_empty() { Vec::new() } else { tier(policies) },
+        ingress: if policies.is_empty() {
+            Vec::new()
+        } else {
+            tier(policies)
+        },
         egress: Vec::new(),
         profiles: Vec::new(),
     }))
@@ -88,8 +127,15 @@ fn endpoint(n: u8, policies: &[&str]) -> Update {
 fn atom(n: u32, nets: &[&str]) -> Vec<Update> {
     let added = nets.iter().map(|n| Member::Net(n.parse().unwrap())).collect();
     vec![
-        Update::AtomCreated { atom: AtomId(n), scope: AtomScope::Peer },
-        Update::Members { atom: AtomId(n), added, removed: Vec::new() },
+        Update::AtomCreated {
+            atom: AtomId(n),
+            scope: AtomScope::Peer,
+        },
+        Update::Members {
+            atom: AtomId(n),
+            added,
+            removed: Vec::new(),
+        },
     ]
 }
 
@@ -98,7 +144,11 @@ fn world() -> Vec<Update> {
     updates.extend(atom(2, &["172.16.0.0/16", "172.16.5.0/24", "10.0.0.3/32"]));
     updates.push(policy("web", 1, &[(80, 80), (8000, 9000)]));
     updates.push(policy("db", 2, &[(5432, 5432)]));
-    updates.extend([endpoint(1, &["web"]), endpoint(2, &["web", "db"]), endpoint(3, &[])]);
+    updates.extend([
+        endpoint(1, &["web"]),
+        endpoint(2, &["web", "db"]),
+        endpoint(3, &[]),
+    ]);
     updates.push(Update::InSync);
     updates
 }
@@ -137,7 +187,10 @@ fn what_is_observed_after_an_apply_is_what_was_wanted() {
         driver.retire(&tables, 5_000).unwrap();
         assert_exact(&driver, &tables);
 
-        tables.apply(&Update::WorkloadRemoved(EndpointId { namespace: "ns".into(), name: "pod2".into() }));
+        tables.apply(&Update::WorkloadRemoved(EndpointId {
+            namespace: "ns".into(),
+            name: "pod2".into(),
+        }));
         tables.apply(&Update::AtomRemoved(AtomId(2)));
         tables.apply(&Update::PolicyRemoved(PolicyId::namespaced("ns", "db")));
         let changes = tables.commit();
@@ -190,14 +243,21 @@ fn a_restart_meets_a_changed_world() {
         let mut tables = Tables::new();
         world().iter().for_each(|u| tables.apply(u));
         let changes = tables.commit();
-        Driver::open(settings(false)).unwrap().apply(&tables, &changes, 0).unwrap();
+        Driver::open(settings(false))
+            .unwrap()
+            .apply(&tables, &changes, 0)
+            .unwrap();
 
         let mut after = Tables::new();
         let mut updates = atom(7, &["10.0.0.9/32", "10.0.0.2/32"]);
         updates.extend(atom(2, &["172.17.0.0/16"]));
         updates.push(policy("web", 7, &[(443, 443), (1000, 2000)]));
         updates.push(policy("new", 2, &[(53, 53)]));
-        updates.extend([endpoint(1, &["web", "new"]), endpoint(9, &["new"]), Update::InSync]);
+        updates.extend([
+            endpoint(1, &["web", "new"]),
+            endpoint(9, &["new"]),
+            Update::InSync,
+        ]);
         updates.iter().for_each(|u| after.apply(u));
         let changes = after.commit();
         let mut driver = Driver::open(settings(false)).unwrap();
@@ -219,15 +279,28 @@ fn tampering_is_noticed_and_mended() {
         let changes = tables.commit();
         let mut driver = Driver::open(settings(false)).unwrap();
         driver.apply(&tables, &changes, 0).unwrap();
-        assert!(!driver.touched_by_others().unwrap(), "own events are nobody's drift");
+        assert!(
+            !driver.touched_by_others().unwrap(),
+            "own events are nobody's drift"
+        );
         nft(&["add", "table", "inet", "foreign"]);
-        assert!(!driver.touched_by_others().unwrap(), "what others do to their own tables is theirs");
+        assert!(
+            !driver.touched_by_others().unwrap(),
+            "what others do to their own tables is theirs"
+        );
         for tampering in [
             &["flush", "chain", "inet", "manx", "forward"][..],
             &["flush", "chain", "inet", "manx", "to_wl"],
             &["flush", "map", "inet", "manx", "id4"],
             &["flush", "map", "inet", "manx", "wl_in"],
-            &["add", "element", "inet", "manx", "own4", "{ \"cali3\" . 10.0.0.77 }"],
+            &[
+                "add",
+                "element",
+                "inet",
+                "manx",
+                "own4",
+                "{ \"cali3\" . 10.0.0.77 }",
+            ],
             &["add", "chain", "inet", "manx", "stranger"],
             &["delete", "table", "inet", "manx"],
             &["flush", "ruleset"],
@@ -238,7 +311,10 @@ fn tampering_is_noticed_and_mended() {
             let applied = driver.resync(&tables).unwrap();
             assert!(applied.mended > 0, "{tampering:?}");
             assert_exact(&driver, &tables);
-            assert!(!driver.touched_by_others().unwrap(), "{tampering:?}: mending is not tampering");
+            assert!(
+                !driver.touched_by_others().unwrap(),
+                "{tampering:?}: mending is not tampering"
+            );
         }
         assert!(driver.resync(&tables).unwrap().mended == 0);
     });
@@ -262,6 +338,11 @@ fn an_owned_table_refuses_others() {
         assert!(nft(&["flush", "ruleset"]).0, "others may empty what is theirs");
         assert_exact(&driver, &tables);
         let second = Driver::open(settings(true)).unwrap().apply(&tables, &changes, 0);
-        assert!(second.unwrap_err().to_string().contains("another running process"));
+        assert!(
+            second
+                .unwrap_err()
+                .to_string()
+                .contains("another running process")
+        );
     });
 }

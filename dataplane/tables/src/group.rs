@@ -6,7 +6,7 @@
 use crate::row::{Area, EVERYTHING, Painter, Protocols, Row, Span, Verdict, complement, intersect, spans};
 use crate::sets::Membership;
 use dataplane_api::{AtomId, Policy, PolicyId, TierPolicies};
-use policy_model::{Action, DefaultAction, Icmp, Protocol};
+use policy_model::{Action, DefaultAction, Icmp, PortRange, Protocol};
 use policy_model_rules::{IpVersion, PortMatch, Rule, Side};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::rc::Rc;
@@ -109,6 +109,8 @@ impl GroupRules {
             if !take(id, stages.len()) {
                 break;
             }
+            // A Pass leaves its profile for the next one.
+            stages.push(None);
         }
         stages.push(Some(Verdict::Deny));
         let mut group = GroupRules {
@@ -210,31 +212,23 @@ impl GroupRules {
         } else {
             &self.own_v6
         };
-        let areas = |own: &[Membership]| self.areas(rule, peer_side, peer, own_side, own);
-        if own.is_empty() {
-            for area in areas(&[]) {
-                self.apply(painter, rule.action, &area);
-            }
-        } else if own.len() == 1 {
-            if side_matches(own_side, &own[0]) {
-                for area in areas(&own[0]) {
-                    self.apply(painter, rule.action, &area);
-                }
-            }
-        } else {
-            // Several own addresses that the rule may treat differently: what opens must hold for all of them, what
-            // closes holds for any. Their ports are those of one endpoint, so the first stands for all.
-            let hits = own.iter().filter(|o| side_matches(own_side, o)).count();
-            let enough = if rule.action == Action::Deny {
-                hits > 0
-            } else {
-                hits == own.len()
-            };
-            if enough && let Some(first) = own.iter().find(|o| side_matches(own_side, o)) {
-                for area in areas(first) {
-                    self.apply(painter, rule.action, &area);
-                }
-            }
+        // An endpoint without an address of the family belongs to nothing in it.
+        let nothing: [Rc<[Membership]>; 1] = [Rc::from([])];
+        let own = if own.is_empty() { &nothing[..] } else { own };
+        let hits = own.iter().filter(|o| side_matches(own_side, o)).count();
+        let Some(first) = own.iter().find(|o| side_matches(own_side, o)) else {
+            return;
+        };
+        // Several own addresses that the rule treats differently are told apart by no row. What opens must then hold
+        // for all of them, and what closes or could lead past a denial closes if it holds for any. Their ports are
+        // those of one endpoint, so the first stands for all.
+        let action = match rule.action {
+            Action::Allow | Action::Log if hits < own.len() => return,
+            Action::Pass if hits < own.len() => Action::Deny,
+            action => action,
+        };
+        for area in self.areas(rule, peer_side, peer, own_side, first) {
+            self.apply(painter, action, &area);
         }
     }
 
@@ -256,43 +250,70 @@ impl GroupRules {
         own_side: &Side<AtomId>,
         own: &[Membership],
     ) -> Vec<Area> {
-        let protocols = match (rule.protocol, rule.not_protocol) {
-            (Some(p), Some(not)) if p == not => return Vec::new(),
-            (Some(p), _) => Protocols::Is(p),
-            (None, Some(not)) => Protocols::Not(not),
-            (None, None) => Protocols::Any,
-        };
-        if rule.icmp.is_some() || rule.not_icmp.is_some() {
-            return icmp_areas(protocols, rule.icmp, rule.not_icmp);
-        }
         // In a row the first coordinate is the destination's port.
         let ((x_side, x_in), (y_side, y_in)) = match self.direction {
             Direction::Ingress => ((own_side, own), (peer_side, peer)),
             Direction::Egress => ((peer_side, peer), (own_side, own)),
         };
-        // Ports of an atom with several protocols: only those of the rule's own protocol count.
-        let x = port_spans(x_side, x_in, rule.protocol);
-        let y = port_spans(y_side, y_in, rule.protocol);
-        if rule.protocol.is_none()
-            && let Some(by_protocol) = service_ports(x_side, x_in)
+        let ported = [x_side, y_side]
+            .iter()
+            .any(|s| s.ports.is_some() || s.not_ports.is_some());
+        let icmp = rule.icmp.is_some() || rule.not_icmp.is_some();
+        let covers = |p: Protocol| rule.protocol.is_none_or(|r| r == p) && rule.not_protocol != Some(p);
+        // Protocols by which ports or types say different things stand by themselves; all others are alike.
+        let apart: &'static [Protocol] = match (ported, icmp) {
+            (false, false) => &[],
+            (true, false) => &WITH_PORTS,
+            (false, true) => &ICMP,
+            (true, true) => &WITH_PORTS_OR_ICMP,
+        };
+        let mut out = Vec::new();
+        for protocol in apart.iter().copied().filter(|p| covers(*p)) {
+            if protocol.is_icmp() {
+                if portless(x_side, x_in) && portless(y_side, y_in) {
+                    out.extend(icmp_areas(Protocols::Is(protocol), rule.icmp, rule.not_icmp));
+                }
+            } else if rule.icmp.is_none() {
+                let x = port_spans(x_side, x_in, protocol);
+                let y = port_spans(y_side, y_in, protocol);
+                if !x.is_empty() && !y.is_empty() {
+                    let protocols = Protocols::Is(protocol);
+                    out.push(Area { protocols, x, y });
+                }
+            }
+        }
+        let others = match (rule.protocol, rule.not_protocol) {
+            (Some(p), not) if not == Some(p) || apart.contains(&p) => None,
+            (Some(p), _) => Some(Protocols::Is(p)),
+            (None, Some(not)) if apart.is_empty() => Some(Protocols::Not(not)),
+            (None, not) if !apart.is_empty() => Some(Protocols::NoneOf(apart, not)),
+            (None, _) => Some(Protocols::Any),
+        };
+        if let Some(protocols) = others
+            && rule.icmp.is_none()
+            && portless(x_side, x_in)
+            && portless(y_side, y_in)
         {
-            // A Service names protocol and port together, in a rule that names no protocol; it may still exclude one.
-            return by_protocol
-                .into_iter()
-                .filter(|(p, _)| rule.not_protocol != Some(*p))
-                .map(|(p, x)| Area {
-                    protocols: Protocols::Is(p),
-                    x,
-                    y: y.clone(),
-                })
-                .collect();
+            let (x, y) = (vec![EVERYTHING], vec![EVERYTHING]);
+            out.push(Area { protocols, x, y });
         }
-        if x.is_empty() || y.is_empty() {
-            return Vec::new();
-        }
-        vec![Area { protocols, x, y }]
+        out
     }
 }
+
+/// The protocols that have ports.
+const WITH_PORTS: [Protocol; 4] = [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::UDP_LITE];
+/// The protocols that have types and codes.
+const ICMP: [Protocol; 2] = [Protocol::ICMP, Protocol::ICMPV6];
+/// Both.
+const WITH_PORTS_OR_ICMP: [Protocol; 6] = [
+    Protocol::TCP,
+    Protocol::UDP,
+    Protocol::SCTP,
+    Protocol::UDP_LITE,
+    Protocol::ICMP,
+    Protocol::ICMPV6,
+];
 
 fn contains(set: &[Membership], atom: AtomId) -> bool {
     let at = set.partition_point(|m| m.atom() < atom);
@@ -303,32 +324,33 @@ fn side_matches(side: &Side<AtomId>, address: &[Membership]) -> bool {
     side.sets.iter().all(|a| contains(address, *a)) && !side.not_sets.iter().any(|a| contains(address, *a))
 }
 
-fn ports_of<'a>(
-    ports: &'a PortMatch<AtomId>,
-    address: &'a [Membership],
-) -> impl Iterator<Item = dataplane_api::PortKey> + 'a {
+/// Whether the address is in a set of ports as a whole: a Service that names no port means all of them.
+fn any_port(ports: &PortMatch<AtomId>, address: &[Membership]) -> bool {
     address
+        .iter()
+        .any(|m| m.port_key().is_none() && ports.named.contains(&m.atom()))
+}
+
+/// Whether the port clauses of a side match a packet that has no ports.
+fn portless(side: &Side<AtomId>, address: &[Membership]) -> bool {
+    side.ports.as_ref().is_none_or(|p| any_port(p, address))
+        && !side.not_ports.as_ref().is_some_and(|p| any_port(p, address))
+}
+
+fn match_spans(ports: &PortMatch<AtomId>, address: &[Membership], protocol: Protocol) -> Vec<Span> {
+    if any_port(ports, address) {
+        return vec![EVERYTHING];
+    }
+    let named = address
         .iter()
         .filter(|m| ports.named.contains(&m.atom()))
         .filter_map(|m| m.port_key())
-}
-
-/// Whether an address is in a set of ports as a whole: then every port of every protocol is meant (a Service whose
-/// endpoints state no ports).
-fn has_all_ports(ports: &PortMatch<AtomId>, address: &[Membership]) -> bool {
-    address.iter().any(|m| m.port_key().is_none() && ports.named.contains(&m.atom()))
-}
-
-fn match_spans(ports: &PortMatch<AtomId>, address: &[Membership], protocol: Option<Protocol>) -> Vec<Span> {
-    if has_all_ports(ports, address) {
-        return vec![EVERYTHING];
-    }
-    let named = ports_of(ports, address).filter(|k| protocol.is_none_or(|p| p == k.protocol));
+        .filter(|k| k.protocol == protocol);
     let numbers = ports.ranges.iter().copied();
-    spans(numbers.chain(named.map(|k| policy_model::PortRange::single(k.port))))
+    spans(numbers.chain(named.map(|k| PortRange::single(k.port))))
 }
 
-fn port_spans(side: &Side<AtomId>, address: &[Membership], protocol: Option<Protocol>) -> Vec<Span> {
+fn port_spans(side: &Side<AtomId>, address: &[Membership], protocol: Protocol) -> Vec<Span> {
     let wanted = side
         .ports
         .as_ref()
@@ -337,21 +359,6 @@ fn port_spans(side: &Side<AtomId>, address: &[Membership], protocol: Option<Prot
         Some(not) => intersect(&wanted, &complement(&match_spans(not, address, protocol))),
         None => wanted,
     }
-}
-
-/// The ports by protocol, where a side names ports in a rule without a protocol (a Service).
-fn service_ports(side: &Side<AtomId>, address: &[Membership]) -> Option<Vec<(Protocol, Vec<Span>)>> {
-    let ports = side.ports.as_ref().filter(|p| !p.named.is_empty() && !has_all_ports(p, address))?;
-    let mut keys: Vec<_> = ports_of(ports, address).collect();
-    keys.sort_unstable();
-    let mut out: Vec<(Protocol, Vec<Span>)> = Vec::new();
-    for key in keys {
-        match out.last_mut() {
-            Some((p, list)) if *p == key.protocol => list.push((key.port, key.port)),
-            _ => out.push((key.protocol, vec![(key.port, key.port)])),
-        }
-    }
-    Some(out)
 }
 
 fn icmp_areas(protocols: Protocols, yes: Option<Icmp>, not: Option<Icmp>) -> Vec<Area> {

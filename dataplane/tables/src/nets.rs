@@ -71,9 +71,15 @@ mod tests {
         assert!(!nets.add(one, net("10.1.0.0/16")));
         assert!(!nets.add(one, net("10.1.2.0/24")));
         assert!(!nets.add(one, net("10.3.0.0/16")));
-        assert!(nets.add(Membership::plain(AtomId(2)), net("10.1.0.0/16")), "another atom's networks do not count");
+        assert!(
+            nets.add(Membership::plain(AtomId(2)), net("10.1.0.0/16")),
+            "another atom's networks do not count"
+        );
         assert_eq!(nets.remove(one, net("10.1.2.0/24")), None);
-        assert_eq!(nets.remove(one, net("10.0.0.0/8")), Some(vec![net("10.1.0.0/16"), net("10.3.0.0/16")]));
+        assert_eq!(
+            nets.remove(one, net("10.0.0.0/8")),
+            Some(vec![net("10.1.0.0/16"), net("10.3.0.0/16")])
+        );
         assert_eq!(nets.remove(one, net("10.0.0.0/8")), None, "it was gone already");
         assert_eq!(nets.remove(one, net("10.1.0.0/16")), Some(vec![]));
         assert!(nets.add(one, net("0.0.0.0/0")));

@@ -73,6 +73,20 @@ pub enum Protocols {
     Is(Protocol),
     /// Every protocol but this one.
     Not(Protocol),
+    /// Every protocol but these and, where there is one, this one.
+    NoneOf(&'static [Protocol], Option<Protocol>),
+}
+
+impl Protocols {
+    /// Whether a protocol is covered.
+    pub fn covers(self, protocol: Protocol) -> bool {
+        match self {
+            Protocols::Any => true,
+            Protocols::Is(p) => p == protocol,
+            Protocols::Not(p) => p != protocol,
+            Protocols::NoneOf(list, one) => !list.contains(&protocol) && one != Some(protocol),
+        }
+    }
 }
 
 /// A part of the space: protocols, and spans of both coordinates (a packet matches one of each).
@@ -102,6 +116,8 @@ struct Canvas {
     strips: BTreeMap<u16, BTreeMap<u16, Paint>>,
     /// Whether any cell may still be open: painting a finished canvas costs nothing.
     open: bool,
+    /// Whether any cell may be sent to the next stage.
+    passed: bool,
 }
 
 impl Canvas {
@@ -109,6 +125,7 @@ impl Canvas {
         Canvas {
             strips: BTreeMap::from([(0, BTreeMap::from([(0, paint)]))]),
             open: paint == Paint::Open,
+            passed: paint == Paint::Passed,
         }
     }
 
@@ -116,6 +133,7 @@ impl Canvas {
         if !self.open {
             return;
         }
+        self.passed |= paint == Paint::Passed;
         for x in xs {
             cut(&mut self.strips, *x);
             for (_, cells) in self.strips.range_mut(x.0..=x.1) {
@@ -145,6 +163,7 @@ impl Canvas {
             open |= *cell == Paint::Open;
         }
         self.open = open;
+        self.passed = false;
     }
 
     fn finish(self) -> Plane {
@@ -227,7 +246,8 @@ impl Painter {
 
     /// Whether everything is decided for good: further rules cannot change anything.
     pub fn is_finished(&self) -> bool {
-        !matches!(self.rest, Paint::Open | Paint::Passed) && self.protocols.values().all(|c| !c.open)
+        !matches!(self.rest, Paint::Open | Paint::Passed)
+            && self.protocols.values().all(|c| !c.open && !c.passed)
     }
 
     /// Decides what is still open in an area.
@@ -257,36 +277,24 @@ impl Painter {
     }
 
     fn paint(&mut self, area: &Area, paint: Paint) {
-        let explicit = |this: &mut Self, p: Protocol| {
-            let rest = this.rest;
-            this.protocols
-                .entry(p)
-                .or_insert_with(|| Canvas::uniform(rest))
-                .paint(&area.x, &area.y, paint);
+        let rest = self.rest;
+        let mut named = |p: Protocol| {
+            self.protocols.entry(p).or_insert_with(|| Canvas::uniform(rest));
         };
+        // A protocol that is told apart from the rest keeps what it had, so it needs a canvas of its own first.
         match area.protocols {
-            Protocols::Is(p) => explicit(self, p),
-            Protocols::Any => {
-                for canvas in self.protocols.values_mut() {
-                    canvas.paint(&area.x, &area.y, paint);
-                }
-                if self.rest == Paint::Open {
-                    self.rest = paint;
-                }
+            Protocols::Any => {}
+            Protocols::Is(p) | Protocols::Not(p) => named(p),
+            Protocols::NoneOf(list, one) => list.iter().copied().chain(one).for_each(named),
+        }
+        for (p, canvas) in &mut self.protocols {
+            if area.protocols.covers(*p) {
+                canvas.paint(&area.x, &area.y, paint);
             }
-            Protocols::Not(not) => {
-                let rest = self.rest;
-                // The excepted protocol keeps what it had.
-                self.protocols.entry(not).or_insert_with(|| Canvas::uniform(rest));
-                for (p, canvas) in &mut self.protocols {
-                    if *p != not {
-                        canvas.paint(&area.x, &area.y, paint);
-                    }
-                }
-                if self.rest == Paint::Open {
-                    self.rest = paint;
-                }
-            }
+        }
+        // Ports and types are said of protocols by name; what is said of the rest is said of it whole.
+        if !matches!(area.protocols, Protocols::Is(_)) && self.rest == Paint::Open {
+            self.rest = paint;
         }
     }
 

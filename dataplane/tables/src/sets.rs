@@ -118,16 +118,15 @@ impl Sets {
         result
     }
 
-    /// The set with one membership less.
-    pub(crate) fn without(&mut self, id: SetId, membership: Membership) -> SetId {
+    /// The set without some memberships. The caller holds the result before it releases anything.
+    pub(crate) fn without(&mut self, id: SetId, memberships: &[Membership]) -> SetId {
         let content = self.content(id);
-        match content.binary_search(&membership) {
-            Err(_) => id,
-            Ok(at) => {
-                let mut next = content.to_vec();
-                next.remove(at);
-                self.intern(next)
-            }
+        let left = content.iter().filter(|m| !memberships.contains(m));
+        let next: Vec<Membership> = left.copied().collect();
+        if next.len() == content.len() {
+            id
+        } else {
+            self.intern(next)
         }
     }
 

@@ -68,7 +68,10 @@ impl Node {
                     container_mac: None,
                     routes: Vec::new(),
                 })?;
-                made.push(Pod { namespace: pod, addresses: addresses.clone() });
+                made.push(Pod {
+                    namespace: pod,
+                    addresses: addresses.clone(),
+                });
             }
             Ok(made)
         })??;
@@ -87,9 +90,16 @@ impl Node {
                 .stderr(Stdio::piped())
                 .spawn()
                 .context("running the program 'nft' (package nftables)")?;
-            nft.stdin.take().context("writing to nft")?.write_all(text.as_bytes())?;
+            nft.stdin
+                .take()
+                .context("writing to nft")?
+                .write_all(text.as_bytes())?;
             let output = nft.wait_with_output()?;
-            anyhow::ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
+            anyhow::ensure!(
+                output.status.success(),
+                "nft: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             Ok(())
         })?
     }
@@ -104,7 +114,11 @@ impl Node {
                 .arg("-F")
                 .output()
                 .context("running the program 'conntrack' (package conntrack)")?;
-            anyhow::ensure!(output.status.success(), "conntrack: {}", String::from_utf8_lossy(&output.stderr));
+            anyhow::ensure!(
+                output.status.success(),
+                "conntrack: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             Ok(())
         })?
     }

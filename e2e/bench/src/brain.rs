@@ -78,7 +78,8 @@ impl Brain {
             ..LayoutSettings::default()
         };
         // Not owned: the rules are to stay while packets are measured, whoever holds the socket.
-        let driver = Driver::open(DriverSettings { layout, owned: false }).context("opening the nftables driver")?;
+        let driver =
+            Driver::open(DriverSettings { layout, owned: false }).context("opening the nftables driver")?;
         Ok(Brain {
             calculation: CalcGraph::new(CalcConfig::for_node(node)),
             tables: Tables::new(),
@@ -93,9 +94,10 @@ impl Brain {
     /// The object is not valid: a defect of the benchmark.
     pub fn take(&mut self, change: Change) -> anyhow::Result<()> {
         match change {
-            Change::Upsert(resource) => {
-                self.calculation.on_upsert(*resource).map_err(|fault| anyhow::anyhow!("{fault}"))
-            }
+            Change::Upsert(resource) => self
+                .calculation
+                .on_upsert(*resource)
+                .map_err(|fault| anyhow::anyhow!("{fault}")),
             Change::Delete(key) => {
                 self.calculation.on_delete(&key);
                 Ok(())
@@ -126,7 +128,11 @@ impl Brain {
             self.take(change)?;
         }
         self.calculation.flush(&mut updates);
-        let mut phases = Phases { calculation: begun.elapsed(), updates: updates.len(), ..Phases::default() };
+        let mut phases = Phases {
+            calculation: begun.elapsed(),
+            updates: updates.len(),
+            ..Phases::default()
+        };
         self.load(&updates, &mut phases)?;
         Ok(phases)
     }
@@ -151,7 +157,10 @@ impl Brain {
     /// The kernel refused.
     pub fn program(&mut self, changes: &Changes, phases: &mut Phases) -> anyhow::Result<()> {
         let begun = Instant::now();
-        let applied = self.driver.apply(&self.tables, changes, self.now).context("programming the kernel")?;
+        let applied = self
+            .driver
+            .apply(&self.tables, changes, self.now)
+            .context("programming the kernel")?;
         phases.kernel = applied.kernel;
         phases.driver = begun.elapsed().saturating_sub(applied.kernel);
         phases.transactions = applied.transactions;
@@ -168,7 +177,10 @@ impl Brain {
         while self.driver.next_retirement().is_some() {
             self.now += GRACE;
             let begun = Instant::now();
-            let applied = self.driver.retire(&self.tables, self.now).context("removing what is not used any more")?;
+            let applied = self
+                .driver
+                .retire(&self.tables, self.now)
+                .context("removing what is not used any more")?;
             phases.kernel += applied.kernel;
             phases.driver += begun.elapsed().saturating_sub(applied.kernel);
             phases.transactions += applied.transactions;
@@ -179,7 +191,12 @@ impl Brain {
     /// Groups, rows and identities, for notes.
     pub fn size(&self) -> String {
         let state = self.driver.planner().state();
-        let entries: usize = state.ingress.values().chain(state.egress.values()).map(|g| g.entries.len()).sum();
+        let entries: usize = state
+            .ingress
+            .values()
+            .chain(state.egress.values())
+            .map(|g| g.entries.len())
+            .sum();
         let (v4, v6) = self.tables.peers().address_counts();
         format!(
             "{} addresses, {} groups with {entries} entries, {} rows",

@@ -29,7 +29,10 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
                 format!("one pod {what}{which}: processor time of felix"),
                 pod.median(Phases::agent),
                 Duration::from_millis(1),
-                format!("median of {rounds}; {LOCAL} pods, 500 policies; {size}; {}", pod.parts()),
+                format!(
+                    "median of {rounds}; {LOCAL} pods, 500 policies; {size}; {}",
+                    pod.parts()
+                ),
             ));
             figures.push(Figure::time(
                 format!("one pod {what}{which}: kernel transaction"),
@@ -56,24 +59,39 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
         ));
     }
 
-    let colour = |red: bool| move |n: usize| Change::from(crowd::namespace(1 + n % (crowd::NAMESPACES - 1), red));
+    let colour =
+        |red: bool| move |n: usize| Change::from(crowd::namespace(1 + n % (crowd::NAMESPACES - 1), red));
     let (joined, left, _) = there_and_back(&mut brain, rounds, colour(true), colour(false))?;
-    let both = Repeated { all: joined.all.into_iter().chain(left.all).collect() };
+    let both = Repeated {
+        all: joined.all.into_iter().chain(left.all).collect(),
+    };
     figures.push(Figure::time(
         "1,000 addresses change identity",
         both.median(Phases::whole),
         Duration::from_micros(1_500),
-        format!("a namespace's label changes; median of {}, from the change into the kernel (least {}): {}", 2 * rounds, duration(both.least(Phases::whole)), both.parts()),
+        format!(
+            "a namespace's label changes; median of {}, from the change into the kernel (least {}): {}",
+            2 * rounds,
+            duration(both.least(Phases::whole)),
+            both.parts()
+        ),
     ));
     let more = |_| Change::from(crowd::networks_and(1));
     let back = |_| Change::from(crowd::networks_and(0));
     let (cut, healed, _) = there_and_back(&mut brain, rounds, more, back)?;
-    let both = Repeated { all: cut.all.into_iter().chain(healed.all).collect() };
+    let both = Repeated {
+        all: cut.all.into_iter().chain(healed.all).collect(),
+    };
     figures.push(Figure::time(
         "one CIDR more or less among 1,000",
         both.median(|p| p.kernel),
         Duration::from_micros(100),
-        format!("kernel transactions, median of {}; of the whole {}: {}", 2 * rounds, duration(both.median(Phases::whole)), both.parts()),
+        format!(
+            "kernel transactions, median of {}; of the whole {}: {}",
+            2 * rounds,
+            duration(both.median(Phases::whole)),
+            both.parts()
+        ),
     ));
     Ok(figures)
 }
@@ -92,5 +110,9 @@ fn there_and_back(
         second.push(brain.pass(vec![back(n)])?);
         retired.push(brain.settle()?);
     }
-    Ok((Repeated { all: first }, Repeated { all: second }, Repeated { all: retired }))
+    Ok((
+        Repeated { all: first },
+        Repeated { all: second },
+        Repeated { all: retired },
+    ))
 }

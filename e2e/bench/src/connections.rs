@@ -21,7 +21,11 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
         eprintln!("  round {} of {rounds}", round + 1);
         course.round(|node, lane| {
             let rate = connect(node, &lane.server, connections)?;
-            rates.borrow_mut().entry(lane.name.clone()).or_default().push(rate);
+            rates
+                .borrow_mut()
+                .entry(lane.name.clone())
+                .or_default()
+                .push(rate);
             Ok(())
         })?;
     }
@@ -52,17 +56,29 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
         paired(&manx(500), &walk(500)),
         "times",
         1.6,
-        format!("{:.0}/s against {:.0}/s", median(of(&manx(500))), median(of(&walk(500)))),
+        format!(
+            "{:.0}/s against {:.0}/s",
+            median(of(&manx(500))),
+            median(of(&walk(500)))
+        ),
     ));
     figures.push(Figure::beside(
         "new TCP connections a second, Manx against a walked layout, 100 policies each",
         format!("{:.2} times", paired(&manx(100), &walk(100))),
-        format!("{:.0}/s against {:.0}/s", median(of(&manx(100))), median(of(&walk(100)))),
+        format!(
+            "{:.0}/s against {:.0}/s",
+            median(of(&manx(100))),
+            median(of(&walk(100)))
+        ),
     ));
     figures.push(Figure::beside(
         "new TCP connections a second, no policy against connection tracking with anti-spoofing alone",
         format!("{:.2}", paired(&none, crate::packets::ALONE)),
-        format!("{:.0}/s against {:.0}/s", median(of(&none)), median(of(crate::packets::ALONE))),
+        format!(
+            "{:.0}/s against {:.0}/s",
+            median(of(&none)),
+            median(of(crate::packets::ALONE))
+        ),
     ));
     Ok(figures)
 }

@@ -3,8 +3,8 @@
 use crate::shape::{HERE, allow};
 use ipnet::{IpNet, Ipv4Net};
 use policy_model::{
-    Action, GlobalNetworkPolicySpec, GlobalSet, Key, Kind, NetworkSetSpec, Object, PolicyRule, Port, PortRange, ProfileSpec,
-    Protocol, Resource, WorkloadEndpointSpec,
+    Action, GlobalNetworkPolicySpec, GlobalSet, Key, Kind, NetworkSetSpec, Object, PolicyRule, Port,
+    PortRange, ProfileSpec, Protocol, Resource, WorkloadEndpointSpec,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -41,10 +41,17 @@ pub fn all() -> Vec<Resource> {
 
 /// A namespace, whose pods are red or not.
 pub fn namespace(n: usize, red: bool) -> Resource {
-    let rules = vec![PolicyRule { action: Action::Allow, ..PolicyRule::default() }];
+    let rules = vec![PolicyRule {
+        action: Action::Allow,
+        ..PolicyRule::default()
+    }];
     let colour = if red { "red" } else { "none" };
     let labels = BTreeMap::from([("pcns.colour".to_string(), colour.to_string())]);
-    let spec = ProfileSpec { ingress: rules.clone(), egress: rules, labels_to_apply: labels };
+    let spec = ProfileSpec {
+        ingress: rules.clone(),
+        egress: rules,
+        labels_to_apply: labels,
+    };
     Object::named(format!("kns.ns-{n}"), spec).into()
 }
 
@@ -80,7 +87,11 @@ pub fn local(n: usize, kin: Kin) -> Resource {
 
 /// Key of a pod of the node.
 pub fn local_key(n: usize) -> Key {
-    Key::namespaced(Kind::WorkloadEndpoint, format!("ns-{NAMESPACES}"), format!("{HERE}-k8s-local-{n}-eth0"))
+    Key::namespaced(
+        Kind::WorkloadEndpoint,
+        format!("ns-{NAMESPACES}"),
+        format!("{HERE}-k8s-local-{n}-eth0"),
+    )
 }
 
 /// A pod of another node.
@@ -88,7 +99,10 @@ pub fn remote(n: usize) -> Resource {
     let address = Ipv4Addr::from_bits(0x0a42_0000 + u32::try_from(n).unwrap_or(0));
     let mut object = endpoint("elsewhere", n % NAMESPACES, &format!("remote-{n}"), address);
     // Another stride than the namespaces', so that every namespace has pods of every role.
-    object.metadata.labels.insert("role".to_string(), format!("role-{}", (n / NAMESPACES) % ROLES));
+    object
+        .metadata
+        .labels
+        .insert("role".to_string(), format!("role-{}", (n / NAMESPACES) % ROLES));
     object.into()
 }
 
@@ -113,9 +127,14 @@ pub fn networks(number: usize) -> Resource {
         let first = 0xac10_0000 + (u32::try_from(n).unwrap_or(0) << 9);
         Ipv4Net::new(Ipv4Addr::from_bits(first), 24).map(IpNet::from)
     };
-    let spec = NetworkSetSpec { nets: (0..number).filter_map(|n| net(n).ok()).collect() };
+    let spec = NetworkSetSpec {
+        nets: (0..number).filter_map(|n| net(n).ok()).collect(),
+    };
     let mut object = Object::named("partners", GlobalSet(spec));
-    object.metadata.labels.insert("partners".to_string(), "yes".to_string());
+    object
+        .metadata
+        .labels
+        .insert("partners".to_string(), "yes".to_string());
     object.into()
 }
 
@@ -131,13 +150,21 @@ fn on_port(mut rule: PolicyRule, port: usize) -> PolicyRule {
 }
 
 fn named(name: String, selector: String, rule: PolicyRule) -> Resource {
-    let spec = GlobalNetworkPolicySpec { selector, ingress: vec![rule], ..GlobalNetworkPolicySpec::default() };
+    let spec = GlobalNetworkPolicySpec {
+        selector,
+        ingress: vec![rule],
+        ..GlobalNetworkPolicySpec::default()
+    };
     Object::named(name, spec).into()
 }
 
 fn policy(n: usize) -> Resource {
     let rule = on_port(allow(&format!("role == 'role-{}'", n % ROLES)), 8_000 + n % 40);
-    named(format!("policy-{n:03}"), format!("app == 'app-{}'", n % APPLICATIONS), rule)
+    named(
+        format!("policy-{n:03}"),
+        format!("app == 'app-{}'", n % APPLICATIONS),
+        rule,
+    )
 }
 
 /// Asks for every role, each by the selector that another policy has in force already.
@@ -153,13 +180,25 @@ fn policy_for_special() -> Resource {
 
 /// Asks for all pods by a selector that nobody else has.
 fn policy_with_new_selector() -> Resource {
-    named("new".to_string(), "special == 'new'".to_string(), on_port(allow("has(role)"), 9_003))
+    named(
+        "new".to_string(),
+        "special == 'new'".to_string(),
+        on_port(allow("has(role)"), 9_003),
+    )
 }
 
 fn policy_by_colour() -> Resource {
-    named("colour".to_string(), "app == 'app-1'".to_string(), on_port(allow("pcns.colour == 'red'"), 9_001))
+    named(
+        "colour".to_string(),
+        "app == 'app-1'".to_string(),
+        on_port(allow("pcns.colour == 'red'"), 9_001),
+    )
 }
 
 fn policy_by_networks() -> Resource {
-    named("partners".to_string(), "app == 'app-2'".to_string(), on_port(allow("has(partners)"), 9_002))
+    named(
+        "partners".to_string(),
+        "app == 'app-2'".to_string(),
+        on_port(allow("has(partners)"), 9_002),
+    )
 }

@@ -32,7 +32,13 @@ impl Figure {
     }
 
     /// A number that is to be at most `goal`.
-    pub fn at_most(what: impl Into<String>, value: f64, unit: &str, goal: f64, note: impl Into<String>) -> Self {
+    pub fn at_most(
+        what: impl Into<String>,
+        value: f64,
+        unit: &str,
+        goal: f64,
+        note: impl Into<String>,
+    ) -> Self {
         Figure {
             what: what.into(),
             value: format!("{value:.2} {unit}").trim_end().to_string(),
@@ -43,7 +49,13 @@ impl Figure {
     }
 
     /// A number that is to be at least `goal`.
-    pub fn at_least(what: impl Into<String>, value: f64, unit: &str, goal: f64, note: impl Into<String>) -> Self {
+    pub fn at_least(
+        what: impl Into<String>,
+        value: f64,
+        unit: &str,
+        goal: f64,
+        note: impl Into<String>,
+    ) -> Self {
         Figure {
             what: what.into(),
             value: format!("{value:.2} {unit}").trim_end().to_string(),
@@ -74,9 +86,19 @@ pub fn duration(value: Duration) -> String {
         n if n >= 1e3 => (n / 1e3, "us"),
         n => (n, "ns"),
     };
-    let digits = if number >= 100.0 { 0 } else if number >= 10.0 { 1 } else { 2 };
+    let digits = if number >= 100.0 {
+        0
+    } else if number >= 10.0 {
+        1
+    } else {
+        2
+    };
     let text = format!("{number:.digits$}");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    let text = if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &text
+    };
     format!("{text} {unit}")
 }
 
@@ -123,7 +145,13 @@ mod tests {
         assert_eq!((slow.reached, fast.reached), (Some(false), Some(true)));
         let text = table(&[slow, fast, Figure::beside("c", "3", "")]);
         assert_eq!(text.lines().count(), 5);
-        assert!(text.contains("| a | 2 ms | at most 1 ms | **missed** |"), "{text}");
-        assert!(text.contains("| b | 1.70 times | at least 1.6 times | reached |"), "{text}");
+        assert!(
+            text.contains("| a | 2 ms | at most 1 ms | **missed** |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("| b | 1.70 times | at least 1.6 times | reached |"),
+            "{text}"
+        );
     }
 }

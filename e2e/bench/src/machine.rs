@@ -8,10 +8,15 @@ pub fn describe() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let of = |text: &str, key: &str| {
         let line = text.lines().find(|l| l.starts_with(key)).unwrap_or_default();
-        line.split_once(':').map(|(_, v)| v.trim().to_string()).unwrap_or_else(|| "unknown".to_string())
+        line.split_once(':')
+            .map(|(_, v)| v.trim().to_string())
+            .unwrap_or_else(|| "unknown".to_string())
     };
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let memory: u64 = of(&read("/proc/meminfo"), "MemTotal").trim_end_matches(" kB").parse().unwrap_or_default();
+    let memory: u64 = of(&read("/proc/meminfo"), "MemTotal")
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap_or_default();
     let load = read("/proc/loadavg");
     format!(
         "{cores} cores ({}), {} GB memory, Linux {}, commit {}, load before {}",
@@ -27,10 +32,20 @@ pub fn describe() -> String {
 fn commit() -> String {
     let git = |arguments: &[&str]| {
         let folder = env!("CARGO_MANIFEST_DIR");
-        let output = Command::new("git").arg("-C").arg(folder).args(arguments).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
+        let output = Command::new("git")
+            .arg("-C")
+            .arg(folder)
+            .args(arguments)
+            .output()
+            .ok()?;
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
     };
-    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".to_string() };
+    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else {
+        return "unknown".to_string();
+    };
     match git(&["status", "--porcelain", "--untracked-files=no"]) {
         Some(changes) if changes.is_empty() => commit,
         _ => format!("{commit} with changes"),

@@ -13,12 +13,36 @@ struct Group {
 }
 
 const GROUPS: [Group; 6] = [
-    Group { name: "connections", about: "new TCP connections a second, by number of policies", run: connections::run },
-    Group { name: "packets", about: "time of a packet that opens a flow", run: packets::run },
-    Group { name: "reaction", about: "from a changed manifest to the first packet", run: reaction::run },
-    Group { name: "snapshot", about: "a large cluster from nothing, its memory, its first load", run: snapshot::run },
-    Group { name: "single", about: "single changes in a large cluster", run: snapshot::single_changes },
-    Group { name: "changes", about: "single changes on a full node, into the kernel", run: changes::run },
+    Group {
+        name: "connections",
+        about: "new TCP connections a second, by number of policies",
+        run: connections::run,
+    },
+    Group {
+        name: "packets",
+        about: "time of a packet that opens a flow",
+        run: packets::run,
+    },
+    Group {
+        name: "reaction",
+        about: "from a changed manifest to the first packet",
+        run: reaction::run,
+    },
+    Group {
+        name: "snapshot",
+        about: "a large cluster from nothing, its memory, its first load",
+        run: snapshot::run,
+    },
+    Group {
+        name: "single",
+        about: "single changes in a large cluster",
+        run: snapshot::single_changes,
+    },
+    Group {
+        name: "changes",
+        about: "single changes on a full node, into the kernel",
+        run: changes::run,
+    },
 ];
 
 fn main() -> ExitCode {
@@ -38,7 +62,10 @@ fn main() -> ExitCode {
 
 /// Runs one group here, and hands its figures to the caller.
 fn alone(name: &str) -> anyhow::Result<()> {
-    let group = GROUPS.iter().find(|g| g.name == name).with_context(|| format!("no group is called {name}"))?;
+    let group = GROUPS
+        .iter()
+        .find(|g| g.name == name)
+        .with_context(|| format!("no group is called {name}"))?;
     bed::enter_new_namespace()?;
     println!("{}", serde_json::to_string(&(group.run)()?)?);
     Ok(())
@@ -47,7 +74,10 @@ fn alone(name: &str) -> anyhow::Result<()> {
 fn all(names: &[String]) -> anyhow::Result<()> {
     for name in names {
         if !GROUPS.iter().any(|g| g.name == name) {
-            let known: Vec<String> = GROUPS.iter().map(|g| format!("{} ({})", g.name, g.about)).collect();
+            let known: Vec<String> = GROUPS
+                .iter()
+                .map(|g| format!("{} ({})", g.name, g.about))
+                .collect();
             anyhow::bail!("there is no group '{name}'; there are: {}", known.join(", "));
         }
     }
@@ -55,7 +85,10 @@ fn all(names: &[String]) -> anyhow::Result<()> {
     let machine = machine::describe();
     let mut figures = Vec::new();
     let mut failed = Vec::new();
-    for group in GROUPS.iter().filter(|g| names.is_empty() || names.iter().any(|n| n == g.name)) {
+    for group in GROUPS
+        .iter()
+        .filter(|g| names.is_empty() || names.iter().any(|n| n == g.name))
+    {
         eprintln!("manx-bench: {}: {}", group.name, group.about);
         match child(group.name) {
             Ok(more) => figures.extend(more),

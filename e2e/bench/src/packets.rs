@@ -62,10 +62,14 @@ impl Course {
         let nodes = vec![alone, ours, conventional];
         let mut lanes = Vec::new();
         let mut add = |name: String, node: usize, n: usize| -> anyhow::Result<()> {
-            // The client is the first pod.
             if let Some(on) = nodes.get(node) {
-                let server = Server::open(on, n + 1, selected::server(n))?;
-                lanes.push(Lane { name, node, server, times: Samples::default() });
+                let server = Server::open(on, n)?;
+                lanes.push(Lane {
+                    name,
+                    node,
+                    server,
+                    times: Samples::default(),
+                });
             }
             Ok(())
         };
@@ -87,8 +91,12 @@ impl Course {
         let mut order: Vec<usize> = (0..self.lanes.len()).collect();
         order.shuffle(&mut rand::rng());
         for n in order {
-            let Some(lane) = self.lanes.get_mut(n) else { continue };
-            let Some(node) = self.nodes.get(lane.node) else { continue };
+            let Some(lane) = self.lanes.get_mut(n) else {
+                continue;
+            };
+            let Some(node) = self.nodes.get(lane.node) else {
+                continue;
+            };
             node.forget_flows()?;
             measure(node, lane).with_context(|| lane.name.clone())?;
             node.forget_flows()?;
@@ -97,7 +105,11 @@ impl Course {
     }
 
     fn least(&self, name: &str) -> Duration {
-        self.lanes.iter().find(|l| l.name == name).map(|l| l.times.least()).unwrap_or_default()
+        self.lanes
+            .iter()
+            .find(|l| l.name == name)
+            .map(|l| l.times.least())
+            .unwrap_or_default()
     }
 }
 
@@ -128,26 +140,43 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
             ratio(&most, &one),
             "times",
             1.10,
-            format!("{how}; {} against {}", duration(course.least(&most)), duration(course.least(&one))),
+            format!(
+                "{how}; {} against {}",
+                duration(course.least(&most)),
+                duration(course.least(&one))
+            ),
         ),
         Figure::at_most(
             "a packet that opens a flow: 5,000 policies above connection tracking with anti-spoofing alone",
             above,
             "us",
             0.8,
-            format!("{} against {}", duration(course.least(&most)), duration(course.least(ALONE))),
+            format!(
+                "{} against {}",
+                duration(course.least(&most)),
+                duration(course.least(ALONE))
+            ),
         ),
         Figure::at_least(
             "what the layout adds to a packet that opens a flow, walked against Manx, 500 policies each",
-            (nanoseconds(&walk(500)) - nanoseconds(ALONE)) / (nanoseconds(&manx(500)) - nanoseconds(ALONE)).max(1.0),
+            (nanoseconds(&walk(500)) - nanoseconds(ALONE))
+                / (nanoseconds(&manx(500)) - nanoseconds(ALONE)).max(1.0),
             "times",
             10.0,
             "one set a selector, one chain a policy, the last one matches; above connection tracking alone",
         ),
     ];
     for lane in &course.lanes {
-        let note = format!("median {}, largest {}", duration(lane.times.median()), duration(lane.times.largest()));
-        figures.push(Figure::beside(format!("a packet that opens a flow: {}", lane.name), duration(lane.times.least()), note));
+        let note = format!(
+            "median {}, largest {}",
+            duration(lane.times.median()),
+            duration(lane.times.largest())
+        );
+        figures.push(Figure::beside(
+            format!("a packet that opens a flow: {}", lane.name),
+            duration(lane.times.least()),
+            note,
+        ));
     }
     Ok(figures)
 }

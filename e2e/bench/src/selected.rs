@@ -1,7 +1,7 @@
 //! One node whose server pods are selected by no, one, ten and up to 5,000 policies, all in force at once.
 //!
-//! Every policy allows one port from a selector of its own, and the client is let in by the last one of each server
-//! only: whoever walks the policies must walk them all.
+//! Every policy allows one port from a selector of its own. The client is let in at a server's port by the last of that
+//! server's policies only: whoever walks the policies must walk them all.
 
 use crate::brain::Brain;
 use crate::shape::{HERE, allow};
@@ -19,8 +19,8 @@ pub const COUNTS: [usize; 6] = [0, 1, 10, 100, 500, 5_000];
 pub const POLICIES: usize = 5_000;
 /// How many pods of other nodes the policies speak of.
 pub const PEERS: usize = 20_000;
-/// The port at which servers answer.
-pub const PORT: u16 = 8080;
+/// The port at which the first server answers; each of the others answers at the next one.
+const FIRST_PORT: u16 = 9_000;
 /// Addresses of the client pod: two, because a run needs more flows than one has ports.
 pub const CLIENT: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 65, 0, 2), Ipv4Addr::new(10, 65, 0, 3)];
 /// The client's interface on the node.
@@ -48,14 +48,24 @@ pub fn peer(n: usize) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x0a42_0000 + u32::try_from(n).unwrap_or(0))
 }
 
-/// Whether a policy lets the client in: the last one of each server does.
+/// The port at which a server answers.
+pub fn port(server: usize) -> u16 {
+    FIRST_PORT + u16::try_from(server).unwrap_or(0)
+}
+
+/// The server whose last policy this is. It lets the client in there.
+fn last_of(policy: usize) -> Option<usize> {
+    COUNTS.iter().position(|count| *count == policy + 1)
+}
+
+/// Whether a policy lets the client in.
 pub fn is_last(policy: usize) -> bool {
-    COUNTS.contains(&(policy + 1))
+    last_of(policy).is_some()
 }
 
 /// The port that a policy opens.
 pub fn port_of(policy: usize) -> u16 {
-    if is_last(policy) { PORT } else { 8_000 + u16::try_from(policy % 50).unwrap_or(0) }
+    last_of(policy).map_or(8_000 + u16::try_from(policy % 50).unwrap_or(0), port)
 }
 
 /// Brings the node's policies into force with the product's own code. Runs in the node's namespace.
@@ -71,22 +81,47 @@ pub fn program() -> anyhow::Result<String> {
 fn resources() -> Vec<Resource> {
     let mut all = vec![namespace()];
     let client = CLIENT.map(IpAddr::from);
-    all.push(endpoint("client", HERE, CLIENT_INTERFACE, &client, &[("client", "yes".to_string())]));
+    all.push(endpoint(
+        "client",
+        HERE,
+        CLIENT_INTERFACE,
+        &client,
+        &[("client", "yes".to_string())],
+    ));
     for (n, count) in COUNTS.iter().enumerate() {
         let labels = [("selected", format!("by-{count}"))];
-        all.push(endpoint(&format!("server-{n}"), HERE, &server_interface(n), &[server(n).into()], &labels));
+        all.push(endpoint(
+            &format!("server-{n}"),
+            HERE,
+            &server_interface(n),
+            &[server(n).into()],
+            &labels,
+        ));
     }
     for n in 0..PEERS {
         let labels = [("peer", format!("p{}", n % POLICIES))];
-        all.push(endpoint(&format!("peer-{n}"), "elsewhere", &format!("calip{n}"), &[peer(n).into()], &labels));
+        all.push(endpoint(
+            &format!("peer-{n}"),
+            "elsewhere",
+            &format!("calip{n}"),
+            &[peer(n).into()],
+            &labels,
+        ));
     }
     all.extend((0..POLICIES).map(policy));
     all
 }
 
 fn namespace() -> Resource {
-    let rules = vec![PolicyRule { action: Action::Allow, ..PolicyRule::default() }];
-    let spec = ProfileSpec { ingress: rules.clone(), egress: rules, labels_to_apply: BTreeMap::new() };
+    let rules = vec![PolicyRule {
+        action: Action::Allow,
+        ..PolicyRule::default()
+    }];
+    let spec = ProfileSpec {
+        ingress: rules.clone(),
+        egress: rules,
+        labels_to_apply: BTreeMap::new(),
+    };
     Object::named("kns.bench", spec).into()
 }
 
@@ -108,12 +143,19 @@ fn endpoint(
         ..WorkloadEndpointSpec::default()
     };
     let mut object = Object::namespaced("bench", format!("{node}-k8s-{name}-eth0"), spec);
-    object.metadata.labels.extend(labels.iter().map(|(k, v)| (k.to_string(), v.clone())));
+    object
+        .metadata
+        .labels
+        .extend(labels.iter().map(|(k, v)| (k.to_string(), v.clone())));
     object.into()
 }
 
 fn policy(n: usize) -> Resource {
-    let selecting: Vec<String> = COUNTS.iter().filter(|c| **c > n).map(|c| format!("'by-{c}'")).collect();
+    let selecting: Vec<String> = COUNTS
+        .iter()
+        .filter(|c| **c > n)
+        .map(|c| format!("'by-{c}'"))
+        .collect();
     let client = if is_last(n) { " || client == 'yes'" } else { "" };
     let ingress = [Protocol::TCP, Protocol::UDP].map(|protocol| {
         let mut rule = allow(&format!("peer == 'p{n}'{client}"));

@@ -35,7 +35,11 @@ pub fn endpoint(n: usize, marker: usize) -> Resource {
     let address = Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(n).unwrap_or(u32::MAX));
     let spec = WorkloadEndpointSpec {
         orchestrator: "k8s".to_string(),
-        node: if n < LOCAL { HERE.to_string() } else { format!("node-{}", n / 110) },
+        node: if n < LOCAL {
+            HERE.to_string()
+        } else {
+            format!("node-{}", n / 110)
+        },
         pod: format!("pod-{n}"),
         endpoint: "eth0".to_string(),
         ip_networks: vec![IpNet::from(IpAddr::from(address))],
@@ -44,10 +48,22 @@ pub fn endpoint(n: usize, marker: usize) -> Resource {
         ..WorkloadEndpointSpec::default()
     };
     let mut object = Object::namespaced(format!("ns-{}", n % NAMESPACES), name(n), spec);
-    for (key, values) in [("ten", 10), ("eleven", 11), ("twenty", 20), ("thirty", 30), ("forty", 40)] {
-        object.metadata.labels.insert(key.to_string(), format!("value-{}", n % values));
+    for (key, values) in [
+        ("ten", 10),
+        ("eleven", 11),
+        ("twenty", 20),
+        ("thirty", 30),
+        ("forty", 40),
+    ] {
+        object
+            .metadata
+            .labels
+            .insert(key.to_string(), format!("value-{}", n % values));
     }
-    object.metadata.labels.insert(format!("marker-{}", marker % MARKERS), "true".to_string());
+    object
+        .metadata
+        .labels
+        .insert(format!("marker-{}", marker % MARKERS), "true".to_string());
     object.into()
 }
 
@@ -66,15 +82,29 @@ pub fn namespace(n: usize, team: &str) -> Resource {
         ("pcns.projectcalico.org/name".to_string(), format!("ns-{n}")),
         ("pcns.team".to_string(), team.to_string()),
     ]);
-    let rules = vec![PolicyRule { action: Action::Allow, ..PolicyRule::default() }];
-    let spec = ProfileSpec { ingress: rules.clone(), egress: rules, labels_to_apply: labels };
+    let rules = vec![PolicyRule {
+        action: Action::Allow,
+        ..PolicyRule::default()
+    }];
+    let spec = ProfileSpec {
+        ingress: rules.clone(),
+        egress: rules,
+        labels_to_apply: labels,
+    };
     Object::named(format!("kns.ns-{n}"), spec).into()
 }
 
 /// A rule that allows from what a selector selects.
 pub fn allow(selector: &str) -> PolicyRule {
-    let source = EntityRule { selector: selector.to_string(), ..EntityRule::default() };
-    PolicyRule { action: Action::Allow, source, ..PolicyRule::default() }
+    let source = EntityRule {
+        selector: selector.to_string(),
+        ..EntityRule::default()
+    };
+    PolicyRule {
+        action: Action::Allow,
+        source,
+        ..PolicyRule::default()
+    }
 }
 
 /// One policy.

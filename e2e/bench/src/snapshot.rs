@@ -49,7 +49,10 @@ pub fn feed(
         }
         let begun = Instant::now();
         for resource in batch {
-            brain.calculation.on_upsert(resource).map_err(|fault| anyhow::anyhow!("{fault}"))?;
+            brain
+                .calculation
+                .on_upsert(resource)
+                .map_err(|fault| anyhow::anyhow!("{fault}"))?;
         }
         spent += begun.elapsed();
     }
@@ -68,7 +71,11 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
     let size = Size::asked();
     let mut brain = Brain::open(HERE)?;
     let (first, updates) = feed(&mut brain, size, false)?;
-    let mut phases = Phases { calculation: first, updates: updates.len(), ..Phases::default() };
+    let mut phases = Phases {
+        calculation: first,
+        updates: updates.len(),
+        ..Phases::default()
+    };
     brain.load(&updates, &mut phases)?;
     drop(updates);
     let (resident, peak) = (memory("VmRSS")?, memory("VmHWM")?);
@@ -165,16 +172,26 @@ pub fn single_changes() -> anyhow::Result<Vec<Figure>> {
     drop(updates);
     let mut figures = Vec::new();
     let micro = Duration::from_micros;
-    let remote = repeat(&mut brain, rounds, |n| vec![shape::endpoint(LOCAL + n, n + 1 + LOCAL).into()])?;
+    let remote = repeat(&mut brain, rounds, |n| {
+        vec![shape::endpoint(LOCAL + n, n + 1 + LOCAL).into()]
+    })?;
     figures.push(remote.figure("one label of one remote pod changes: time to updates", micro(200)));
-    let local = repeat(&mut brain, rounds, |n| vec![shape::endpoint(n % LOCAL, n + 1 + n / LOCAL).into()])?;
+    let local = repeat(&mut brain, rounds, |n| {
+        vec![shape::endpoint(n % LOCAL, n + 1 + n / LOCAL).into()]
+    })?;
     figures.push(local.figure("one label of one local pod changes: time to updates", micro(200)));
-    let created = repeat(&mut brain, rounds, |n| vec![shape::policy(size.policies + n).into()])?;
+    let created = repeat(&mut brain, rounds, |n| {
+        vec![shape::policy(size.policies + n).into()]
+    })?;
     figures.push(created.figure("one policy created: time to updates", micro(1_000)));
     let first = brain.pass(vec![shape::policy_by_namespace().into()])?;
     brain.settle()?;
     let namespaces = repeat(&mut brain, rounds.min(2 * NAMESPACES), |n| {
-        let team = if (n / NAMESPACES).is_multiple_of(2) { "b" } else { "a" };
+        let team = if (n / NAMESPACES).is_multiple_of(2) {
+            "b"
+        } else {
+            "a"
+        };
         vec![shape::namespace(n % NAMESPACES, team).into()]
     })?;
     let pods = size.endpoints / NAMESPACES;
@@ -187,7 +204,11 @@ pub fn single_changes() -> anyhow::Result<Vec<Figure>> {
         duration(first.calculation),
         format!("one measurement; to the kernel {}", duration(first.whole())),
     ));
-    let gone = brain.pass((0..LOCAL).map(|n| Change::Delete(shape::endpoint_key(n))).collect())?;
+    let gone = brain.pass(
+        (0..LOCAL)
+            .map(|n| Change::Delete(shape::endpoint_key(n)))
+            .collect(),
+    )?;
     let note = format!(
         "one measurement; {} updates; tables {}, driver {}, kernel {}",
         gone.updates,
@@ -195,7 +216,11 @@ pub fn single_changes() -> anyhow::Result<Vec<Figure>> {
         duration(gone.driver),
         duration(gone.kernel)
     );
-    figures.push(Figure::beside("all local endpoints deleted: time to updates", duration(gone.calculation), note));
+    figures.push(Figure::beside(
+        "all local endpoints deleted: time to updates",
+        duration(gone.calculation),
+        note,
+    ));
     Ok(figures)
 }
 
@@ -244,7 +269,11 @@ impl Repeated {
 ///
 /// # Errors
 /// The kernel refused.
-pub fn repeat(brain: &mut Brain, rounds: usize, change: impl Fn(usize) -> Vec<Change>) -> anyhow::Result<Repeated> {
+pub fn repeat(
+    brain: &mut Brain,
+    rounds: usize,
+    change: impl Fn(usize) -> Vec<Change>,
+) -> anyhow::Result<Repeated> {
     let mut all = Vec::new();
     for n in 0..rounds {
         all.push(brain.pass(change(n))?);
@@ -256,9 +285,14 @@ pub fn repeat(brain: &mut Brain, rounds: usize, change: impl Fn(usize) -> Vec<Ch
 /// A line of this process's status, in bytes.
 fn memory(line: &str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status").context("reading this process's status")?;
-    let value = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'));
+    let value = status
+        .lines()
+        .find_map(|l| l.strip_prefix(line)?.strip_prefix(':'));
     let number = value.map(|v| v.trim().trim_end_matches(" kB").parse::<u64>());
-    number.and_then(Result::ok).map(|kb| kb * 1024).with_context(|| format!("{line} in this process's status"))
+    number
+        .and_then(Result::ok)
+        .map(|kb| kb * 1024)
+        .with_context(|| format!("{line} in this process's status"))
 }
 
 /// Live heap in bytes.
@@ -277,8 +311,15 @@ pub struct Heap {
 /// Asks the program that counts every allocation, which is slower and hence another one.
 fn heap() -> anyhow::Result<Heap> {
     let program = std::env::current_exe()?.with_file_name("manx-bench-heap");
-    let output = Command::new(&program).output().with_context(|| format!("running {}", program.display()))?;
-    anyhow::ensure!(output.status.success(), "{}: {}", program.display(), String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(&program)
+        .output()
+        .with_context(|| format!("running {}", program.display()))?;
+    anyhow::ensure!(
+        output.status.success(),
+        "{}: {}",
+        program.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).context("reading the heap's figures")
 }
 
@@ -300,7 +341,10 @@ pub fn count_heap(allocated: impl Fn() -> usize) -> anyhow::Result<Heap> {
     drop(changes);
     let after = allocated();
     // Objects that tables and graph share count as the tables'.
-    drop(std::mem::replace(&mut brain.calculation, CalcGraph::new(CalcConfig::for_node(HERE))));
+    drop(std::mem::replace(
+        &mut brain.calculation,
+        CalcGraph::new(CalcConfig::for_node(HERE)),
+    ));
     let calculation = after.saturating_sub(allocated());
     Ok(Heap {
         after: after.saturating_sub(before),

@@ -50,7 +50,9 @@ impl Samples {
 
 impl FromIterator<Duration> for Samples {
     fn from_iter<I: IntoIterator<Item = Duration>>(samples: I) -> Self {
-        Samples { all: samples.into_iter().collect() }
+        Samples {
+            all: samples.into_iter().collect(),
+        }
     }
 }
 
@@ -62,13 +64,18 @@ pub fn median(numbers: &[f64]) -> f64 {
     match sorted.len() {
         0 => 0.0,
         n if n % 2 == 1 => sorted.get(middle).copied().unwrap_or_default(),
-        _ => sorted.get(middle - 1..=middle).map_or(0.0, |two| two.iter().sum::<f64>() / 2.0),
+        _ => sorted
+            .get(middle - 1..=middle)
+            .map_or(0.0, |two| two.iter().sum::<f64>() / 2.0),
     }
 }
 
 /// A number from the environment, for shorter or longer runs.
 pub fn from_environment(name: &str, otherwise: usize) -> usize {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(otherwise)
 }
 
 #[cfg(test)]
@@ -80,7 +87,10 @@ mod tests {
         let samples: Samples = (1..=100).rev().map(Duration::from_millis).collect();
         assert_eq!(samples.median(), Duration::from_millis(50));
         assert_eq!(samples.quantile(0.99), Duration::from_millis(99));
-        assert_eq!((samples.least(), samples.largest()), (Duration::from_millis(1), Duration::from_millis(100)));
+        assert_eq!(
+            (samples.least(), samples.largest()),
+            (Duration::from_millis(1), Duration::from_millis(100))
+        );
         assert_eq!(Samples::default().median(), Duration::ZERO);
         assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
         assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);

@@ -2,7 +2,7 @@
 //! a wake-up nor the other processor is measured.
 
 use crate::bed::{Node, pin, set};
-use crate::selected::{CLIENT, PORT};
+use crate::selected::{self, CLIENT};
 use anyhow::Context;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs::File;
@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Server {
     address: Ipv4Addr,
+    port: u16,
     listener: TcpListener,
     /// Takes the packets; it is never read, for its buffer may overflow.
     _sink: UdpSocket,
@@ -30,21 +31,24 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the server of a pod.
+    /// Opens a server in its pod.
     ///
     /// # Errors
     /// The kernel refused.
-    pub fn open(node: &Node, pod: usize, address: Ipv4Addr) -> anyhow::Result<Self> {
-        let pod = node.pods.get(pod).context("a pod of the node")?;
+    pub fn open(node: &Node, server: usize) -> anyhow::Result<Self> {
+        // The client is the first pod.
+        let pod = node.pods.get(server + 1).context("a pod of the node")?;
+        let (address, port) = (selected::server(server), selected::port(server));
         pod.namespace.run(|| {
             // What a closed connection leaves behind would else fill up over the rounds.
             set("net/ipv4/tcp_max_tw_buckets", "0")?;
             let sink = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
             sink.set_recv_buffer_size(2048)?;
-            sink.bind(&SockAddr::from(SocketAddrV4::new(address, PORT)))?;
+            sink.bind(&SockAddr::from(SocketAddrV4::new(address, port)))?;
             Ok(Server {
                 address,
-                listener: TcpListener::bind((address, PORT))?,
+                port,
+                listener: TcpListener::bind((address, port))?,
                 _sink: sink.into(),
                 counters: File::open("/proc/thread-self/net/snmp")?,
             })
@@ -73,14 +77,18 @@ impl Server {
 /// # Errors
 /// The kernel refused, or packets were lost.
 pub fn open_flows(node: &Node, server: &mut Server, packets: usize) -> anyhow::Result<Duration> {
-    anyhow::ensure!(packets <= PORTS * CLIENT.len(), "a run has at most {} packets", PORTS * CLIENT.len());
+    anyhow::ensure!(
+        packets <= PORTS * CLIENT.len(),
+        "a run has at most {} packets",
+        PORTS * CLIENT.len()
+    );
     let client = node.pods.first().context("the client pod")?;
     client.namespace.run(|| {
         pin(0)?;
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(RAW.into()))?;
         let to = SockAddr::from(SocketAddrV4::new(server.address, 0));
         let before = server.arrived()?;
-        let mut packet = udp_packet(server.address);
+        let mut packet = udp_packet(server.address, server.port);
         let begun = Instant::now();
         for n in 0..packets {
             let source = CLIENT.get(n / PORTS).copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -97,7 +105,11 @@ pub fn open_flows(node: &Node, server: &mut Server, packets: usize) -> anyhow::R
             if arrived >= expected {
                 break;
             }
-            anyhow::ensure!(begun.elapsed() < patience, "{} of {packets} packets were lost", expected - arrived);
+            anyhow::ensure!(
+                begun.elapsed() < patience,
+                "{} of {packets} packets were lost",
+                expected - arrived
+            );
         }
         Ok(begun.elapsed() / u32::try_from(packets.max(1)).unwrap_or(u32::MAX))
     })?
@@ -105,13 +117,13 @@ pub fn open_flows(node: &Node, server: &mut Server, packets: usize) -> anyhow::R
 
 /// An IPv4 packet with a UDP header (RFC 791, RFC 768) and four bytes; the kernel writes length and checksum of the
 /// first, and no checksum of the second is a valid one.
-fn udp_packet(to: Ipv4Addr) -> [u8; 32] {
+fn udp_packet(to: Ipv4Addr, port: u16) -> [u8; 32] {
     let mut packet = [0u8; 32];
     packet[0] = 0x45;
     packet[8] = 64;
     packet[9] = 17;
     packet[16..20].copy_from_slice(&to.octets());
-    packet[22..24].copy_from_slice(&PORT.to_be_bytes());
+    packet[22..24].copy_from_slice(&port.to_be_bytes());
     packet[25] = 12;
     packet
 }
@@ -124,7 +136,7 @@ pub fn connect(node: &Node, server: &Server, connections: usize) -> anyhow::Resu
     let client = node.pods.first().context("the client pod")?;
     client.namespace.run(|| {
         pin(0)?;
-        let to = SocketAddr::from((server.address, PORT));
+        let to = SocketAddr::from((server.address, server.port));
         let begun = Instant::now();
         for _ in 0..connections {
             let mut near = TcpStream::connect_timeout(&to, PATIENCE).context("connecting")?;

@@ -3,7 +3,9 @@
 //! One set a selector, one chain a policy, one chain a pod that walks its policies. Connection tracking, anti-spoofing
 //! and dispatch are those of the product, so that the difference is the layout's.
 
-use crate::selected::{CLIENT, CLIENT_INTERFACE, COUNTS, PEERS, POLICIES, is_last, peer, pods, port_of, server_interface};
+use crate::selected::{
+    CLIENT, CLIENT_INTERFACE, COUNTS, PEERS, POLICIES, is_last, peer, pods, port_of, server_interface,
+};
 use std::fmt::Write;
 
 /// Connection tracking and anti-spoofing without any policy.
@@ -15,8 +17,10 @@ pub fn without_policies() -> String {
 pub fn rules(most: usize) -> String {
     let mut text = format!("table inet bench {{\n{}", spoofing());
     for policy in 0..most.min(POLICIES) {
-        let mut members: Vec<String> =
-            (0..PEERS).filter(|n| n % POLICIES == policy).map(|n| peer(n).to_string()).collect();
+        let mut members: Vec<String> = (0..PEERS)
+            .filter(|n| n % POLICIES == policy)
+            .map(|n| peer(n).to_string())
+            .collect();
         if is_last(policy) {
             members.extend(CLIENT.map(|a| a.to_string()));
         }
@@ -35,7 +39,11 @@ pub fn rules(most: usize) -> String {
         let _ = writeln!(text, " chain pod_{n} {{{jumps}{end} }}");
         dispatch.push(format!("\"{}\" : jump pod_{n}", server_interface(n)));
     }
-    let _ = writeln!(text, " map to_pods {{ type ifname : verdict; elements = {{ {} }}; }}", dispatch.join(", "));
+    let _ = writeln!(
+        text,
+        " map to_pods {{ type ifname : verdict; elements = {{ {} }}; }}",
+        dispatch.join(", ")
+    );
     let _ = writeln!(text, " chain from_client {{ return; }}");
     let _ = writeln!(
         text,
@@ -50,7 +58,11 @@ pub fn rules(most: usize) -> String {
 fn spoofing() -> String {
     let own: Vec<String> = pods()
         .into_iter()
-        .flat_map(|(interface, addresses)| addresses.into_iter().map(move |a| format!("\"{interface}\" . {a}")))
+        .flat_map(|(interface, addresses)| {
+            addresses
+                .into_iter()
+                .map(move |a| format!("\"{interface}\" . {a}"))
+        })
         .collect();
     format!(
         " set own4 {{ type ifname . ipv4_addr; elements = {{ {} }}; }}\n \

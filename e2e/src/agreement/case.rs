@@ -34,7 +34,14 @@ impl Case {
             json!({ "restart": s.restart, "delete": delete, "upsert": upsert })
         };
         let flow = |p: &Probe| {
-            let Probe { source, destination, protocol, x, y, .. } = p;
+            let Probe {
+                source,
+                destination,
+                protocol,
+                x,
+                y,
+                ..
+            } = p;
             let (x_is, y_is) = names(*protocol);
             let mut map = Map::new();
             map.insert("from".into(), json!(source));
@@ -51,17 +58,32 @@ impl Case {
 
     /// Reads a case; `None` where it is none, or where an object in it is not valid.
     pub fn from_value(value: &Value) -> Option<Case> {
-        let list = |value: &Value, field: &str| value.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+        let list = |value: &Value, field: &str| {
+            value
+                .get(field)
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default()
+        };
         let key = |v: &Value| {
             let text = |field: &str| v.get(field).and_then(Value::as_str).map(str::to_string);
-            let kind = Kind::ALL.into_iter().find(|k| Some(k.as_str()) == v.get("kind").and_then(Value::as_str))?;
-            Some(Key { kind, namespace: text("namespace")?, name: text("name")? })
+            let kind = Kind::ALL
+                .into_iter()
+                .find(|k| Some(k.as_str()) == v.get("kind").and_then(Value::as_str))?;
+            Some(Key {
+                kind,
+                namespace: text("namespace")?,
+                name: text("name")?,
+            })
         };
         let step = |v: &Value| {
             let one = |v: &Value| Resource::parse(v.clone()).ok().map(|parsed| parsed.resource);
             let upsert = list(v, "upsert").iter().map(one).collect::<Option<_>>()?;
             let delete = list(v, "delete").iter().map(key).collect::<Option<_>>()?;
-            Some(Step { change: Change { upsert, delete }, restart: v.get("restart")?.as_bool()? })
+            Some(Step {
+                change: Change { upsert, delete },
+                restart: v.get("restart")?.as_bool()?,
+            })
         };
         let flow = |(n, v): (usize, &Value)| {
             let protocol: Protocol = serde_json::from_value(v.get("protocol")?.clone()).ok()?;
@@ -78,7 +100,11 @@ impl Case {
             })
         };
         let steps = list(value, "steps").iter().map(step).collect::<Option<_>>()?;
-        let flows = list(value, "flows").iter().enumerate().map(flow).collect::<Option<_>>()?;
+        let flows = list(value, "flows")
+            .iter()
+            .enumerate()
+            .map(flow)
+            .collect::<Option<_>>()?;
         Some(Case { steps, flows })
     }
 
@@ -89,13 +115,16 @@ impl Case {
 
     /// All cases that were kept, by their file.
     pub fn kept() -> Vec<(PathBuf, Case)> {
-        let Ok(files) = std::fs::read_dir(folder()) else { return Vec::new() };
+        let Ok(files) = std::fs::read_dir(folder()) else {
+            return Vec::new();
+        };
         let mut paths: Vec<PathBuf> = files.map(|f| f.expect("read the folder").path()).collect();
         paths.retain(|p| p.extension().is_some_and(|e| e == "yaml"));
         paths.sort();
         let read = |path: PathBuf| {
             let text = std::fs::read_to_string(&path).expect("read a kept case");
-            let value: Value = serde_norway::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            let value: Value =
+                serde_norway::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             let case = Case::from_value(&value).unwrap_or_else(|| panic!("{} is no case", path.display()));
             (path, case)
         };
@@ -117,5 +146,9 @@ fn folder() -> PathBuf {
 
 /// What the two numbers of a probe are called.
 fn names(protocol: Protocol) -> (&'static str, &'static str) {
-    if protocol.is_icmp() { ("type", "code") } else { ("port", "sourcePort") }
+    if protocol.is_icmp() {
+        ("type", "code")
+    } else {
+        ("port", "sourcePort")
+    }
 }

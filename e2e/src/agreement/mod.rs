@@ -46,11 +46,26 @@ pub struct Answers {
 
 impl fmt::Display for Disagreement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Probe { source, destination, protocol, x, y, .. } = self.probe;
-        let Answers { oracle, simulator, kernel } = self.answers;
+        let Probe {
+            source,
+            destination,
+            protocol,
+            x,
+            y,
+            ..
+        } = self.probe;
+        let Answers {
+            oracle,
+            simulator,
+            kernel,
+        } = self.answers;
         let word = |passes| if passes { "allow" } else { "deny" };
         let (oracle, simulator, kernel) = (word(oracle), word(simulator), word(kernel));
-        let (x_is, y_is) = if protocol.is_icmp() { ("type", "code") } else { ("port", "source port") };
+        let (x_is, y_is) = if protocol.is_icmp() {
+            ("type", "code")
+        } else {
+            ("port", "source port")
+        };
         write!(f, "{source} -> {destination} {protocol} {x_is} {x} {y_is} {y}: ")?;
         write!(f, "oracle {oracle}, simulator {simulator}, kernel {kernel}")
     }
@@ -68,7 +83,10 @@ impl Enforced {
     /// A world in which nothing is programmed yet.
     pub fn new(world: World) -> Self {
         world.silence();
-        Enforced { world, cluster: Cluster::default() }
+        Enforced {
+            world,
+            cluster: Cluster::default(),
+        }
     }
 
     /// Brings a step into force.
@@ -91,9 +109,13 @@ impl Enforced {
     /// Whether the pods of a flow are in the datastore: what an unknown pod does is nobody's question here.
     pub fn concerns(&self, flow: &Probe) -> bool {
         let is_known = |address: IpAddr| {
-            let Some(interface) = self.world.interface(self.world.place(address)) else { return true };
+            let Some(interface) = self.world.interface(self.world.place(address)) else {
+                return true;
+            };
             self.cluster.of_kind(Kind::WorkloadEndpoint).any(|r| {
-                let Resource::WorkloadEndpoint(e) = r else { return false };
+                let Resource::WorkloadEndpoint(e) = r else {
+                    return false;
+                };
                 let here = e.spec.node == NODE && e.spec.interface_name == interface;
                 here && e.spec.ip_networks.iter().any(|n| n.addr() == address)
             })
@@ -106,7 +128,9 @@ impl Enforced {
         self.world.engine.run(|core| {
             let differing = core.differences();
             if differing > 0 {
-                return Err(format!("{differing} objects in the kernel are not as they were written"));
+                return Err(format!(
+                    "{differing} objects in the kernel are not as they were written"
+                ));
             }
             dangling(core.dataplane.driver().planner().state())
         })
@@ -125,8 +149,13 @@ impl Enforced {
         let kernel = self.ask_kernel(flows, &oracle);
         let answers = oracle.into_iter().zip(simulator).zip(kernel);
         let all = flows.iter().zip(answers);
-        all.map(|(probe, ((oracle, simulator), kernel))| {
-            Disagreement { probe: *probe, answers: Answers { oracle, simulator, kernel } }
+        all.map(|(probe, ((oracle, simulator), kernel))| Disagreement {
+            probe: *probe,
+            answers: Answers {
+                oracle,
+                simulator,
+                kernel,
+            },
         })
         .filter(|d| d.answers.oracle != d.answers.simulator || d.answers.oracle != d.answers.kernel)
         .collect()
@@ -134,17 +163,41 @@ impl Enforced {
 
     fn ask_simulator(&self, flows: &[Probe]) -> Vec<bool> {
         type Owned = (Packet, Option<String>, Option<String>);
-        let way = |address| self.world.interface(self.world.place(address)).map(str::to_string);
+        let way = |address| {
+            self.world
+                .interface(self.world.place(address))
+                .map(str::to_string)
+        };
         let packet = |p: &Probe| {
-            let Probe { source, destination, protocol, x, y, .. } = *p;
-            (Packet { source, destination, protocol, x, y }, way(source), way(destination))
+            let Probe {
+                source,
+                destination,
+                protocol,
+                x,
+                y,
+                ..
+            } = *p;
+            (
+                Packet {
+                    source,
+                    destination,
+                    protocol,
+                    x,
+                    y,
+                },
+                way(source),
+                way(destination),
+            )
         };
         let packets: Vec<Owned> = flows.iter().map(packet).collect();
         self.world.engine.run(move |core| {
             let (planner, tables) = (core.dataplane.driver().planner(), core.dataplane.tables());
             let identity = |a| tables.peers().exact(a).and_then(|class| planner.identity(class));
             let answer = |(packet, from, to): &Owned| {
-                let way = Way { from: from.as_deref(), to: to.as_deref() };
+                let way = Way {
+                    from: from.as_deref(),
+                    to: to.as_deref(),
+                };
                 simulate(planner.state(), identity, |i| i.starts_with("cali"), packet, way)
             };
             packets.iter().map(answer).collect()
@@ -156,12 +209,21 @@ impl Enforced {
         let mut passed = vec![false; flows.len()];
         let mut asked: Vec<usize> = (0..flows.len()).collect();
         for _ in 0..TRIES {
-            let probes: Vec<Probe> = asked.iter().map(|n| Probe { number: *n as u32, ..flows[*n] }).collect();
+            let probes: Vec<Probe> = asked
+                .iter()
+                .map(|n| Probe {
+                    number: *n as u32,
+                    ..flows[*n]
+                })
+                .collect();
             let arrived = self.world.send(&probes);
             for (number, places) in arrived {
                 let probe = &flows[number as usize];
                 let there: Place = self.world.place(probe.destination);
-                assert!(places.iter().all(|p| *p == there), "{probe:?} arrived at {places:?} and not at {there:?}");
+                assert!(
+                    places.iter().all(|p| *p == there),
+                    "{probe:?} arrived at {places:?} and not at {there:?}"
+                );
                 passed[number as usize] = true;
             }
             // What was to arrive and did not is sent again; what was not to arrive was refused once and for all.
@@ -185,7 +247,11 @@ fn seen_from_here(resources: &[Resource]) -> Vec<Resource> {
                 (LABEL_SERVICE_ACCOUNT, &e.spec.service_account_name),
             ];
             // An empty one is no label, but the namespace always is one.
-            labels.extend(own.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_string(), v.clone())));
+            labels.extend(
+                own.into_iter()
+                    .filter(|(_, v)| !v.is_empty())
+                    .map(|(k, v)| (k.to_string(), v.clone())),
+            );
             let spec = HostEndpointSpec {
                 node: e.spec.node.clone(),
                 expected_ips: e.spec.ip_networks.iter().map(ipnet::IpNet::addr).collect(),
@@ -204,12 +270,21 @@ fn seen_from_here(resources: &[Resource]) -> Vec<Resource> {
 
 fn ask_oracle(resources: &[Resource], flows: &[Probe]) -> Vec<bool> {
     let facts = Facts::new(&seen_from_here(resources), Settings::default());
-    let ask = |probe| facts.judge_untraced(&flow_from(probe)).expect("a flow that can be judged");
-    flows.iter().map(|probe| ask(probe).verdict == Verdict::Allow).collect()
+    let ask = |probe| {
+        facts
+            .judge_untraced(&flow_from(probe))
+            .expect("a flow that can be judged")
+    };
+    flows
+        .iter()
+        .map(|probe| ask(probe).verdict == Verdict::Allow)
+        .collect()
 }
 
 /// The oracle's way to its verdict, for a person who looks at a disagreement.
 pub fn explain(resources: &[Resource], probe: &Probe) -> String {
     let facts = Facts::new(&seen_from_here(resources), Settings::default());
-    facts.judge(&flow_from(probe)).map_or_else(|e| e.to_string(), |judgement| judgement.to_string())
+    facts
+        .judge(&flow_from(probe))
+        .map_or_else(|e| e.to_string(), |judgement| judgement.to_string())
 }

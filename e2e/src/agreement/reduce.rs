@@ -10,7 +10,11 @@ use std::collections::BTreeMap;
 
 /// Makes a case that fails smaller, trying at most `tries` times.
 pub fn reduce(case: Case, tries: usize, fails: impl FnMut(&Case) -> bool) -> Case {
-    let mut reducer = Reducer { best: case, left: tries, fails };
+    let mut reducer = Reducer {
+        best: case,
+        left: tries,
+        fails,
+    };
     reducer.one_step();
     reducer.one_flow();
     reducer.fewer_steps();
@@ -41,11 +45,20 @@ impl<F: FnMut(&Case) -> bool> Reducer<F> {
     fn one_step(&mut self) {
         let mut all = BTreeMap::new();
         for step in &self.best.steps {
-            step.change.upsert.iter().for_each(|r| drop(all.insert(r.key(), r.clone())));
+            step.change
+                .upsert
+                .iter()
+                .for_each(|r| drop(all.insert(r.key(), r.clone())));
             step.change.delete.iter().for_each(|k| drop(all.remove(k)));
         }
-        let change = Change { upsert: all.into_values().collect(), delete: Vec::new() };
-        let steps = vec![Step { change, restart: false }];
+        let change = Change {
+            upsert: all.into_values().collect(),
+            delete: Vec::new(),
+        };
+        let steps = vec![Step {
+            change,
+            restart: false,
+        }];
         let flows = self.best.flows.clone();
         self.try_this(Case { steps, flows });
     }
@@ -53,7 +66,10 @@ impl<F: FnMut(&Case) -> bool> Reducer<F> {
     fn one_flow(&mut self) {
         for flow in self.best.flows.clone() {
             let steps = self.best.steps.clone();
-            if self.try_this(Case { steps, flows: vec![flow] }) {
+            if self.try_this(Case {
+                steps,
+                flows: vec![flow],
+            }) {
                 return;
             }
         }
@@ -73,7 +89,12 @@ impl<F: FnMut(&Case) -> bool> Reducer<F> {
             let gone = Change { ..gone.change };
             case.steps.remove(n);
             let before = &mut case.steps[n - 1].change;
-            let keys: Vec<_> = gone.upsert.iter().map(policy_model::Resource::key).chain(gone.delete.clone()).collect();
+            let keys: Vec<_> = gone
+                .upsert
+                .iter()
+                .map(policy_model::Resource::key)
+                .chain(gone.delete.clone())
+                .collect();
             before.upsert.retain(|r| !keys.contains(&r.key()));
             before.delete.retain(|k| !keys.contains(k));
             before.upsert.extend(gone.upsert);
@@ -119,7 +140,15 @@ fn collect(value: &Value, here: &mut Vec<Part>, out: &mut Vec<Vec<Part>>) {
         _ => return,
     };
     for (part, child) in children {
-        let keep = ["flows", "kind", "apiVersion", "name", "namespace", "action", "restart"];
+        let keep = [
+            "flows",
+            "kind",
+            "apiVersion",
+            "name",
+            "namespace",
+            "action",
+            "restart",
+        ];
         if matches!(&part, Part::Field(name) if keep.contains(&name.as_str())) {
             continue;
         }
@@ -134,7 +163,9 @@ fn collect(value: &Value, here: &mut Vec<Part>, out: &mut Vec<Vec<Part>>) {
 }
 
 fn remove(value: &mut Value, path: &[Part]) -> bool {
-    let Some((last, way)) = path.split_last() else { return false };
+    let Some((last, way)) = path.split_last() else {
+        return false;
+    };
     let mut at = value;
     for part in way {
         let next = match part {

@@ -33,7 +33,10 @@ const POLICIES: usize = 9;
 
 /// The pods that a world needs for every cluster made here.
 pub fn local_pods() -> Vec<PodSpec> {
-    LOCAL.iter().map(|(_, _, interface, addresses)| PodSpec::new(interface, addresses)).collect()
+    LOCAL
+        .iter()
+        .map(|(_, _, interface, addresses)| PodSpec::new(interface, addresses))
+        .collect()
 }
 
 /// Everything that stands in the datastore.
@@ -191,7 +194,13 @@ fn ports(dice: &mut Dice) -> Vec<EndpointPort> {
     })
 }
 
-fn workload(dice: &mut Dice, namespace: &str, name: &str, interface: &str, addresses: &str) -> Object<WorkloadEndpointSpec> {
+fn workload(
+    dice: &mut Dice,
+    namespace: &str,
+    name: &str,
+    interface: &str,
+    addresses: &str,
+) -> Object<WorkloadEndpointSpec> {
     let account = dice.pick(&["default", "robot", ""]);
     let mut profiles = vec![format!("kns.{namespace}")];
     if namespace == "red" && account == "robot" {
@@ -202,7 +211,10 @@ fn workload(dice: &mut Dice, namespace: &str, name: &str, interface: &str, addre
         pod: name.to_string(),
         endpoint: "eth0".to_string(),
         service_account_name: account.to_string(),
-        ip_networks: addresses.split(' ').map(|a| a.parse::<IpAddr>().expect("an address").into()).collect(),
+        ip_networks: addresses
+            .split(' ')
+            .map(|a| a.parse::<IpAddr>().expect("an address").into())
+            .collect(),
         profiles,
         interface_name: interface.to_string(),
         ports: ports(dice),
@@ -229,7 +241,10 @@ fn remote(dice: &mut Dice, n: usize) -> Resource {
 
 fn profile(dice: &mut Dice, name: &str) -> Resource {
     let mut rules = |percent| match dice.chance(percent) {
-        true => vec![PolicyRule { action: Action::Allow, ..PolicyRule::default() }],
+        true => vec![PolicyRule {
+            action: Action::Allow,
+            ..PolicyRule::default()
+        }],
         false => dice.some(0, 2, rule),
     };
     let (ingress, egress) = (rules(75), rules(85));
@@ -237,15 +252,21 @@ fn profile(dice: &mut Dice, name: &str) -> Resource {
         Some(namespace) => ("pcns.", vec![("projectcalico.org/name", namespace)]),
         None => ("pcsa.", vec![("projectcalico.org/name", "robot")]),
     };
-    let mut labels: BTreeMap<String, String> =
-        own.into_iter().map(|(k, v)| (format!("{prefix}{k}"), v.to_string())).collect();
+    let mut labels: BTreeMap<String, String> = own
+        .into_iter()
+        .map(|(k, v)| (format!("{prefix}{k}"), v.to_string()))
+        .collect();
     if dice.chance(50) {
         labels.insert(format!("{prefix}team"), dice.pick(&["one", "two"]).to_string());
     }
     if dice.chance(50) {
         labels.insert(format!("{prefix}kind"), "person".to_string());
     }
-    let spec = ProfileSpec { ingress: valid(ingress), egress: valid(egress), labels_to_apply: labels };
+    let spec = ProfileSpec {
+        ingress: valid(ingress),
+        egress: valid(egress),
+        labels_to_apply: labels,
+    };
     Object::named(name, spec).into()
 }
 
@@ -254,12 +275,26 @@ fn tier(dice: &mut Dice, name: &str) -> Resource {
         "default" => dice.one(&[None, Some(1_000_000.0)]),
         _ => dice.one(&[None, Some(10.0), Some(20.0), Some(-5.0)]),
     };
-    let default_action = dice.one(&[None, Some(DefaultAction::Deny), Some(DefaultAction::Pass), Some(DefaultAction::Pass)]);
-    Object::named(name, TierSpec { order, default_action }).into()
+    let default_action = dice.one(&[
+        None,
+        Some(DefaultAction::Deny),
+        Some(DefaultAction::Pass),
+        Some(DefaultAction::Pass),
+    ]);
+    Object::named(
+        name,
+        TierSpec {
+            order,
+            default_action,
+        },
+    )
+    .into()
 }
 
 fn network_set(dice: &mut Dice, n: usize) -> Resource {
-    let spec = NetworkSetSpec { nets: dice.some(0, 4, net) };
+    let spec = NetworkSetSpec {
+        nets: dice.some(0, 4, net),
+    };
     let labels = labels(dice);
     let mut resource: Resource = if n == 0 {
         Object::namespaced("red", "set", spec).into()
@@ -285,13 +320,21 @@ fn host_endpoint(dice: &mut Dice) -> Resource {
 
 fn service(dice: &mut Dice, namespace: &str) -> Resource {
     let all = "10.1.0.1 10.1.0.4 10.2.0.1 fd00:1::1 fd00:1::5 172.16.5.5";
-    let addresses = all.split(' ').filter(|_| dice.chance(40)).map(|a| a.parse().expect("an address")).collect();
+    let addresses = all
+        .split(' ')
+        .filter(|_| dice.chance(40))
+        .map(|a| a.parse().expect("an address"))
+        .collect();
     let ports = dice.some(0, 2, |dice| ServicePort {
         name: String::new(),
         protocol: dice.one(&[Protocol::TCP, Protocol::UDP]),
         port: dice.one(&[53, 80, 8080]),
     });
-    let spec = ServiceEndpointsSpec { service: "svc".to_string(), addresses, ports };
+    let spec = ServiceEndpointsSpec {
+        service: "svc".to_string(),
+        addresses,
+        ports,
+    };
     Object::namespaced(namespace, "slice", spec).into()
 }
 
@@ -302,7 +345,10 @@ fn rules(dice: &mut Dice) -> Vec<PolicyRule> {
 /// Leaves out the rules that the language refuses: the generator is looser than it.
 fn valid(mut rules: Vec<PolicyRule>) -> Vec<PolicyRule> {
     rules.retain(|rule| {
-        let spec = GlobalNetworkPolicySpec { ingress: vec![rule.clone()], ..GlobalNetworkPolicySpec::default() };
+        let spec = GlobalNetworkPolicySpec {
+            ingress: vec![rule.clone()],
+            ..GlobalNetworkPolicySpec::default()
+        };
         Resource::from(Object::named("x", spec)).validate().is_ok()
     });
     rules
@@ -318,15 +364,27 @@ fn policy(dice: &mut Dice, n: usize) -> Resource {
     };
     let tier = dice.pick(&["", "early", "middle", "default"]).to_string();
     let order = dice.one(&[None, Some(1000.0), Some(5.0), Some(5.0), Some(-1.0)]);
-    let selector = if dice.chance(25) { String::new() } else { selector(dice) };
-    let account = if dice.chance(10) { "kind == 'person'".to_string() } else { String::new() };
+    let selector = if dice.chance(25) {
+        String::new()
+    } else {
+        selector(dice)
+    };
+    let account = if dice.chance(10) {
+        "kind == 'person'".to_string()
+    } else {
+        String::new()
+    };
     let (ingress, egress) = (rules(dice), rules(dice));
-    if n % 3 == 0 {
+    if n.is_multiple_of(3) {
         let spec = GlobalNetworkPolicySpec {
             tier,
             order,
             selector,
-            namespace_selector: if dice.chance(25) { namespace_selector(dice) } else { String::new() },
+            namespace_selector: if dice.chance(25) {
+                namespace_selector(dice)
+            } else {
+                String::new()
+            },
             service_account_selector: account,
             types,
             ingress,
@@ -338,12 +396,20 @@ fn policy(dice: &mut Dice, n: usize) -> Resource {
     let namespace = if n % 3 == 1 { "red" } else { "blue" };
     if dice.chance(35) {
         // As Kubernetes' policies are translated: the default tier, order 1000, only Allow.
-        let kubernetes = |rules: Vec<PolicyRule>| rules.into_iter().filter(|r| r.action == Action::Allow).collect();
+        let kubernetes =
+            |rules: Vec<PolicyRule>| rules.into_iter().filter(|r| r.action == Action::Allow).collect();
         let spec = NetworkPolicySpec {
             tier: "default".to_string(),
             order: Some(1000.0),
-            selector: format!("projectcalico.org/orchestrator == 'k8s' && ({})", or_all(&selector)),
-            types: if types.is_empty() { vec![PolicyType::Ingress] } else { types },
+            selector: format!(
+                "projectcalico.org/orchestrator == 'k8s' && ({})",
+                or_all(&selector)
+            ),
+            types: if types.is_empty() {
+                vec![PolicyType::Ingress]
+            } else {
+                types
+            },
             ingress: kubernetes(ingress),
             egress: kubernetes(egress),
             ..NetworkPolicySpec::default()

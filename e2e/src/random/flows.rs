@@ -16,41 +16,78 @@ type Ends = (Protocol, IpAddr, u16, IpAddr, u16);
 
 /// Random flows with at least one local pod each. No flow is the reply to another one.
 pub fn flows(dice: &mut Dice, cluster: &Cluster, count: usize) -> Vec<Probe> {
-    let local: Vec<IpAddr> = cluster.of_kind(Kind::WorkloadEndpoint).filter(|r| is_local(r)).flat_map(addresses).collect();
+    let local: Vec<IpAddr> = cluster
+        .of_kind(Kind::WorkloadEndpoint)
+        .filter(|r| is_local(r))
+        .flat_map(addresses)
+        .collect();
     if local.is_empty() {
         return Vec::new();
     }
     let mut peers = local.clone();
-    peers.extend(cluster.of_kind(Kind::WorkloadEndpoint).filter(|r| !is_local(r)).flat_map(addresses));
+    peers.extend(
+        cluster
+            .of_kind(Kind::WorkloadEndpoint)
+            .filter(|r| !is_local(r))
+            .flat_map(addresses),
+    );
     let world: Vec<IpAddr> = outside();
     let mut seen: HashSet<Ends> = HashSet::new();
     let mut probes = Vec::with_capacity(count);
     while probes.len() < count {
         let ours = dice.one(&local);
-        let peer = if dice.chance(55) { dice.one(&peers) } else { dice.one(&world) };
+        let peer = if dice.chance(55) {
+            dice.one(&peers)
+        } else {
+            dice.one(&world)
+        };
         if peer.is_ipv4() != ours.is_ipv4() {
             continue;
         }
-        let (source, destination) = if dice.chance(50) { (ours, peer) } else { (peer, ours) };
+        let (source, destination) = if dice.chance(50) {
+            (ours, peer)
+        } else {
+            (peer, ours)
+        };
         let number = u32::try_from(probes.len()).expect("not so many");
         let (protocol, x, y) = what(dice, ours.is_ipv4(), number);
         // Connection tracking takes the packet back for the reply, and lets it pass: that is another question.
         let (there, back): (Ends, Ends) = match protocol.has_ports() {
-            true => ((protocol, source, y, destination, x), (protocol, destination, x, source, y)),
-            false => ((protocol, source, 0, destination, 0), (protocol, destination, 0, source, 0)),
+            true => (
+                (protocol, source, y, destination, x),
+                (protocol, destination, x, source, y),
+            ),
+            false => (
+                (protocol, source, 0, destination, 0),
+                (protocol, destination, 0, source, 0),
+            ),
         };
         if seen.contains(&back) && there != back && !protocol.is_icmp() {
             continue;
         }
         seen.insert(there);
-        probes.push(Probe { number, source, destination, protocol, x, y });
+        probes.push(Probe {
+            number,
+            source,
+            destination,
+            protocol,
+            x,
+            y,
+        });
     }
     probes
 }
 
 /// The oracle's question for a probe.
 pub fn flow_from(probe: &Probe) -> Flow {
-    let Probe { source, destination, protocol, x, y, .. } = *probe;
+    let Probe {
+        source,
+        destination,
+        protocol,
+        x,
+        y,
+        ..
+    } = *probe;
     let byte = |n: u16| u8::try_from(n).expect("a type or code");
     let ports = protocol.has_ports();
     Flow {
@@ -67,14 +104,21 @@ fn what(dice: &mut Dice, v4: bool, number: u32) -> (Protocol, u16, u16) {
     match dice.below(20) {
         0..3 => {
             // Only these open a flow; connection tracking calls others invalid, and they are dropped for that.
-            let (protocol, types): (_, &[u16]) =
-                if v4 { (Protocol::ICMP, &[8, 13, 17]) } else { (Protocol::ICMPV6, &[128, 139]) };
+            let (protocol, types): (_, &[u16]) = if v4 {
+                (Protocol::ICMP, &[8, 13, 17])
+            } else {
+                (Protocol::ICMPV6, &[128, 139])
+            };
             (protocol, dice.one(types), dice.one(&[0, 0, 1, 255]))
         }
         3 => (dice.one(&OTHERS), 0, 0),
         n => {
             // The connection tracking of some kernels calls every packet of UDP-Lite invalid.
-            let protocol = if n < 10 { Protocol::TCP } else { dice.one(&TRANSPORTS[..3]) };
+            let protocol = if n < 10 {
+                Protocol::TCP
+            } else {
+                dice.one(&TRANSPORTS[..3])
+            };
             let near = |dice: &mut Dice, port: u16| match dice.below(6) {
                 0 => port.saturating_add(1),
                 1 => port.saturating_sub(1),
@@ -107,22 +151,44 @@ fn addresses(resource: &Resource) -> Vec<IpAddr> {
 
 /// Addresses outside: the edges of the networks that rules name, on both sides.
 fn outside() -> Vec<IpAddr> {
-    let mut all: Vec<IpAddr> = ["192.0.2.2", "172.16.5.5", "8.8.8.8", "2001:db8:ffff::2", "2001:4860::8"]
-        .iter()
-        .map(|a| a.parse().expect("an address"))
-        .collect();
+    let mut all: Vec<IpAddr> = [
+        "192.0.2.2",
+        "172.16.5.5",
+        "8.8.8.8",
+        "2001:db8:ffff::2",
+        "2001:4860::8",
+    ]
+    .iter()
+    .map(|a| a.parse().expect("an address"))
+    .collect();
     for text in NETS {
         let net: IpNet = text.parse().expect("a network");
         let (first, last) = (net.network(), net.broadcast());
         all.extend([first, last]);
         match (first, last) {
             (IpAddr::V4(a), IpAddr::V4(b)) => {
-                all.extend(a.to_bits().checked_sub(1).map(|n| IpAddr::V4(Ipv4Addr::from_bits(n))));
-                all.extend(b.to_bits().checked_add(1).map(|n| IpAddr::V4(Ipv4Addr::from_bits(n))));
+                all.extend(
+                    a.to_bits()
+                        .checked_sub(1)
+                        .map(|n| IpAddr::V4(Ipv4Addr::from_bits(n))),
+                );
+                all.extend(
+                    b.to_bits()
+                        .checked_add(1)
+                        .map(|n| IpAddr::V4(Ipv4Addr::from_bits(n))),
+                );
             }
             (IpAddr::V6(a), IpAddr::V6(b)) => {
-                all.extend(a.to_bits().checked_sub(1).map(|n| IpAddr::V6(Ipv6Addr::from_bits(n))));
-                all.extend(b.to_bits().checked_add(1).map(|n| IpAddr::V6(Ipv6Addr::from_bits(n))));
+                all.extend(
+                    a.to_bits()
+                        .checked_sub(1)
+                        .map(|n| IpAddr::V6(Ipv6Addr::from_bits(n))),
+                );
+                all.extend(
+                    b.to_bits()
+                        .checked_add(1)
+                        .map(|n| IpAddr::V6(Ipv6Addr::from_bits(n))),
+                );
             }
             _ => {}
         }
@@ -136,7 +202,9 @@ fn outside() -> Vec<IpAddr> {
 /// Whether the kernel forwards packets from and to an address, and no local pod has it.
 fn is_routable(address: IpAddr) -> bool {
     let pods = ["10.1.0.0/24", "fd00:1::/64"];
-    let is_pod = pods.iter().any(|n| n.parse::<IpNet>().expect("a network").contains(&address));
+    let is_pod = pods
+        .iter()
+        .any(|n| n.parse::<IpNet>().expect("a network").contains(&address));
     !is_pod
         && match address {
             IpAddr::V4(a) => {

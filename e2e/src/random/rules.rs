@@ -39,7 +39,8 @@ pub(super) const PORT_NAMES: [&str; 4] = ["http", "dns", "metrics", "nobody"];
 /// Source ports that rules name.
 pub(super) const SOURCE_PORTS: [u16; 5] = [53, 1000, 20_000, 30_000, 65_535];
 /// Protocols with ports.
-pub(super) const TRANSPORTS: [Protocol; 4] = [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::UDP_LITE];
+pub(super) const TRANSPORTS: [Protocol; 4] =
+    [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::UDP_LITE];
 /// Protocols without ports.
 pub(super) const OTHERS: [Protocol; 2] = [Protocol::from_number(99), Protocol::from_number(4 + 200)];
 
@@ -63,8 +64,13 @@ const SELECTORS: [&str; 16] = [
     "pcns.team == 'one'",
 ];
 /// Selectors over namespaces.
-const NAMESPACE_SELECTORS: [&str; 5] =
-    ["all()", "global()", "team == 'one'", "projectcalico.org/name == 'red'", "projectcalico.org/name != 'red'"];
+const NAMESPACE_SELECTORS: [&str; 5] = [
+    "all()",
+    "global()",
+    "team == 'one'",
+    "projectcalico.org/name == 'red'",
+    "projectcalico.org/name != 'red'",
+];
 
 pub(super) fn selector(dice: &mut Dice) -> String {
     dice.pick(&SELECTORS).to_string()
@@ -99,9 +105,21 @@ fn source_port(dice: &mut Dice) -> Port {
 }
 
 fn icmp(dice: &mut Dice, protocol: Protocol) -> Icmp {
-    let types: &[u8] = if protocol == Protocol::ICMP { &[8, 13, 17, 0] } else { &[128, 139, 129] };
-    let icmp_type = if dice.chance(90) { Some(dice.one(types)) } else { None };
-    let code = if icmp_type.is_some() && dice.chance(40) { Some(dice.one(&[0, 1, 255])) } else { None };
+    let types: &[u8] = if protocol == Protocol::ICMP {
+        &[8, 13, 17, 0]
+    } else {
+        &[128, 139, 129]
+    };
+    let icmp_type = if dice.chance(90) {
+        Some(dice.one(types))
+    } else {
+        None
+    };
+    let code = if icmp_type.is_some() && dice.chance(40) {
+        Some(dice.one(&[0, 1, 255]))
+    } else {
+        None
+    };
     Icmp { icmp_type, code }
 }
 
@@ -125,7 +143,11 @@ fn addresses(dice: &mut Dice, side: &mut EntityRule) {
     if dice.chance(8) {
         side.service_accounts = Some(ServiceAccountMatch {
             names: dice.some(0, 2, |d| d.pick(&["default", "robot"]).to_string()),
-            selector: if dice.chance(50) { "kind == 'person'".to_string() } else { String::new() },
+            selector: if dice.chance(50) {
+                "kind == 'person'".to_string()
+            } else {
+                String::new()
+            },
         });
     }
 }
@@ -138,14 +160,21 @@ pub(super) fn rule(dice: &mut Dice) -> PolicyRule {
         16..18 => Action::Pass,
         _ => Action::Log,
     };
-    let mut rule = PolicyRule { action, ..PolicyRule::default() };
+    let mut rule = PolicyRule {
+        action,
+        ..PolicyRule::default()
+    };
     if dice.chance(10) {
         rule.ip_version = Some(if dice.chance(50) { 4 } else { 6 });
     }
     match dice.below(20) {
         0..11 => rule.protocol = Some(dice.one(&TRANSPORTS)),
         11..14 => {
-            let protocol = if dice.chance(50) { Protocol::ICMP } else { Protocol::ICMPV6 };
+            let protocol = if dice.chance(50) {
+                Protocol::ICMP
+            } else {
+                Protocol::ICMPV6
+            };
             rule.protocol = Some(protocol);
             if dice.chance(60) {
                 rule.icmp = Some(icmp(dice, protocol));
@@ -158,11 +187,18 @@ pub(super) fn rule(dice: &mut Dice) -> PolicyRule {
         _ => {}
     }
     if dice.chance(8) {
-        rule.not_protocol = Some(if dice.chance(50) { dice.one(&TRANSPORTS) } else { dice.one(&OTHERS) });
+        rule.not_protocol = Some(if dice.chance(50) {
+            dice.one(&TRANSPORTS)
+        } else {
+            dice.one(&OTHERS)
+        });
     }
     let has_ports = rule.protocol.is_some_and(|p| p.has_ports());
     if dice.chance(8) {
-        let service = ServiceMatch { name: "svc".to_string(), namespace: dice.pick(&["red", "blue"]).to_string() };
+        let service = ServiceMatch {
+            name: "svc".to_string(),
+            namespace: dice.pick(&["red", "blue"]).to_string(),
+        };
         rule.destination.services = Some(service);
         rule.protocol = None;
         addresses(dice, &mut rule.source);

@@ -6,7 +6,7 @@ use crate::protocol::{Answer, AttachmentKey, Command, Failure, Request, Success,
 use crate::server::Handler;
 use dataplane_netlink::conntrack::Conntrack;
 use dataplane_netlink::workload::{ConnectRequest, WorkloadError, WorkloadSettings, Workloads};
-use dataplane_netlink::{InterfaceName, NetworkNamespace, NetlinkError, host_interface_name};
+use dataplane_netlink::{InterfaceName, NetlinkError, NetworkNamespace, host_interface_name};
 use policy_model::{Kind, Object, Resource, WorkloadEndpointSpec};
 use policy_model_datastore::{Datastore, Selection};
 use policy_model_ipam::engine::{AssignSpecific, AutoAssign, Outcome, Request as IpamRequest};
@@ -58,7 +58,9 @@ pub struct Attacher {
 
 impl std::fmt::Debug for Attacher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Attacher").field("node", &self.settings.node).finish_non_exhaustive()
+        f.debug_struct("Attacher")
+            .field("node", &self.settings.node)
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,15 +80,33 @@ impl Attacher {
         programmed: watch::Receiver<EndpointView>,
     ) -> Result<Self, JournalError> {
         let journal = Journal::open(&settings.journal)?;
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string();
-        Ok(Attacher { settings, store, journal: Mutex::new(journal), programmed, boot_id, running: Mutex::default() })
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .unwrap_or_default()
+            .trim()
+            .to_string();
+        Ok(Attacher {
+            settings,
+            store,
+            journal: Mutex::new(journal),
+            programmed,
+            boot_id,
+            running: Mutex::default(),
+        })
     }
 
-    async fn add(&self, key: AttachmentKey, netns: String, pod: PodRef, mtu: u32) -> Result<Success, Failure> {
+    async fn add(
+        &self,
+        key: AttachmentKey,
+        netns: String,
+        pod: PodRef,
+        mtu: u32,
+    ) -> Result<Success, Failure> {
         let endpoint = self.find_endpoint(&pod).await?;
         let interface = self.interface_of(&endpoint, &pod)?;
         let addresses = self.addresses_for(&key, &endpoint, &pod).await?;
-        let result = self.connect(&key, netns, &pod, &interface, addresses.clone(), mtu).await;
+        let result = self
+            .connect(&key, netns, &pod, &interface, addresses.clone(), mtu)
+            .await;
         match result {
             Ok(success) => Ok(success),
             Err(failure) => {
@@ -116,11 +136,19 @@ impl Attacher {
             boot_id: self.boot_id.clone(),
         })?;
         let mtu = if mtu == 0 { self.settings.mtu } else { mtu };
-        let (settings, name, inside) = (self.settings.workloads.clone(), interface.clone(), key.interface.clone());
+        let (settings, name, inside) = (
+            self.settings.workloads.clone(),
+            interface.clone(),
+            key.interface.clone(),
+        );
         let wanted = addresses.clone();
         let connected = blocking(move || connect(settings, &netns, &inside, name, wanted, mtu)).await?;
         self.wait_programmed(interface, &addresses).await?;
-        Ok(Success { addresses, mac: connected, host_interface: interface.to_string() })
+        Ok(Success {
+            addresses,
+            mac: connected,
+            host_interface: interface.to_string(),
+        })
     }
 
     /// Waits until the pod's endpoint on this node is known.
@@ -130,33 +158,50 @@ impl Attacher {
         loop {
             // The watch starts where the list ends, so nothing is missed between the two.
             let listing = self.store.list(selection()).await.map_err(ipam::failure)?;
-            let mut watch = self.store.watch(selection(), listing.revision).await.map_err(ipam::failure)?;
+            let mut watch = self
+                .store
+                .watch(selection(), listing.revision)
+                .await
+                .map_err(ipam::failure)?;
             let found = listing.items.iter().find_map(|v| self.matching(&v.resource, pod));
             if let Some(endpoint) = found {
                 return Ok(endpoint);
             }
             let next = tokio::time::timeout_at(deadline, watch.next()).await;
             if next.is_err() {
-                let who = format!("pod {}/{} on node {}", pod.namespace, pod.name, self.settings.node);
-                return Err(Failure::new(code::TRY_AGAIN, format!("{who} is not known to the datastore yet")));
+                let who = format!(
+                    "pod {}/{} on node {}",
+                    pod.namespace, pod.name, self.settings.node
+                );
+                return Err(Failure::new(
+                    code::TRY_AGAIN,
+                    format!("{who} is not known to the datastore yet"),
+                ));
             }
         }
     }
 
     fn matching(&self, resource: &Resource, pod: &PodRef) -> Option<Object<WorkloadEndpointSpec>> {
-        let Resource::WorkloadEndpoint(endpoint) = resource else { return None };
+        let Resource::WorkloadEndpoint(endpoint) = resource else {
+            return None;
+        };
         let uid = pod.uid.is_empty() || endpoint.metadata.uid.is_empty() || endpoint.metadata.uid == pod.uid;
         let here = endpoint.spec.pod == pod.name && endpoint.spec.node == self.settings.node;
         (here && uid).then(|| endpoint.clone())
     }
 
-    fn interface_of(&self, endpoint: &Object<WorkloadEndpointSpec>, pod: &PodRef) -> Result<InterfaceName, Failure> {
+    fn interface_of(
+        &self,
+        endpoint: &Object<WorkloadEndpointSpec>,
+        pod: &PodRef,
+    ) -> Result<InterfaceName, Failure> {
         let prefixes = &self.settings.workloads.ownership.prefixes;
         if endpoint.spec.interface_name.is_empty() {
             return host_interface_name(prefixes, &pod.namespace, &pod.name)
                 .map_err(|e| Failure::new(code::INVALID_REQUEST, e));
         }
-        InterfaceName::new(endpoint.spec.interface_name.clone()).map_err(|e| Failure::new(code::INVALID_REQUEST, e))
+        InterfaceName::new(endpoint.spec.interface_name.clone())
+            .map_err(|e| Failure::new(code::INVALID_REQUEST, e))
     }
 
     /// The attachment's addresses: those that it has, those that it asks for, or new ones.
@@ -194,7 +239,10 @@ impl Attacher {
         }
         let (ipv4, ipv6) = self.families().await?;
         if ipv4 + ipv6 == 0 {
-            return Err(Failure::new(code::NO_ADDRESS, "there is no enabled IP pool to take an address from"));
+            return Err(Failure::new(
+                code::NO_ADDRESS,
+                "there is no enabled IP pool to take an address from",
+            ));
         }
         let pools = |family, name| match annotations.get(name) {
             Some(text) => annotation::pools(family, text).map_err(invalid),
@@ -227,12 +275,19 @@ impl Attacher {
     async fn assign(&self, request: IpamRequest) -> Result<Vec<IpAddr>, Failure> {
         match ipam::run(self.store.as_ref(), request).await? {
             Outcome::Assigned(assigned) => Ok(sorted(assigned.into_iter().map(|a| a.address).collect())),
-            other => Err(Failure::new(code::STORE, format!("address management answered {other:?}"))),
+            other => Err(Failure::new(
+                code::STORE,
+                format!("address management answered {other:?}"),
+            )),
         }
     }
 
     async fn list(&self, kind: Kind) -> Result<Vec<Arc<Resource>>, Failure> {
-        let listing = self.store.list(Selection::kinds([kind])).await.map_err(ipam::failure)?;
+        let listing = self
+            .store
+            .list(Selection::kinds([kind]))
+            .await
+            .map_err(ipam::failure)?;
         Ok(listing.items.into_iter().map(|v| v.resource).collect())
     }
 
@@ -243,7 +298,11 @@ impl Attacher {
             if let Resource::IPPool(pool) = resource.as_ref()
                 && !pool.spec.disabled
             {
-                let count = if pool.spec.cidr.addr().is_ipv4() { &mut v4 } else { &mut v6 };
+                let count = if pool.spec.cidr.addr().is_ipv4() {
+                    &mut v4
+                } else {
+                    &mut v6
+                };
                 *count = 1;
             }
         }
@@ -253,7 +312,9 @@ impl Attacher {
     async fn outside_pools(&self, addresses: &[IpAddr]) -> Result<bool, Failure> {
         let pools = self.list(Kind::IPPool).await?;
         let inside = |a: &IpAddr| {
-            pools.iter().any(|r| matches!(r.as_ref(), Resource::IPPool(pool) if pool.spec.cidr.contains(a)))
+            pools
+                .iter()
+                .any(|r| matches!(r.as_ref(), Resource::IPPool(pool) if pool.spec.cidr.contains(a)))
         };
         Ok(!addresses.iter().any(inside))
     }
@@ -268,7 +329,8 @@ impl Attacher {
     async fn wait_programmed(&self, interface: &InterfaceName, addresses: &[IpAddr]) -> Result<(), Failure> {
         let mut programmed = self.programmed.clone();
         let in_force = |view: &EndpointView| {
-            view.get(interface.as_str()).is_some_and(|e| e.interface_up && e.addresses == addresses)
+            view.get(interface.as_str())
+                .is_some_and(|e| e.interface_up && e.addresses == addresses)
         };
         let waited = tokio::time::timeout(self.settings.patience, programmed.wait_for(in_force)).await;
         match waited {
@@ -283,7 +345,9 @@ impl Attacher {
     }
 
     fn record(&self, attachment: Attachment) -> Result<(), Failure> {
-        locked(&self.journal).put(attachment).map_err(|e| store_failure(&e))
+        locked(&self.journal)
+            .put(attachment)
+            .map_err(|e| store_failure(&e))
     }
 
     /// Undoes an attachment that did not come to be. What cannot be undone now is undone by the removal.
@@ -303,7 +367,9 @@ impl Attacher {
         };
         let settings = self.settings.workloads.clone();
         let (interface, addresses) = (attachment.host_interface.clone(), attachment.addresses.clone());
-        let others = locked(&self.journal).iter().any(|a| a.key != *key && a.host_interface == interface);
+        let others = locked(&self.journal)
+            .iter()
+            .any(|a| a.key != *key && a.host_interface == interface);
         // A newer sandbox of the same pod has taken the interface over: it is no longer this one's.
         if !others {
             blocking(move || disconnect(settings, &interface, &addresses)).await?;
@@ -314,16 +380,25 @@ impl Attacher {
     }
 
     async fn release(&self, key: &AttachmentKey) -> Result<(), Failure> {
-        ipam::run(self.store.as_ref(), IpamRequest::ReleaseByHandle(key.handle())).await.map(|_| ())
+        ipam::run(self.store.as_ref(), IpamRequest::ReleaseByHandle(key.handle()))
+            .await
+            .map(|_| ())
     }
 
     async fn check(&self, key: &AttachmentKey, netns: String) -> Result<Success, Failure> {
         let Some(attachment) = locked(&self.journal).get(key).cloned() else {
-            return Err(Failure::new(code::UNKNOWN_SANDBOX, format!("attachment {key} is not known on this node")));
+            return Err(Failure::new(
+                code::UNKNOWN_SANDBOX,
+                format!("attachment {key} is not known on this node"),
+            ));
         };
         let name = InterfaceName::new(attachment.host_interface.clone())
             .map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
-        let (settings, inside, mtu) = (self.settings.workloads.clone(), key.interface.clone(), self.settings.mtu);
+        let (settings, inside, mtu) = (
+            self.settings.workloads.clone(),
+            key.interface.clone(),
+            self.settings.mtu,
+        );
         let addresses = attachment.addresses.clone();
         blocking(move || check(settings, &netns, &inside, name, addresses, mtu)).await?;
         Ok(Success {
@@ -342,10 +417,21 @@ impl Attacher {
 
     async fn answer(&self, request: Request) -> Result<Success, Failure> {
         match request.command {
-            Command::Add { key, netns, namespace, pod, uid, mtu } => {
+            Command::Add {
+                key,
+                netns,
+                namespace,
+                pod,
+                uid,
+                mtu,
+            } => {
                 let gate = self.gate(&key);
                 let _turn = gate.lock().await;
-                let pod = PodRef { namespace, name: pod, uid };
+                let pod = PodRef {
+                    namespace,
+                    name: pod,
+                    uid,
+                };
                 self.add(key, netns, pod, mtu).await
             }
             Command::Del { key } => {
@@ -390,7 +476,10 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(Failure::new(code::KERNEL, format!("the request's thread ended: {error}"))),
+        Err(error) => Err(Failure::new(
+            code::KERNEL,
+            format!("the request's thread ended: {error}"),
+        )),
     }
 }
 
@@ -402,8 +491,10 @@ fn connect(
     addresses: Vec<IpAddr>,
     mtu: u32,
 ) -> Result<String, Failure> {
-    let namespace = NetworkNamespace::open(netns).map_err(|e| Failure::new(code::UNKNOWN_SANDBOX, text(&e)))?;
-    let container_interface = InterfaceName::new(inside).map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
+    let namespace =
+        NetworkNamespace::open(netns).map_err(|e| Failure::new(code::UNKNOWN_SANDBOX, text(&e)))?;
+    let container_interface =
+        InterfaceName::new(inside).map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
     let mut workloads = Workloads::open(settings).map_err(|e| kernel_failure(&e))?;
     let request = ConnectRequest {
         namespace: &namespace,
@@ -426,8 +517,10 @@ fn check(
     addresses: Vec<IpAddr>,
     mtu: u32,
 ) -> Result<(), Failure> {
-    let namespace = NetworkNamespace::open(netns).map_err(|e| Failure::new(code::UNKNOWN_SANDBOX, text(&e)))?;
-    let container_interface = InterfaceName::new(inside).map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
+    let namespace =
+        NetworkNamespace::open(netns).map_err(|e| Failure::new(code::UNKNOWN_SANDBOX, text(&e)))?;
+    let container_interface =
+        InterfaceName::new(inside).map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
     let mut workloads = Workloads::open(settings).map_err(|e| kernel_failure(&e))?;
     let request = ConnectRequest {
         namespace: &namespace,
@@ -443,7 +536,13 @@ fn check(
         return Ok(());
     }
     let list: Vec<String> = faults.iter().map(|f| f.remedy.clone()).collect();
-    Err(Failure::new(code::KERNEL, format!("the attachment is not as it was made; it would take: {}", list.join(", "))))
+    Err(Failure::new(
+        code::KERNEL,
+        format!(
+            "the attachment is not as it was made; it would take: {}",
+            list.join(", ")
+        ),
+    ))
 }
 
 fn disconnect(settings: WorkloadSettings, interface: &str, addresses: &[IpAddr]) -> Result<(), Failure> {
@@ -451,7 +550,9 @@ fn disconnect(settings: WorkloadSettings, interface: &str, addresses: &[IpAddr])
     let mut workloads = Workloads::open(settings).map_err(|e| kernel_failure(&e))?;
     workloads.disconnect(&name).map_err(workload_failure)?;
     let mut conntrack = Conntrack::open().map_err(|e| kernel_failure(&e))?;
-    conntrack.forget_addresses(addresses).map_err(|e| kernel_failure(&e))?;
+    conntrack
+        .forget_addresses(addresses)
+        .map_err(|e| kernel_failure(&e))?;
     Ok(())
 }
 
@@ -476,4 +577,3 @@ fn text(error: &dyn std::error::Error) -> String {
     }
     out
 }
-

@@ -52,7 +52,11 @@ pub fn call(socket: &Path, request: &Request, patience: Duration) -> Result<Succ
         };
         if Instant::now() + PAUSE >= deadline {
             let path = socket.display().to_string();
-            return Err(CallError::Away { path, seconds: patience.as_secs(), reason });
+            return Err(CallError::Away {
+                path,
+                seconds: patience.as_secs(),
+                reason,
+            });
         }
         std::thread::sleep(PAUSE);
     }
@@ -60,7 +64,9 @@ pub fn call(socket: &Path, request: &Request, patience: Duration) -> Result<Succ
 
 fn call_once(socket: &Path, request: &Request, deadline: Instant) -> std::io::Result<Answer> {
     let mut stream = UnixStream::connect(socket)?;
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let left = deadline
+        .saturating_duration_since(Instant::now())
+        .max(Duration::from_millis(1));
     stream.set_read_timeout(Some(left))?;
     stream.set_write_timeout(Some(left))?;
     let mut line = serde_json::to_string(request).map_err(std::io::Error::other)?;
@@ -69,7 +75,10 @@ fn call_once(socket: &Path, request: &Request, deadline: Instant) -> std::io::Re
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer)?;
     if answer.is_empty() {
-        return Err(std::io::Error::new(ErrorKind::UnexpectedEof, "the connection was closed without an answer"));
+        return Err(std::io::Error::new(
+            ErrorKind::UnexpectedEof,
+            "the connection was closed without an answer",
+        ));
     }
     serde_json::from_str(&answer).map_err(std::io::Error::other)
 }

@@ -7,19 +7,31 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Carries a request out.
 pub(crate) async fn run(store: &dyn Datastore, request: Request) -> Result<Outcome, Failure> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_micros() as u64);
     let mut machine: Machine<Version> = Machine::new(request, now);
     let mut answer = Answer::Start;
     loop {
         answer = match machine.next(answer) {
             Step::Get(key) => {
                 let found = store.get(&key).await.map_err(failure)?;
-                Answer::Object(found.map(|v| Stored { resource: v.resource, version: v.version }))
+                Answer::Object(found.map(|v| Stored {
+                    resource: v.resource,
+                    version: v.version,
+                }))
             }
             Step::List(kind) => {
                 let listing = store.list(Selection::kinds([kind])).await.map_err(failure)?;
                 let stored = listing.items.into_iter();
-                Answer::Objects(stored.map(|v| Stored { resource: v.resource, version: v.version }).collect())
+                Answer::Objects(
+                    stored
+                        .map(|v| Stored {
+                            resource: v.resource,
+                            version: v.version,
+                        })
+                        .collect(),
+                )
             }
             Step::Write(write) => carry_out(store, write).await?,
             Step::Done(outcome) => return Ok(outcome),
@@ -30,17 +42,23 @@ pub(crate) async fn run(store: &dyn Datastore, request: Request) -> Result<Outco
 
 async fn carry_out(store: &dyn Datastore, write: Write<Version>) -> Result<Answer<Version>, Failure> {
     let result = match write {
-        Write::Create { resource } => store.create(resource.as_ref().clone()).await.map(|v| Some(v.version)),
-        Write::Update { resource, version } => {
-            store.update(resource.as_ref().clone(), &version).await.map(|v| Some(v.version))
-        }
+        Write::Create { resource } => store
+            .create(resource.as_ref().clone())
+            .await
+            .map(|v| Some(v.version)),
+        Write::Update { resource, version } => store
+            .update(resource.as_ref().clone(), &version)
+            .await
+            .map(|v| Some(v.version)),
         Write::Delete { key, version } => store.delete(&key, Some(&version)).await.map(|_| None),
     };
     match result {
         Ok(Some(version)) => Ok(Answer::Written(version)),
         Ok(None) => Ok(Answer::Deleted),
         Err(
-            DatastoreError::Conflict { .. } | DatastoreError::AlreadyExists { .. } | DatastoreError::NotFound { .. },
+            DatastoreError::Conflict { .. }
+            | DatastoreError::AlreadyExists { .. }
+            | DatastoreError::NotFound { .. },
         ) => Ok(Answer::Conflict),
         Err(error) => Err(failure(error)),
     }

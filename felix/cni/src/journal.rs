@@ -63,9 +63,17 @@ impl Journal {
     pub fn open(folder: &Path) -> Result<Self, JournalError> {
         let failed = |operation, path: &Path| {
             let path = path.to_path_buf();
-            move |source| JournalError { operation, path, source }
+            move |source| JournalError {
+                operation,
+                path,
+                source,
+            }
         };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("create folder", folder))?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed("create folder", folder))?;
         let mut attachments = BTreeMap::new();
         for entry in std::fs::read_dir(folder).map_err(failed("read folder", folder))? {
             let path = entry.map_err(failed("read folder", folder))?.path();
@@ -77,10 +85,15 @@ impl Journal {
                 Ok(attachment) => {
                     attachments.insert(attachment.key.clone(), attachment);
                 }
-                Err(error) => tracing::warn!(path = %path.display(), %error, "a journal entry cannot be read"),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a journal entry cannot be read")
+                }
             }
         }
-        Ok(Journal { folder: folder.to_path_buf(), attachments })
+        Ok(Journal {
+            folder: folder.to_path_buf(),
+            attachments,
+        })
     }
 
     /// One attachment.
@@ -101,9 +114,14 @@ impl Journal {
         let path = self.path(&attachment.key);
         let failed = |operation| {
             let path = path.clone();
-            move |source| JournalError { operation, path, source }
+            move |source| JournalError {
+                operation,
+                path,
+                source,
+            }
         };
-        let text = serde_json::to_vec_pretty(&attachment).map_err(|e| failed("encode")(std::io::Error::other(e)))?;
+        let text =
+            serde_json::to_vec_pretty(&attachment).map_err(|e| failed("encode")(std::io::Error::other(e)))?;
         let temporary = path.with_extension("tmp");
         let mut file = std::fs::File::create(&temporary).map_err(failed("create"))?;
         file.write_all(&text).map_err(failed("write"))?;
@@ -122,7 +140,11 @@ impl Journal {
         let path = self.path(key);
         match std::fs::remove_file(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(JournalError { operation: "remove", path, source });
+                return Err(JournalError {
+                    operation: "remove",
+                    path,
+                    source,
+                });
             }
             _ => {}
         }
@@ -132,8 +154,14 @@ impl Journal {
     }
 
     fn sync_folder(&self) -> Result<(), JournalError> {
-        let failed = |source| JournalError { operation: "flush folder", path: self.folder.clone(), source };
-        std::fs::File::open(&self.folder).and_then(|f| f.sync_all()).map_err(failed)
+        let failed = |source| JournalError {
+            operation: "flush folder",
+            path: self.folder.clone(),
+            source,
+        };
+        std::fs::File::open(&self.folder)
+            .and_then(|f| f.sync_all())
+            .map_err(failed)
     }
 
     /// The file of an attachment: its key, with everything that a path could misread written as a number.
@@ -150,7 +178,9 @@ impl Journal {
         }
         if name.len() > LONGEST_NAME {
             // Cut names stay different: the rest is in the number (FNV-1a).
-            let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+            let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
+                (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+            });
             name.truncate(LONGEST_NAME);
             name.push_str(&format!("{hash:016x}"));
         }

@@ -107,7 +107,10 @@ pub struct Request {
 impl Request {
     /// A request in this version.
     pub fn new(command: Command) -> Self {
-        Request { version: VERSION, command }
+        Request {
+            version: VERSION,
+            command,
+        }
     }
 }
 
@@ -137,7 +140,10 @@ pub struct Failure {
 impl Failure {
     /// A failure with its code and sentence.
     pub fn new(code: u32, message: impl fmt::Display) -> Self {
-        Failure { code, message: message.to_string() }
+        Failure {
+            code,
+            message: message.to_string(),
+        }
     }
 }
 

@@ -41,8 +41,15 @@ pub trait Handler: Send + Sync + 'static {
 ///
 /// # Errors
 /// The folder or the socket cannot be made.
-pub async fn serve(path: &Path, handler: Arc<impl Handler>, mut stop: watch::Receiver<bool>) -> Result<(), ServerError> {
-    let listener = bind(path).map_err(|source| ServerError { path: path.to_path_buf(), source })?;
+pub async fn serve(
+    path: &Path,
+    handler: Arc<impl Handler>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), ServerError> {
+    let listener = bind(path).map_err(|source| ServerError {
+        path: path.to_path_buf(),
+        source,
+    })?;
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -58,7 +65,9 @@ pub async fn serve(path: &Path, handler: Arc<impl Handler>, mut stop: watch::Rec
                 continue;
             }
         };
-        let Ok(place) = places.clone().acquire_owned().await else { break };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            break;
+        };
         let handler = handler.clone();
         tokio::spawn(async move {
             if let Err(error) = serve_one(stream, handler.as_ref()).await {
@@ -94,14 +103,23 @@ fn bind(path: &Path) -> std::io::Result<UnixListener> {
 async fn serve_one(stream: UnixStream, handler: &impl Handler) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(read.take(LONGEST_REQUEST)).read_line(&mut line).await?;
+    BufReader::new(read.take(LONGEST_REQUEST))
+        .read_line(&mut line)
+        .await?;
     let answer = match serde_json::from_str::<Request>(&line) {
         Ok(request) if understands(request.version) => handler.handle(request).await,
         Ok(request) => Answer::Error(Failure::new(
             code::INCOMPATIBLE_VERSION,
-            format!("protocol version {} is not understood; this node speaks {}", request.version, crate::protocol::VERSION),
+            format!(
+                "protocol version {} is not understood; this node speaks {}",
+                request.version,
+                crate::protocol::VERSION
+            ),
         )),
-        Err(error) => Answer::Error(Failure::new(code::INVALID_REQUEST, format!("cannot read the request: {error}"))),
+        Err(error) => Answer::Error(Failure::new(
+            code::INVALID_REQUEST,
+            format!("cannot read the request: {error}"),
+        )),
     };
     let mut text = serde_json::to_string(&answer).map_err(std::io::Error::other)?;
     text.push('\n');

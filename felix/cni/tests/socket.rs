@@ -1,6 +1,11 @@
 //! The socket, the protocol and the journal, without a kernel.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is the failure itself")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic is the failure itself"
+)]
 
 use felix_cni::journal::{Attachment, Journal};
 use felix_cni::protocol::{VERSION, understands};
@@ -17,7 +22,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 fn key(id: &str) -> AttachmentKey {
-    AttachmentKey { network: "k8s-pod-network".into(), container_id: id.into(), interface: "eth0".into() }
+    AttachmentKey {
+        network: "k8s-pod-network".into(),
+        container_id: id.into(),
+        interface: "eth0".into(),
+    }
 }
 
 fn attachment(id: &str) -> Attachment {
@@ -40,7 +49,10 @@ impl Handler for Counting {
         let n = self.0.fetch_add(1, Ordering::SeqCst);
         match request.command {
             Command::Del { key } => Answer::Error(Failure::new(code::KERNEL, format!("no removal of {key}"))),
-            _ => Answer::Ok(Success { host_interface: n.to_string(), ..Success::default() }),
+            _ => Answer::Ok(Success {
+                host_interface: n.to_string(),
+                ..Success::default()
+            }),
         }
     }
 }
@@ -52,10 +64,15 @@ struct Running {
 }
 
 fn start(path: &Path) -> Running {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     let (stop, stopped) = watch::channel(false);
     let path = path.to_path_buf();
-    let task = runtime.spawn(async move { serve(&path, Arc::new(Counting(AtomicUsize::new(0))), stopped).await });
+    let task =
+        runtime.spawn(async move { serve(&path, Arc::new(Counting(AtomicUsize::new(0))), stopped).await });
     Running { runtime, stop, task }
 }
 
@@ -106,7 +123,12 @@ fn a_successor_takes_the_socket_over() {
     }
     first.stop.send(true).unwrap();
     first.runtime.block_on(first.task).unwrap().unwrap();
-    assert_eq!(call(&path, &Request::new(Command::Status), PATIENCE).unwrap().host_interface, "1");
+    assert_eq!(
+        call(&path, &Request::new(Command::Status), PATIENCE)
+            .unwrap()
+            .host_interface,
+        "1"
+    );
     second.stop.send(true).unwrap();
     second.runtime.block_on(second.task).unwrap().unwrap();
 }
@@ -126,14 +148,26 @@ fn what_cannot_be_read_gets_a_sentence() {
     let (_folder, path) = socket();
     let running = start(&path);
     call(&path, &Request::new(Command::Status), PATIENCE).unwrap();
-    for line in [&b"\n"[..], b"{}\n", b"{\"version\":1}\n", b"\xff\xfe\n", b"{\"version\":1,\"command\":\"add\"}\n"] {
+    for line in [
+        &b"\n"[..],
+        b"{}\n",
+        b"{\"version\":1}\n",
+        b"\xff\xfe\n",
+        b"{\"version\":1,\"command\":\"add\"}\n",
+    ] {
         let answer = raw(&path, line);
-        assert!(answer.is_empty() || answer.contains("cannot read the request"), "{answer}");
+        assert!(
+            answer.is_empty() || answer.contains("cannot read the request"),
+            "{answer}"
+        );
     }
     let answer = raw(&path, b"{\"version\":99,\"command\":\"status\"}\n");
     assert!(answer.contains("protocol version 99"), "{answer}");
     // Fields of a later version are no hindrance.
-    let answer = raw(&path, b"{\"version\":2,\"command\":\"status\",\"colour\":\"blue\"}\n");
+    let answer = raw(
+        &path,
+        b"{\"version\":2,\"command\":\"status\",\"colour\":\"blue\"}\n",
+    );
     assert!(answer.contains("\"ok\""), "{answer}");
     running.stop.send(true).unwrap();
     running.runtime.block_on(running.task).unwrap().unwrap();
@@ -176,6 +210,9 @@ fn the_journal_outlives_its_process_and_survives_rubbish() {
 #[test]
 fn handles_are_those_that_calico_gives() {
     assert_eq!(key("abc").handle(), "k8s-pod-network.abc");
-    let second = AttachmentKey { interface: "net1".into(), ..key("abc") };
+    let second = AttachmentKey {
+        interface: "net1".into(),
+        ..key("abc")
+    };
     assert_eq!(second.handle(), "k8s-pod-network.abc.net1");
 }

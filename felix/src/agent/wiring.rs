@@ -5,10 +5,11 @@ use crate::health::{Counts, HealthAggregator, HealthPages, Report, Reporter};
 use crate::http::{BindError, Limits, Pages, Purpose, ServerThread, bind};
 use crate::metrics::{Metrics, MetricsPages};
 use crate::settings::Settings;
-use crate::settings::parse::{DenyAction, EndpointToHostAction, FlowsOnPolicyChange as FlowsSetting};
+use crate::settings::parse::{DenyAction, EndpointToHostAction, FlowsOnPolicyChange as FlowsSetting, Switch};
 use dataplane::{DataplaneSettings, FlowsOnPolicyChange};
 use dataplane_netlink::InterfacePrefixes;
 use dataplane_netlink::routes::RouteOwnership;
+use dataplane_netlink::sysctl;
 use dataplane_netlink::workload::WorkloadSettings;
 use dataplane_nftables::layout::{EndpointToHost, Refusal};
 use felix_cni::{AttachSettings, Attacher, EndpointView};
@@ -72,6 +73,9 @@ pub async fn run(settings: &Settings, store: Arc<dyn Datastore>, metrics: Metric
     let _servers = serve_pages(settings, &health, &metrics)?;
 
     let workloads = workload_settings(settings)?;
+    if settings.ip_forwarding == Some(Switch::Enabled) {
+        switch_forwarding_on(&workloads);
+    }
     let (view, programmed) = watch::channel(EndpointView::default());
     let options = EngineOptions {
         node: settings.felix_hostname.clone(),
@@ -251,6 +255,17 @@ fn serve_pages(
         )?;
     }
     Ok(servers)
+}
+
+/// A node forwards its workloads' packets. Where the settings cannot be written (a read-only /proc/sys), the operator has
+/// set them already, or hears of it here and from `manx check`.
+fn switch_forwarding_on(workloads: &WorkloadSettings) {
+    if let Err(error) = workloads.sysctls.apply(&sysctl::forwarding()) {
+        tracing::warn!(
+            error = chain(&error),
+            "forwarding cannot be switched on; set net.ipv4.ip_forward=1 and net.ipv6.conf.all.forwarding=1"
+        );
+    }
 }
 
 fn workload_settings(settings: &Settings) -> Result<WorkloadSettings, AgentError> {

@@ -20,8 +20,10 @@ const V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Linux that has tables which are owned and persist.
 const OWNED_SINCE: &str = "6.9";
 
-/// What is wanted of nf_tables: what it is called, and a batch that needs it.
-const WANTED: [(&str, fn(&mut Batch)); 7] = [
+/// Something that is wanted of nf_tables: what it is called, and what needs it.
+type Feature = (&'static str, fn(&mut Batch));
+
+const WANTED: [Feature; 7] = [
     ("base chains in family inet", base_chains),
     ("maps to numbers with a value for all other keys", catch_all),
     ("maps with intervals", intervals),

@@ -41,6 +41,9 @@ impl fmt::Display for Severity {
     }
 }
 
+/// How it is said that something could not be looked at.
+const UNSEEN: &str = "could not be looked at";
+
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -75,12 +78,12 @@ impl Finding {
 
     /// Something that nobody can say anything about.
     fn unseen(name: &'static str, what: impl fmt::Display, remedy: &str) -> Self {
-        Finding::new(
-            name,
-            Severity::Warning,
-            format!("could not be looked at: {what}"),
-            remedy,
-        )
+        Finding::new(name, Severity::Warning, format!("{UNSEEN}: {what}"), remedy)
+    }
+
+    /// Whether this could not be looked at.
+    pub fn is_unseen(&self) -> bool {
+        self.what.starts_with(UNSEEN)
     }
 
     /// Whether policy can be by-passed, or cannot be enforced at all.

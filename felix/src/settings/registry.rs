@@ -74,7 +74,7 @@ settings_table! {
     /// Whether routes that others put on workload interfaces are removed.
     RemoveExternalRoutes remove_external_routes: Bool = "true" [inert];
     /// Whether forwarding is switched on in the kernel.
-    IPForwarding ip_forwarding: OneOfOrNone<Switch> = "Enabled" [inert];
+    IPForwarding ip_forwarding: OneOfOrNone<Switch> = "Enabled" [];
     /// How long the kernel may take to answer a netlink request.
     NetlinkTimeoutSecs netlink_timeout: Seconds = "10" [inert];
     /// Metric of routes to IPv4 workloads.

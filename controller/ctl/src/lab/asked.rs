@@ -61,9 +61,15 @@ enum Missing {
 }
 
 impl Asked<'_> {
-    /// What the kernel does: allowed means between all addresses, as in the answer.
+    /// What the kernel does. Allowed means between all addresses that count, as in the answer.
     fn kernel(&self) -> Option<Verdict> {
-        let passed: Option<Vec<bool>> = self.ways.iter().map(Measured::passed).collect();
+        let counting: Vec<&Measured> = self.ways.iter().filter(|m| m.flow.counts).collect();
+        let deciding = if counting.is_empty() {
+            self.ways.iter().collect()
+        } else {
+            counting
+        };
+        let passed: Option<Vec<bool>> = deciding.into_iter().map(Measured::passed).collect();
         let passed = passed.filter(|ways| !ways.is_empty())?;
         Some(verdict(passed.iter().all(|way| *way)))
     }
@@ -302,6 +308,7 @@ impl Picture {
                 server,
                 probe,
                 judgement: way.judgement.clone(),
+                counts: !self.world.is_made_up(way.source, way.destination),
             });
         }
         if ways.is_empty() {

@@ -54,9 +54,7 @@ pub(super) fn make(nodes: &BTreeMap<String, Vec<IpAddr>>) -> anyhow::Result<()> 
                 let gateway = OUTSIDE_ADDRESSES.iter().find(|g| g.is_ipv4() == is_v4);
                 let own = addresses.iter().find(|a| a.is_ipv4() == is_v4);
                 if let (Some(gateway), Some(own)) = (gateway, own) {
-                    lines.push(format!(
-                        "route replace default via {gateway} dev eth0 src {own}"
-                    ));
+                    lines.push(format!("route replace default via {gateway} dev eth0 src {own}"));
                 }
             }
         }

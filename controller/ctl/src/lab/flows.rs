@@ -22,6 +22,9 @@ pub(super) struct LabFlow {
     pub(super) probe: Probe,
     /// What the policies say.
     pub(super) judgement: Judgement,
+    /// Whether it counts where several ways of one flow are summed up: one by addresses that nobody asked for does not
+    /// where there are others.
+    pub(super) counts: bool,
 }
 
 impl LabFlow {
@@ -142,6 +145,7 @@ impl Picture {
                 server: to.server.clone(),
                 probe,
                 judgement: self.world.in_their_words(judgement),
+                counts: true,
             });
         }
         Ok(flows)

@@ -277,6 +277,7 @@ mod tests {
             server: to.into(),
             probe,
             judgement,
+            counts: true,
         };
         Measured {
             flow,

@@ -117,6 +117,9 @@ pub(super) fn run(probes: &[Probe], has_sctp: bool, done: impl Fn() + Sync) -> V
     outcomes
 }
 
+/// A probe under way, with its number.
+type Running<'a> = std::pin::Pin<Box<dyn Future<Output = (usize, Outcome)> + 'a>>;
+
 fn from_here(
     probes: &[Probe],
     numbers: &[(usize, Method)],
@@ -151,8 +154,7 @@ fn from_here(
         };
         let mut out = Vec::with_capacity(numbers.len());
         // All at once on one thread: a JoinSet would need probes that live for ever.
-        let mut running: Vec<std::pin::Pin<Box<dyn Future<Output = (usize, Outcome)> + '_>>> =
-            numbers.iter().map(|n| Box::pin(one(n)) as _).collect();
+        let mut running: Vec<Running<'_>> = numbers.iter().map(|n| Box::pin(one(n)) as _).collect();
         std::future::poll_fn(|context| {
             running.retain_mut(|probe| match probe.as_mut().poll(context) {
                 std::task::Poll::Ready(result) => {

@@ -30,6 +30,8 @@ const TROUBLE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(20);
 /// How often a wait says what it waits for.
 const TELL: Duration = Duration::from_secs(5);
+/// How often the number of connected pods is told.
+const COUNT: Duration = Duration::from_millis(500);
 /// Most nodes: all share one wire.
 const MOST_NODES: usize = 250;
 /// The example manifests, which also stand in the repository.
@@ -233,6 +235,7 @@ fn wait(lab: &LabState, wanted: usize, interrupt: &Interrupt) -> anyhow::Result<
     let began = Instant::now();
     let mut progress = Instant::now();
     let mut told = Instant::now();
+    let mut counted: Option<Instant> = None;
     let mut shown = usize::MAX;
     loop {
         interrupt.check()?;
@@ -243,9 +246,14 @@ fn wait(lab: &LabState, wanted: usize, interrupt: &Interrupt) -> anyhow::Result<
         let pods = || agent.pods.values().filter(|p| p.kind == PodKind::Endpoint);
         let connected = pods().filter(|p| p.is_there()).count();
         if connected != shown {
+            progress = Instant::now();
+        }
+        if connected != shown
+            && (counted.is_none_or(|moment| moment.elapsed() > COUNT) || connected >= wanted)
+        {
             step(&format!("{connected} of {wanted} pods connected"));
             shown = connected;
-            progress = Instant::now();
+            counted = Some(Instant::now());
         }
         let unready = unready(lab);
         if agent.settled && connected >= wanted && unready.is_empty() {

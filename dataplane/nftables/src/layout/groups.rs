@@ -1,127 +1,152 @@
-//! Which number a group has, and whether its map may change in place.
+//! Which numbers a group has, and which interfaces are behind each.
+//!
+//! A group has one number, but for a while it may have several: interfaces that come to it from different groups may
+//! have to go on answering differently to packets that hold the number of an address which has just left it.
 
-use dataplane_api::EndpointId;
 use dataplane_tables::GroupId;
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeSet;
 
 /// Numbers of the groups of one direction.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    pub(super) of_group: FxHashMap<GroupId, u32>,
-    members: FxHashMap<u32, FxHashSet<EndpointId>>,
-    /// Numbers that endpoints left, with the time until which a packet may be on its way through their chain.
-    frozen: FxHashMap<u32, u64>,
+    of_group: FxHashMap<GroupId, Vec<u32>>,
+    numbers: FxHashMap<u32, Number>,
+    /// Groups with several numbers.
+    split: BTreeSet<GroupId>,
     next: u32,
 }
 
-/// What one pass does with the groups of one direction.
+/// A number that interfaces lead to.
 #[derive(Debug, Default)]
-pub(super) struct GroupPass {
-    /// Numbers that appear.
-    pub(super) fresh: FxHashSet<u32>,
-    /// Numbers that keep their endpoints, while what they do changes.
-    pub(super) in_place: FxHashSet<u32>,
-    /// Numbers that no endpoint has any more.
-    pub(super) gone: FxHashSet<u32>,
+pub(super) struct Number {
+    /// Unknown for a number that an earlier life left, until the first pass.
+    pub(super) group: Option<GroupId>,
+    pub(super) members: FxHashSet<String>,
+    /// Until when a packet may be on its way through the chain for an interface that has left.
+    frozen_until: u64,
 }
 
 impl Groups {
-    /// Takes over a number that the kernel has already.
-    pub(super) fn adopt(&mut self, number: u32, endpoint: EndpointId) {
-        self.members.entry(number).or_default().insert(endpoint);
+    /// Takes over an interface's place that the kernel has already.
+    pub(super) fn adopt(&mut self, number: u32, interface: &str) {
+        self.numbers
+            .entry(number)
+            .or_default()
+            .members
+            .insert(interface.to_string());
     }
 
-    /// Makes sure that numbers up to this one are not given.
+    /// Makes sure that numbers below this one are not given.
     pub(super) fn skip_to(&mut self, number: u32) {
         self.next = self.next.max(number);
     }
 
-    /// Places all endpoints.
-    ///
-    /// `placed`: each endpoint that there is now, with its group. `may_stay`: whether the number's map can become the
-    /// group's without another default and within its size. `changed`: groups of which rows changed.
-    pub(super) fn place(
-        &mut self,
-        placed: &[(EndpointId, GroupId)],
-        changed: &FxHashSet<GroupId>,
-        now: u64,
-        grace: u64,
-        may_stay: impl Fn(GroupId, u32) -> bool,
-    ) -> GroupPass {
-        self.frozen.retain(|_, until| *until > now);
-        let mut pass = GroupPass::default();
-        let mut wanted: FxHashMap<GroupId, FxHashSet<EndpointId>> = FxHashMap::default();
-        for (endpoint, group) in placed {
-            wanted.entry(*group).or_default().insert(endpoint.clone());
+    pub(super) fn get(&self, number: u32) -> Option<&Number> {
+        self.numbers.get(&number)
+    }
+
+    /// The numbers of a group, the first one first.
+    pub(super) fn numbers(&self, group: GroupId) -> &[u32] {
+        self.of_group.get(&group).map_or(&[], Vec::as_slice)
+    }
+
+    /// All groups that have a number, in no order.
+    pub(super) fn served(&self) -> impl Iterator<Item = (GroupId, &[u32])> {
+        self.of_group.iter().map(|(g, n)| (*g, n.as_slice()))
+    }
+
+    pub(super) fn is_served(&self, group: GroupId) -> bool {
+        self.of_group.contains_key(&group)
+    }
+
+    /// Groups with several numbers, sorted.
+    pub(super) fn split(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.split.iter().copied()
+    }
+
+    pub(super) fn is_frozen(&self, number: u32, now: u64) -> bool {
+        self.numbers.get(&number).is_some_and(|n| n.frozen_until > now)
+    }
+
+    /// A number that no group has; `taken` says whether a map of that number is still there.
+    pub(super) fn fresh(&mut self, group: GroupId, taken: impl Fn(u32) -> bool) -> u32 {
+        loop {
+            let number = self.next;
+            self.next = self.next.wrapping_add(1);
+            if !taken(number) && !self.numbers.contains_key(&number) {
+                self.numbers.insert(number, Number::default());
+                self.lead(number, group);
+                return number;
+            }
         }
-        let mut number_of: FxHashMap<&EndpointId, u32> = FxHashMap::default();
-        for (number, members) in &self.members {
-            number_of.extend(members.iter().map(|e| (e, *number)));
+    }
+
+    /// Lets a number be that of a group.
+    pub(super) fn lead(&mut self, number: u32, group: GroupId) {
+        self.unlead(number);
+        self.numbers.entry(number).or_default().group = Some(group);
+        let list = self.of_group.entry(group).or_default();
+        list.push(number);
+        if list.len() > 1 {
+            self.split.insert(group);
         }
-        let mut taken: FxHashSet<u32> = FxHashSet::default();
-        let mut next_of: FxHashMap<GroupId, u32> = FxHashMap::default();
-        let mut order: Vec<GroupId> = wanted.keys().copied().collect();
-        order.sort_unstable();
-        // First the groups that have a number: they keep it unless it must change under a packet's feet.
-        let nobody_left = |number: u32, endpoints: &FxHashSet<EndpointId>| {
-            self.members.get(&number).is_none_or(|m| m.iter().all(|e| endpoints.contains(e)))
+    }
+
+    fn unlead(&mut self, number: u32) {
+        let Some(group) = self.numbers.get_mut(&number).and_then(|n| n.group.take()) else {
+            return;
         };
-        let mut undecided: Vec<GroupId> = Vec::new();
-        for group in order {
-            let endpoints = &wanted[&group];
-            let Some(number) = self.of_group.get(&group).copied() else {
-                undecided.push(group);
-                continue;
-            };
-            let calm = nobody_left(number, endpoints) && !self.frozen.contains_key(&number);
-            if !changed.contains(&group) || (calm && may_stay(group, number)) {
-                if changed.contains(&group) {
-                    pass.in_place.insert(number);
-                }
-                taken.insert(number);
-                next_of.insert(group, number);
-            } else {
-                undecided.push(group);
-            }
+        let Some(list) = self.of_group.get_mut(&group) else {
+            return;
+        };
+        list.retain(|n| *n != number);
+        if list.len() < 2 {
+            self.split.remove(&group);
         }
-        for group in undecided {
-            let endpoints = &wanted[&group];
-            let mut candidates: Vec<u32> = endpoints.iter().filter_map(|e| number_of.get(e).copied()).collect();
-            candidates.sort_unstable();
-            candidates.dedup();
-            let size = |n: &u32| self.members.get(n).map_or(0, FxHashSet::len);
-            candidates.sort_by_key(|n| std::cmp::Reverse(size(n)));
-            let stay = candidates.into_iter().find(|n| {
-                let calm = nobody_left(*n, endpoints) && !self.frozen.contains_key(n);
-                calm && !taken.contains(n) && may_stay(group, *n)
-            });
-            let number = match stay {
-                Some(number) => {
-                    pass.in_place.insert(number);
-                    number
-                }
-                None => {
-                    let number = self.next;
-                    self.next += 1;
-                    pass.fresh.insert(number);
-                    number
-                }
-            };
-            taken.insert(number);
-            next_of.insert(group, number);
+        if list.is_empty() {
+            self.of_group.remove(&group);
         }
-        for (number, members) in &self.members {
-            let now_in = |e: &EndpointId| placed.binary_search_by(|(p, _)| p.cmp(e)).ok().map(|at| placed[at].1);
-            let left = members.iter().any(|e| now_in(e).and_then(|g| next_of.get(&g)) != Some(number));
-            if left {
-                self.frozen.insert(*number, now + grace);
-            }
-            if !taken.contains(number) {
-                pass.gone.insert(*number);
-            }
+    }
+
+    /// An interface leaves a number.
+    pub(super) fn leave(&mut self, number: u32, interface: &str, until: u64) {
+        if let Some(number) = self.numbers.get_mut(&number)
+            && number.members.remove(interface)
+        {
+            number.frozen_until = until;
         }
-        self.members = wanted.into_iter().map(|(group, endpoints)| (next_of[&group], endpoints)).collect();
-        self.of_group = next_of;
-        pass
+    }
+
+    /// Interfaces come to a number.
+    pub(super) fn enter(&mut self, number: u32, interfaces: impl IntoIterator<Item = String>) {
+        if let Some(number) = self.numbers.get_mut(&number) {
+            number.members.extend(interfaces);
+        }
+    }
+
+    /// Takes a number away from its group, and gives back the interfaces that it had.
+    pub(super) fn dissolve(&mut self, number: u32) -> Vec<String> {
+        self.unlead(number);
+        let members = self
+            .numbers
+            .remove(&number)
+            .map(|n| n.members)
+            .unwrap_or_default();
+        let mut members: Vec<String> = members.into_iter().collect();
+        members.sort_unstable();
+        members
+    }
+
+    /// Numbers without interfaces, sorted.
+    pub(super) fn deserted(&self) -> Vec<u32> {
+        let mut out: Vec<u32> = self
+            .numbers
+            .iter()
+            .filter(|(_, n)| n.members.is_empty())
+            .map(|(n, _)| *n)
+            .collect();
+        out.sort_unstable();
+        out
     }
 }

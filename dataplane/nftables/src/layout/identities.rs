@@ -1,205 +1,344 @@
 //! Which number the addresses of a class have.
 //!
-//! Two classes share an identity while all groups treat them alike. A number keeps its meaning for every packet that
-//! may still hold it: addresses that are treated otherwise move to another number, unless the whole identity changes
-//! together and nobody has just left it.
+//! Two classes share an identity while all groups treat them alike. A packet may hold a number for a while after its
+//! address has left it; such a number is *frozen*: what anybody makes of it stays, or becomes what the address that
+//! left gets now, and nothing else.
 
-use super::names::FIRST_IDENTITY;
-use dataplane_tables::ClassId;
+use super::names::{FIRST_IDENTITY, FIRST_ROW};
+use dataplane_tables::{ClassId, GroupId};
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
 
-/// What groups do with a class, where that is not the group's default: (group, row or result), sorted by group.
-pub(super) type Vector = Vec<(GroupSlot, u32)>;
+/// What all groups do with a class, as one number: two classes that are treated alike have the same.
+///
+/// It is the sum of one term for each group that treats the class otherwise than by its default, so that one change
+/// costs one addition. Terms are 128 well-mixed bits: sums of different terms do not meet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Print(u128);
 
-/// A group by direction (0 ingress, 1 egress) and number.
-pub(super) type GroupSlot = (u8, u32);
+impl Print {
+    /// The term of one group.
+    pub(super) fn of(group: GroupId, code: u32) -> Self {
+        let word = u64::from(group.0) << 32 | u64::from(code);
+        let (high, low) = (
+            mix(word ^ 0x6a09_e667_f3bc_c908),
+            mix(word.rotate_left(17) ^ 0xbb67_ae85_84ca_a73b),
+        );
+        Print(u128::from(high) << 64 | u128::from(low))
+    }
+
+    pub(super) fn plus(self, term: Print) -> Self {
+        Print(self.0.wrapping_add(term.0))
+    }
+
+    pub(super) fn minus(self, term: Print) -> Self {
+        Print(self.0.wrapping_sub(term.0))
+    }
+}
+
+/// Every bit of the result depends on every bit of the word.
+fn mix(word: u64) -> u64 {
+    let mut z = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Where addresses that left a number are now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Whereabouts {
+    pub(super) class: ClassId,
+    /// For classes of intervals, whether they are of IPv6: their addresses change class without being named.
+    pub(super) interval_of: Option<bool>,
+}
+
+/// Addresses that left a number.
+#[derive(Debug)]
+pub(super) struct Leavers {
+    /// Until when (milliseconds) a packet may hold the number.
+    until: u64,
+    /// All classes that one of them may be in now; `None` means that they may be anywhere.
+    now_in: Option<Vec<Whereabouts>>,
+}
+
+/// Beyond this many classes it is not worth knowing where addresses went.
+const MOST_WHEREABOUTS: usize = 16;
+
+/// A number.
+#[derive(Debug, Default)]
+pub(super) struct Identity {
+    /// The classes that have it. None: it only waits until no packet can hold it.
+    pub(super) classes: FxHashSet<ClassId>,
+    pub(super) print: Print,
+    leavers: Option<Leavers>,
+    /// Whether its removal is set down.
+    departed: bool,
+}
 
 /// The numbers of all classes.
 #[derive(Debug, Default)]
 pub(super) struct Identities {
     pub(super) of_class: FxHashMap<ClassId, u32>,
-    pub(super) vectors: FxHashMap<u32, Vector>,
-    by_vector: FxHashMap<Vector, u32>,
-    classes: FxHashMap<u32, FxHashSet<ClassId>>,
-    /// Numbers that addresses left, with the time (milliseconds) until which a packet may hold them.
-    frozen: FxHashMap<u32, u64>,
+    numbers: FxHashMap<u32, Identity>,
+    by_print: FxHashMap<Print, u32>,
+    frozen: FxHashSet<u32>,
+    /// Numbers that came to be treated like another one, to be merged with it.
+    pub(super) twins: FxHashSet<u32>,
     next: u32,
-}
-
-/// What one renumbering did.
-#[derive(Debug, Default)]
-pub(super) struct Renumbered {
-    /// Numbers that appeared.
-    pub(super) fresh: FxHashSet<u32>,
-    /// Numbers that no class has any more.
-    pub(super) gone: Vec<u32>,
-    /// Numbers of which the vector changed in place.
-    pub(super) in_place: Vec<u32>,
-    /// Classes whose number changed, with the number before.
-    pub(super) moved: FxHashMap<ClassId, u32>,
-}
-
-/// What a renumbering is about.
-pub(super) struct Renumbering<'a> {
-    /// What every class that exists gets now.
-    pub(super) vectors: &'a FxHashMap<ClassId, Vector>,
-    /// Groups whose map is made anew in this pass: no packet holds a row of theirs.
-    pub(super) fresh_groups: &'a FxHashSet<GroupSlot>,
-    /// Groups that go with this pass.
-    pub(super) gone_groups: &'a FxHashSet<GroupSlot>,
-    /// Numbers that addresses leave in this pass because their class changed.
-    pub(super) left: &'a FxHashSet<u32>,
-    /// Now, in milliseconds of any clock that does not go back.
-    pub(super) now: u64,
-    /// How long a packet may hold a number, in milliseconds.
-    pub(super) grace: u64,
 }
 
 impl Identities {
     pub(super) fn new() -> Self {
-        Identities { next: FIRST_IDENTITY, ..Identities::default() }
+        Identities {
+            next: FIRST_IDENTITY,
+            ..Identities::default()
+        }
     }
 
-    /// Takes over a number that the kernel has already, before the first renumbering.
-    pub(super) fn adopt(&mut self, class: ClassId, number: u32, vector: Vector) {
+    /// Takes over a number that the kernel has already, before the first pass.
+    pub(super) fn adopt(&mut self, class: ClassId, number: u32) {
         self.of_class.insert(class, number);
-        self.classes.entry(number).or_default().insert(class);
-        self.by_vector.entry(vector.clone()).or_insert(number);
-        self.vectors.insert(number, vector);
+        self.numbers.entry(number).or_default().classes.insert(class);
     }
 
-    /// Makes sure that numbers up to this one are not given.
+    /// Takes over a number that the kernel has and nobody uses.
+    pub(super) fn adopt_stranger(&mut self, number: u32, until: u64) {
+        self.numbers.entry(number).or_default().departed = true;
+        self.leave(number, until, None);
+    }
+
+    /// Makes sure that numbers below this one are not given.
     pub(super) fn skip_to(&mut self, number: u32) {
         self.next = self.next.max(number);
     }
 
-    fn fresh(&mut self) -> u32 {
-        let number = self.next;
-        self.next += 1;
-        number
+    pub(super) fn get(&self, number: u32) -> Option<&Identity> {
+        self.numbers.get(&number)
     }
 
-    fn set_vector(&mut self, number: u32, vector: Vector) {
-        if let Some(old) = self.vectors.insert(number, vector.clone())
-            && self.by_vector.get(&old) == Some(&number)
-        {
-            self.by_vector.remove(&old);
-        }
-        self.by_vector.entry(vector).or_insert(number);
+    pub(super) fn is_live(&self, number: u32) -> bool {
+        self.numbers.get(&number).is_some_and(|i| !i.classes.is_empty())
     }
 
-    fn assign(&mut self, class: ClassId, number: u32, out: &mut Renumbered) {
-        let before = self.of_class.insert(class, number);
-        if before == Some(number) {
-            return;
-        }
-        if let Some(before) = before {
-            out.moved.insert(class, before);
-            if let Some(classes) = self.classes.get_mut(&before) {
-                classes.remove(&class);
-            }
-        }
-        self.classes.entry(number).or_default().insert(class);
+    /// The number for classes with this print.
+    pub(super) fn find(&self, print: Print) -> Option<u32> {
+        self.by_print.get(&print).copied()
     }
 
-    /// Gives every class the number of what it gets now.
-    pub(super) fn renumber(&mut self, change: &Renumbering<'_>) -> Renumbered {
-        let mut out = Renumbered::default();
-        self.frozen.retain(|_, until| *until > change.now);
-        let dead: Vec<ClassId> = self.of_class.keys().filter(|c| !change.vectors.contains_key(c)).copied().collect();
-        for class in dead {
-            if let Some(number) = self.of_class.remove(&class)
-                && let Some(classes) = self.classes.get_mut(&number)
-            {
-                classes.remove(&class);
-            }
-        }
-        let mut touched: Vec<u32> = Vec::new();
-        let mut homeless: Vec<ClassId> = Vec::new();
-        for (class, vector) in change.vectors {
-            match self.of_class.get(class) {
-                None => homeless.push(*class),
-                Some(number) => {
-                    let same = self.vectors.get(number) == Some(vector);
-                    if !same || change.left.contains(number) {
-                        touched.push(*number);
-                    }
-                }
-            }
-        }
-        touched.sort_unstable();
-        touched.dedup();
-        homeless.sort_unstable();
-        for number in touched {
-            self.renumber_one(number, change, &mut homeless, &mut out);
-        }
-        for class in homeless {
-            let Some(vector) = change.vectors.get(&class) else { continue };
-            let number = match self.by_vector.get(vector) {
-                Some(number) => *number,
-                None => {
-                    let number = self.fresh();
-                    out.fresh.insert(number);
-                    self.set_vector(number, vector.clone());
-                    number
-                }
+    /// A number that nobody has had.
+    pub(super) fn fresh(&mut self, print: Print) -> u32 {
+        loop {
+            // Two thousand million numbers later they begin anew.
+            let number = if self.next < FIRST_ROW {
+                self.next
+            } else {
+                FIRST_IDENTITY
             };
-            self.assign(class, number, &mut out);
-        }
-        for number in change.left.iter().chain(out.moved.values()) {
-            self.frozen.insert(*number, change.now + change.grace);
-        }
-        out.gone = self.classes.iter().filter(|(_, c)| c.is_empty()).map(|(n, _)| *n).collect();
-        out.gone.sort_unstable();
-        for number in &out.gone {
-            self.classes.remove(number);
-            if let Some(vector) = self.vectors.remove(number)
-                && self.by_vector.get(&vector) == Some(number)
-            {
-                self.by_vector.remove(&vector);
+            self.next = number + 1;
+            if let Entry::Vacant(free) = self.numbers.entry(number) {
+                free.insert(Identity {
+                    print,
+                    ..Identity::default()
+                });
+                self.by_print.insert(print, number);
+                return number;
             }
         }
-        out.fresh.retain(|n| self.vectors.contains_key(n));
+    }
+
+    /// Says what the classes of a number get now.
+    pub(super) fn set_print(&mut self, number: u32, print: Print) {
+        let Some(identity) = self.numbers.get_mut(&number) else {
+            return;
+        };
+        let before = std::mem::replace(&mut identity.print, print);
+        if self.by_print.get(&before) == Some(&number) {
+            self.by_print.remove(&before);
+        }
+        self.offer(number, print);
+    }
+
+    /// Lets classes with this print find the number; where they find another one already, the two are twins.
+    pub(super) fn offer(&mut self, number: u32, print: Print) {
+        if *self.by_print.entry(print).or_insert(number) == number {
+            self.twins.remove(&number);
+        } else {
+            self.twins.insert(number);
+        }
+    }
+
+    /// Lets classes with this print find this number and not its twin.
+    pub(super) fn prefer(&mut self, number: u32, print: Print) {
+        self.by_print.insert(print, number);
+        self.twins.remove(&number);
+    }
+
+    /// Gives a class a number and returns the one that it had.
+    pub(super) fn assign(&mut self, class: ClassId, number: u32) -> Option<u32> {
+        let before = self.of_class.insert(class, number).filter(|b| *b != number);
+        if let Some(identity) = before.and_then(|b| self.numbers.get_mut(&b)) {
+            identity.classes.remove(&class);
+        }
+        self.numbers.entry(number).or_default().classes.insert(class);
+        before
+    }
+
+    /// Forgets a class that no address has any more, and returns its number.
+    pub(super) fn forget_class(&mut self, class: ClassId) -> Option<u32> {
+        let number = self.of_class.remove(&class)?;
+        if let Some(identity) = self.numbers.get_mut(&number) {
+            identity.classes.remove(&class);
+        }
+        Some(number)
+    }
+
+    /// Nobody finds the number any more; it only waits.
+    pub(super) fn bury(&mut self, number: u32) {
+        self.twins.remove(&number);
+        if let Some(identity) = self.numbers.get(&number)
+            && self.by_print.get(&identity.print) == Some(&number)
+        {
+            self.by_print.remove(&identity.print);
+        }
+    }
+
+    /// Says whether a number has just lost its last class: from now on it only waits.
+    pub(super) fn depart(&mut self, number: u32, until: u64) -> bool {
+        let Some(identity) = self.numbers.get_mut(&number) else {
+            return false;
+        };
+        if !identity.classes.is_empty() || std::mem::replace(&mut identity.departed, true) {
+            return false;
+        }
+        self.bury(number);
+        if !self.is_frozen(number) {
+            self.leave(number, until, None);
+        }
+        true
+    }
+
+    /// Forgets a number that no packet can hold.
+    pub(super) fn drop_number(&mut self, number: u32) {
+        self.bury(number);
+        self.numbers.remove(&number);
+        self.frozen.remove(&number);
+    }
+
+    // --- addresses that left --------------------------------------------------------------------------------------
+
+    /// Numbers that a packet may hold whose address has another one now.
+    pub(super) fn frozen(&self) -> impl Iterator<Item = u32> + '_ {
+        self.frozen.iter().copied()
+    }
+
+    pub(super) fn is_frozen(&self, number: u32) -> bool {
+        self.frozen.contains(&number)
+    }
+
+    /// Frozen numbers that nobody has any more.
+    pub(super) fn departed(&self) -> Vec<u32> {
+        let mut out: Vec<u32> = self.frozen().filter(|n| !self.is_live(*n)).collect();
+        out.sort_unstable();
         out
     }
 
-    /// Decides which of a number's classes keep it. The others become homeless.
-    fn renumber_one(
-        &mut self,
-        number: u32,
-        change: &Renumbering<'_>,
-        homeless: &mut Vec<ClassId>,
-        out: &mut Renumbered,
-    ) {
-        let mut parts: BTreeMap<&Vector, Vec<ClassId>> = BTreeMap::new();
-        for class in self.classes.get(&number).into_iter().flatten() {
-            if let Some(vector) = change.vectors.get(class) {
-                parts.entry(vector).or_default().push(*class);
+    /// Lets numbers go that no packet can hold any more.
+    pub(super) fn thaw(&mut self, now: u64) {
+        let numbers = &mut self.numbers;
+        self.frozen.retain(|number| {
+            let Some(identity) = numbers.get_mut(number) else {
+                return false;
+            };
+            if identity.leavers.as_ref().is_some_and(|l| l.until > now) {
+                return true;
+            }
+            identity.leavers = None;
+            false
+        });
+    }
+
+    /// An address with this number has gone to a class, or (`None`) anywhere.
+    pub(super) fn leave(&mut self, number: u32, until: u64, to: Option<Whereabouts>) {
+        let Some(identity) = self.numbers.get_mut(&number) else {
+            return;
+        };
+        self.frozen.insert(number);
+        let leavers = identity.leavers.get_or_insert_with(|| Leavers {
+            until,
+            now_in: Some(Vec::new()),
+        });
+        leavers.until = leavers.until.max(until);
+        match to {
+            Some(to) => add_whereabouts(&mut leavers.now_in, to),
+            None => leavers.now_in = None,
+        }
+    }
+
+    /// The classes in which the addresses are that left a number; `None` means anywhere, or that none left.
+    pub(super) fn whereabouts(&self, number: u32) -> Option<&[Whereabouts]> {
+        self.numbers
+            .get(&number)?
+            .leavers
+            .as_ref()?
+            .now_in
+            .as_deref()
+            .filter(|list| !list.is_empty())
+    }
+
+    /// Those who left and were in one class may now be in another. `from` without a class: in an interval of a family.
+    pub(super) fn follow(&mut self, from: Result<ClassId, bool>, to: Whereabouts) {
+        for number in &self.frozen {
+            let Some(leavers) = self.numbers.get_mut(number).and_then(|i| i.leavers.as_mut()) else {
+                continue;
+            };
+            let concerned = leavers.now_in.as_ref().is_some_and(|list| {
+                list.iter().any(|w| match from {
+                    Ok(class) => w.class == class,
+                    Err(v6) => w.interval_of == Some(v6),
+                })
+            });
+            if concerned {
+                add_whereabouts(&mut leavers.now_in, to);
             }
         }
-        let held = |slot: &GroupSlot| !change.fresh_groups.contains(slot) && !change.gone_groups.contains(slot);
-        let before: Vector =
-            self.vectors.get(&number).map(|v| v.iter().filter(|(s, _)| held(s)).copied().collect()).unwrap_or_default();
-        let compatible = |v: &Vector| v.iter().filter(|(s, _)| held(s)).eq(before.iter());
-        let left = change.left.contains(&number) || self.frozen.contains_key(&number);
-        let keeper: Option<Vector> = if left {
-            // A packet of an address that has just left may still hold the number: nothing may change under it.
-            let same = |v: &Vector| compatible(v) && (change.fresh_groups.is_empty() || v.is_empty());
-            parts.keys().find(|v| same(v)).map(|v| (*v).clone())
-        } else {
-            let largest = parts.iter().filter(|(v, _)| compatible(v)).max_by_key(|(_, c)| c.len());
-            let whole = if parts.len() == 1 { parts.keys().next().copied() } else { None };
-            largest.map(|(v, _)| (*v).clone()).or_else(|| whole.cloned())
-        };
-        let others: Vec<ClassId> =
-            parts.iter().filter(|(v, _)| Some(**v) != keeper.as_ref()).flat_map(|(_, c)| c.iter().copied()).collect();
-        if let Some(keeper) = keeper
-            && self.vectors.get(&number) != Some(&keeper)
-        {
-            self.set_vector(number, keeper);
-            out.in_place.push(number);
+    }
+
+    /// Intervals of a family changed: those who left and were in one may be anywhere.
+    pub(super) fn lose_intervals(&mut self, v6: bool) {
+        for number in &self.frozen {
+            let Some(leavers) = self.numbers.get_mut(number).and_then(|i| i.leavers.as_mut()) else {
+                continue;
+            };
+            if leavers
+                .now_in
+                .as_ref()
+                .is_some_and(|list| list.iter().any(|w| w.interval_of == Some(v6)))
+            {
+                leavers.now_in = None;
+            }
         }
-        homeless.extend(others);
+    }
+
+    /// A class went; its number may be given to another class later.
+    pub(super) fn lose_class(&mut self, class: ClassId) {
+        for number in &self.frozen {
+            if let Some(leavers) = self.numbers.get_mut(number).and_then(|i| i.leavers.as_mut())
+                && let Some(list) = &mut leavers.now_in
+            {
+                list.retain(|w| w.class != class);
+            }
+        }
+    }
+}
+
+fn add_whereabouts(list: &mut Option<Vec<Whereabouts>>, to: Whereabouts) {
+    let Some(known) = list else { return };
+    if known.contains(&to) {
+        return;
+    }
+    if known.len() < MOST_WHEREABOUTS {
+        known.push(to);
+    } else {
+        *list = None;
     }
 }

@@ -19,7 +19,7 @@ pub mod skeleton;
 mod state;
 
 pub use ops::{Op, SetSpec};
-pub(crate) use planner::{Move, endpoint_elements, net_element, row_elements, slot};
+pub(crate) use planner::{Move, endpoint_elements, net_element, row_elements};
 pub use planner::{Plan, Planner};
 pub use row::{LoweredRow, RowRule, lower};
 pub use simulate::{Packet, Way, dangling, simulate};

@@ -77,7 +77,11 @@ pub fn parse_row_chain(name: &str) -> Option<u32> {
 
 /// Name of an address map (`id4`, `net6`, ...) in its `generation`-th making; the first has the plain name.
 pub fn address_map(base: &str, generation: u32) -> String {
-    if generation == 0 { base.to_string() } else { format!("{base}_{generation}") }
+    if generation == 0 {
+        base.to_string()
+    } else {
+        format!("{base}_{generation}")
+    }
 }
 
 /// The base and the generation of an address map's name.
@@ -100,12 +104,27 @@ pub fn shape(name: &str) -> Option<(KeyType, SetData, bool)> {
     let exact = |key: KeyType, data: SetData| Some((key, data, false));
     match name {
         WL_IN | WL_OUT => exact(one(Datatype::InterfaceName), SetData::Verdict),
-        OWN4 => exact(KeyType::concat([Datatype::InterfaceName, Datatype::Ipv4]), SetData::None),
-        OWN6 => exact(KeyType::concat([Datatype::InterfaceName, Datatype::Ipv6]), SetData::None),
+        OWN4 => exact(
+            KeyType::concat([Datatype::InterfaceName, Datatype::Ipv4]),
+            SetData::None,
+        ),
+        OWN6 => exact(
+            KeyType::concat([Datatype::InterfaceName, Datatype::Ipv6]),
+            SetData::None,
+        ),
         WL6 => exact(one(Datatype::InterfaceName), SetData::None),
-        SELF => exact(KeyType::concat([Datatype::InterfaceName, Datatype::InterfaceName]), SetData::None),
-        PORTS => exact(KeyType::concat([Datatype::Classid, Datatype::Protocol, Datatype::Port]), classid()),
-        PROTOS => exact(KeyType::concat([Datatype::Classid, Datatype::Protocol]), classid()),
+        SELF => exact(
+            KeyType::concat([Datatype::InterfaceName, Datatype::InterfaceName]),
+            SetData::None,
+        ),
+        PORTS => exact(
+            KeyType::concat([Datatype::Classid, Datatype::Protocol, Datatype::Port]),
+            classid(),
+        ),
+        PROTOS => exact(
+            KeyType::concat([Datatype::Classid, Datatype::Protocol]),
+            classid(),
+        ),
         ROWS => exact(one(Datatype::Classid), SetData::Verdict),
         _ if parse_group(name).is_some() => exact(one(Datatype::Classid), classid()),
         _ => match parse_address_map(name)?.0 {

@@ -93,5 +93,9 @@ fn set_of(spec: &SetSpec) -> Option<Set<'_>> {
 /// A reference to one of our sets, with the form that its keys have.
 pub(super) fn set_ref(name: &str) -> SetRef<'_> {
     let intervals = names::parse_address_map(name).is_some_and(|(base, _)| base.starts_with("net"));
-    if intervals { SetRef::interval(TABLE, name) } else { SetRef::exact(TABLE, name) }
+    if intervals {
+        SetRef::interval(TABLE, name)
+    } else {
+        SetRef::exact(TABLE, name)
+    }
 }

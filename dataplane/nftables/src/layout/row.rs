@@ -1,8 +1,8 @@
 //! A row in the terms of our table: elements of `ports` and `protos`, and a chain for what does not fit.
 
 use super::names;
-use crate::wire::{Expr, Log, MetaKey, Source, Verdict as Nft, Value, compare, load, set_priority};
 use crate::wire::{CmpOp, PayloadBase, Register};
+use crate::wire::{Expr, Log, MetaKey, Source, Value, Verdict as Nft, compare, load, set_priority};
 use dataplane_tables::{Area, EVERYTHING, Plane, Protocols, Row, Span, Verdict};
 use policy_model::Protocol;
 
@@ -65,7 +65,8 @@ pub fn lower(row: &Row) -> Result<LoweredRow, Verdict> {
     }
     if row.rest == Verdict::Allow {
         for (protocol, _) in &row.protocols {
-            out.rules.push(rule(Some(protocol.number()), None, None, RowAction::Leave));
+            out.rules
+                .push(rule(Some(protocol.number()), None, None, RowAction::Leave));
         }
         out.rules.push(rule(None, None, None, RowAction::Decide(true)));
     }
@@ -75,7 +76,13 @@ pub fn lower(row: &Row) -> Result<LoweredRow, Verdict> {
 }
 
 fn rule(protocol: Option<u8>, x: Option<Span>, y: Option<Span>, action: RowAction) -> RowRule {
-    RowRule { protocol, not_protocol: None, x, y, action }
+    RowRule {
+        protocol,
+        not_protocol: None,
+        x,
+        y,
+        action,
+    }
 }
 
 fn part(span: Span) -> Option<Span> {
@@ -89,8 +96,16 @@ fn report(area: &Area, out: &mut Vec<RowRule>) {
                 Protocols::Any => (None, None),
                 Protocols::Is(p) => (Some(p.number()), None),
                 Protocols::Not(p) => (None, Some(p.number())),
+                // A report too many is harmless.
+                Protocols::NoneOf(..) => (None, None),
             };
-            out.push(RowRule { protocol, not_protocol, x: part(*x), y: part(*y), action: RowAction::Report });
+            out.push(RowRule {
+                protocol,
+                not_protocol,
+                x: part(*x),
+                y: part(*y),
+                action: RowAction::Report,
+            });
         }
     }
 }
@@ -104,7 +119,11 @@ fn base(plane: &Plane) -> Verdict {
             balance += if *verdict == Verdict::Allow { width } else { -width };
         }
     }
-    if balance > 0 { Verdict::Allow } else { Verdict::Deny }
+    if balance > 0 {
+        Verdict::Allow
+    } else {
+        Verdict::Deny
+    }
 }
 
 fn lower_plane(protocol: Protocol, plane: &Plane, rest: Verdict, all_in_chain: bool, out: &mut LoweredRow) {
@@ -123,15 +142,18 @@ fn lower_plane(protocol: Protocol, plane: &Plane, rest: Verdict, all_in_chain: b
             let allows = *verdict == Verdict::Allow;
             let width = u32::from(strip.x.1) - u32::from(strip.x.0) + 1;
             if protocol.has_ports() && !all_in_chain && width <= u32::from(WIDEST_SINGLE) {
-                out.ports.extend((strip.x.0..=strip.x.1).map(|port| (number, port, allows)));
+                out.ports
+                    .extend((strip.x.0..=strip.x.1).map(|port| (number, port, allows)));
             } else {
-                out.rules.push(rule(Some(number), part(strip.x), None, RowAction::Decide(allows)));
+                out.rules
+                    .push(rule(Some(number), part(strip.x), None, RowAction::Decide(allows)));
             }
             continue;
         }
         for (y, verdict) in strip.cells.iter().filter(|(_, v)| *v != base) {
             let decide = RowAction::Decide(*verdict == Verdict::Allow);
-            out.rules.push(rule(Some(number), part(strip.x), part(*y), decide));
+            out.rules
+                .push(rule(Some(number), part(strip.x), part(*y), decide));
         }
     }
 }
@@ -140,7 +162,9 @@ impl LoweredRow {
     /// What the lookups answer, in their order. `None` means that none of them found anything: dropped.
     pub fn verdict(&self, protocol: u8, x: u16, y: u16) -> Option<bool> {
         let has_ports = Protocol::from_number(protocol).has_ports();
-        if has_ports && let Some((_, _, allows)) = self.ports.iter().find(|(p, d, _)| *p == protocol && *d == x) {
+        if has_ports
+            && let Some((_, _, allows)) = self.ports.iter().find(|(p, d, _)| *p == protocol && *d == x)
+        {
             return Some(*allows);
         }
         for rule in &self.rules {
@@ -158,7 +182,10 @@ impl LoweredRow {
                 RowAction::Report => {}
             }
         }
-        self.protos.iter().find(|(p, _)| *p == protocol).map(|(_, allows)| *allows)
+        self.protos
+            .iter()
+            .find(|(p, _)| *p == protocol)
+            .map(|(_, allows)| *allows)
     }
 
     /// The rules of the row's chain.
@@ -207,12 +234,25 @@ const LOG_GROUP: u16 = 7;
 fn byte_span(offset: u32, span: Option<Span>, out: &mut Vec<Expr>) {
     let Some((first, last)) = span else { return };
     let from = Register::FIRST;
-    let field = Expr::Payload { base: PayloadBase::Transport, offset, len: 1, to: from };
+    let field = Expr::Payload {
+        base: PayloadBase::Transport,
+        offset,
+        len: 1,
+        to: from,
+    };
     let Ok(first) = u8::try_from(first) else {
         // No type or code is that large: the rule never matches.
         out.push(load(Source::Meta(MetaKey::L4Protocol)));
-        out.push(Expr::Cmp { op: CmpOp::Eq, from, value: Value::byte(0) });
-        out.push(Expr::Cmp { op: CmpOp::Eq, from, value: Value::byte(1) });
+        out.push(Expr::Cmp {
+            op: CmpOp::Eq,
+            from,
+            value: Value::byte(0),
+        });
+        out.push(Expr::Cmp {
+            op: CmpOp::Eq,
+            from,
+            value: Value::byte(1),
+        });
         return;
     };
     out.push(field);
@@ -220,10 +260,22 @@ fn byte_span(offset: u32, span: Option<Span>, out: &mut Vec<Expr>) {
         Ok(last) if last == first => out.push(Expr::equals(Value::byte(first))),
         Ok(last) if last < u8::MAX => {
             if first > 0 {
-                out.push(Expr::Cmp { op: CmpOp::Gte, from, value: Value::byte(first) });
+                out.push(Expr::Cmp {
+                    op: CmpOp::Gte,
+                    from,
+                    value: Value::byte(first),
+                });
             }
-            out.push(Expr::Cmp { op: CmpOp::Lte, from, value: Value::byte(last) });
+            out.push(Expr::Cmp {
+                op: CmpOp::Lte,
+                from,
+                value: Value::byte(last),
+            });
         }
-        _ => out.push(Expr::Cmp { op: CmpOp::Gte, from, value: Value::byte(first) }),
+        _ => out.push(Expr::Cmp {
+            op: CmpOp::Gte,
+            from,
+            value: Value::byte(first),
+        }),
     }
 }

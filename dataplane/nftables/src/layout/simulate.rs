@@ -45,7 +45,10 @@ pub fn simulate(
     let from = way.from.filter(|i| is_workload(i));
     let to = way.to.filter(|i| is_workload(i));
     if let Some(from) = from
-        && !state.endpoints.get(from).is_some_and(|e| e.addresses.contains(&packet.source))
+        && !state
+            .endpoints
+            .get(from)
+            .is_some_and(|e| e.addresses.contains(&packet.source))
     {
         return false;
     }
@@ -57,17 +60,25 @@ pub fn simulate(
     }
     let number = |address: IpAddr| {
         let n = usize::from(address.is_ipv6());
-        let net = state.nets[n].iter().find(|(first, last, _)| *first <= address && address <= *last);
+        let net = state.nets[n]
+            .iter()
+            .find(|(first, last, _)| *first <= address && address <= *last);
         identity(address).or(net.map(|e| e.2)).unwrap_or(state.world[n])
     };
     if let Some(from) = from {
-        let group = state.endpoints.get(from).and_then(|e| state.egress.get(&e.egress));
+        let group = state
+            .endpoints
+            .get(from)
+            .and_then(|e| state.egress.get(&e.egress));
         if !passes(state, group, number(packet.destination), packet) {
             return false;
         }
     }
     if let Some(to) = to {
-        let group = state.endpoints.get(to).and_then(|e| state.ingress.get(&e.ingress));
+        let group = state
+            .endpoints
+            .get(to)
+            .and_then(|e| state.ingress.get(&e.ingress));
         if !passes(state, group, number(packet.source), packet) {
             return false;
         }
@@ -82,7 +93,8 @@ fn passes(state: &State, group: Option<&GroupState>, identity: u32, packet: &Pac
         DENY | NOTHING => false,
         row => {
             let row = state.rows.get(&row);
-            row.and_then(|r| r.verdict(packet.protocol.number(), packet.x, packet.y)).unwrap_or(false)
+            row.and_then(|r| r.verdict(packet.protocol.number(), packet.x, packet.y))
+                .unwrap_or(false)
         }
     }
 }
@@ -96,7 +108,9 @@ pub fn dangling(state: &State) -> Result<(), String> {
         for (number, group) in groups {
             for code in group.entries.values().chain([&group.default]) {
                 if !matches!(*code, ALLOW | DENY) && !state.rows.contains_key(code) {
-                    return Err(format!("{what} group {number} points at row {code:x}, which is not there"));
+                    return Err(format!(
+                        "{what} group {number} points at row {code:x}, which is not there"
+                    ));
                 }
             }
         }
@@ -106,7 +120,9 @@ pub fn dangling(state: &State) -> Result<(), String> {
     check(&state.egress, "egress")?;
     for (interface, endpoint) in &state.endpoints {
         if !state.ingress.contains_key(&endpoint.ingress) || !state.egress.contains_key(&endpoint.egress) {
-            return Err(format!("interface {interface} points at a group that is not there"));
+            return Err(format!(
+                "interface {interface} points at a group that is not there"
+            ));
         }
     }
     Ok(())

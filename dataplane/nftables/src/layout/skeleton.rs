@@ -1,12 +1,15 @@
 //! The chains that are always there, and their rules.
 
-use super::names::{self, ALLOW, FROM_WL, NOTHING, OWN4, OWN6, PORTS, PROTOS, ROWS, SELF, SPOOF, TABLE, TO_WL, WL_IN, WL_OUT, WL6};
-use crate::wire::{
-    Batch, Chain, CmpOp, Expr, Hook, MetaKey, OnHit, Reject, Rule, Source, Value, Verdict, compare, concat, ct_state,
-    drop_counted, icmpv6_type, interface_starts_with, masked, only_family, priority, set_priority,
-    set_priority_from_map, vmap,
+use super::names::{
+    self, ALLOW, FROM_WL, NOTHING, OWN4, OWN6, PORTS, PROTOS, ROWS, SELF, SPOOF, TABLE, TO_WL, WL_IN, WL_OUT,
+    WL6,
 };
 use crate::wire::CtKey;
+use crate::wire::{
+    Batch, Chain, CmpOp, Expr, Hook, MetaKey, OnHit, Reject, Rule, Source, Value, Verdict, compare, concat,
+    ct_state, drop_counted, icmpv6_type, interface_starts_with, masked, only_family, priority, set_priority,
+    set_priority_from_map, vmap,
+};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What happens to a workload's packet to its own node, once its egress policy let it pass.
@@ -81,7 +84,12 @@ fn ct_state_is(bits: u32) -> Vec<Expr> {
     let from = crate::wire::Register::FIRST;
     vec![
         Expr::ct(CtKey::State),
-        Expr::Bitwise { from, to: from, mask, xor },
+        Expr::Bitwise {
+            from,
+            to: from,
+            mask,
+            xor,
+        },
         Expr::differs(Value::host32(0)),
     ]
 }
@@ -115,10 +123,17 @@ pub fn lookup_rules(maps: &AddressMaps, to_workload: bool) -> Vec<Vec<Expr>> {
             ]));
         }
     }
-    rules.push(if to_workload { vmap([out_name()], WL_IN) } else { vmap([in_name()], WL_OUT) });
+    rules.push(if to_workload {
+        vmap([out_name()], WL_IN)
+    } else {
+        vmap([in_name()], WL_OUT)
+    });
     let row = Source::Meta(MetaKey::Priority);
     let protocol = Source::Meta(MetaKey::L4Protocol);
-    rules.push(set_priority_from_map([row, protocol, Source::DestinationPort], PORTS));
+    rules.push(set_priority_from_map(
+        [row, protocol, Source::DestinationPort],
+        PORTS,
+    ));
     rules.push(vmap([row], ROWS));
     rules.push(set_priority_from_map([row, protocol], PROTOS));
     rules
@@ -157,8 +172,10 @@ fn spoof_rules() -> Vec<Vec<Expr>> {
 
 /// Accepts what belongs to a known connection and drops what belongs to none.
 fn connection_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
-    let mut rules =
-        vec![rule([ct_state_is(ct_state::ESTABLISHED | ct_state::RELATED), verdict(Verdict::Accept)])];
+    let mut rules = vec![rule([
+        ct_state_is(ct_state::ESTABLISHED | ct_state::RELATED),
+        verdict(Verdict::Accept),
+    ])];
     if settings.drop_invalid {
         rules.push(rule([ct_state_is(ct_state::INVALID), drop_counted().to_vec()]));
     }
@@ -174,8 +191,18 @@ fn midstream_rule(on: Vec<Expr>) -> Vec<Expr> {
         crate::wire::only_protocol(6).to_vec(),
         ct_state_is(ct_state::NEW),
         vec![
-            Expr::Payload { base: crate::wire::PayloadBase::Transport, offset: 13, len: 1, to: from },
-            Expr::Bitwise { from, to: from, mask: Value::byte(fin_syn_rst_ack), xor: Value::byte(0) },
+            Expr::Payload {
+                base: crate::wire::PayloadBase::Transport,
+                offset: 13,
+                len: 1,
+                to: from,
+            },
+            Expr::Bitwise {
+                from,
+                to: from,
+                mask: Value::byte(fin_syn_rst_ack),
+                xor: Value::byte(0),
+            },
             Expr::differs(Value::byte(syn)),
         ],
         drop_counted().to_vec(),
@@ -197,7 +224,10 @@ fn forward_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
         vec![Expr::lookup(SELF, OnHit::Match), Expr::Verdict(Verdict::Accept)],
     ]));
     rules.push(set_priority(NOTHING).to_vec());
-    for (side, chain) in [(MetaKey::InInterfaceName, FROM_WL), (MetaKey::OutInterfaceName, TO_WL)] {
+    for (side, chain) in [
+        (MetaKey::InInterfaceName, FROM_WL),
+        (MetaKey::OutInterfaceName, TO_WL),
+    ] {
         for prefix in &settings.interface_prefixes {
             rules.push(rule([key(side, prefix), vec![Expr::jump(chain)]]));
             rules.push(rule([key(side, prefix), not_allowed(), refuse(settings.refusal)]));
@@ -249,7 +279,11 @@ fn input_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
 
 fn prerouting_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
     let on = |prefix: &String| interface_starts_with(MetaKey::InInterfaceName, prefix).to_vec();
-    settings.interface_prefixes.iter().map(|p| rule([on(p), vec![Expr::jump(SPOOF)]])).collect()
+    settings
+        .interface_prefixes
+        .iter()
+        .map(|p| rule([on(p), vec![Expr::jump(SPOOF)]]))
+        .collect()
 }
 
 /// A base chain of ours: name, hook, priority.
@@ -270,7 +304,11 @@ pub fn base_rules(chain: &str, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
 
 /// The regular chains that are always there, with their rules.
 pub fn regular_chains(maps: &AddressMaps) -> [(&'static str, Vec<Vec<Expr>>); 3] {
-    [(SPOOF, spoof_rules()), (TO_WL, lookup_rules(maps, true)), (FROM_WL, lookup_rules(maps, false))]
+    [
+        (SPOOF, spoof_rules()),
+        (TO_WL, lookup_rules(maps, true)),
+        (FROM_WL, lookup_rules(maps, false)),
+    ]
 }
 
 /// The sets and maps that are always there, address maps left out, with their sizes.
@@ -300,7 +338,13 @@ pub fn write_base_chains(batch: &mut Batch, settings: &LayoutSettings) {
 pub fn maps_of(state: &super::State) -> AddressMaps {
     let map = |base, generation| names::address_map(base, generation);
     AddressMaps {
-        id: [map("id4", state.id_generation[0]), map("id6", state.id_generation[1])],
-        net: [map("net4", state.net_generation[0]), map("net6", state.net_generation[1])],
+        id: [
+            map("id4", state.id_generation[0]),
+            map("id6", state.id_generation[1]),
+        ],
+        net: [
+            map("net4", state.net_generation[0]),
+            map("net6", state.net_generation[1]),
+        ],
     }
 }

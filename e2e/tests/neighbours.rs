@@ -1,0 +1,278 @@
+//! Laws 5 and 6: applying twice changes nothing, and what is not ours survives every pass and every clean-up.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic in a test is the failure itself"
+)]
+
+use dataplane::DataplaneSettings;
+use e2e::bed::{ip, nft, our_table, ruleset, tool, try_nft, within};
+use e2e::engine::NODE;
+use e2e::manifest::{allow_from, endpoint, ingress, nets, open_profile, policy, selected};
+use e2e::random::{Cluster, Dice, local_pods};
+use e2e::world::{PodSpec, World};
+use policy_model::Resource;
+
+/// Objects as the neighbours of a node's agent make them: kube-proxy, Docker, a firewall, an administrator.
+const FOREIGN_TABLES: &str = r#"
+table ip kube-proxy {
+  set services { type ipv4_addr . inet_proto . inet_service; elements = { 10.96.0.1 . tcp . 443 }; }
+  chain nat-prerouting { type nat hook prerouting priority dstnat; policy accept; ip daddr 10.96.0.1 tcp dport 443 dnat to 10.1.0.1:6443; }
+  chain mark { meta mark set meta mark or 0x4000; }
+}
+table inet firewall {
+  counter seen { }
+  map in_1 { type classid : verdict; }
+  chain forward { type filter hook forward priority 10; policy accept; iifname "cali*" counter name seen; }
+  chain wl_in { }
+}
+table inet manx2 { set id4 { type ipv4_addr; elements = { 10.1.0.1 }; }; }
+table ip manx { chain forward { type filter hook forward priority 5; policy accept; }; }
+table bridge docker { chain c { type filter hook forward priority 0; policy accept; }; }
+"#;
+
+fn make_neighbours() {
+    nft(FOREIGN_TABLES);
+    for command in [
+        "link add docker0 type bridge",
+        "link set docker0 up",
+        "addr add 172.17.0.1/16 dev docker0",
+        "link add vethabc type veth peer name vethdef",
+        "link set vethabc up",
+        "link add cal type dummy",
+        "route add 10.99.0.0/16 via 192.0.2.2",
+        "route add 10.98.0.0/16 dev docker0 proto boot",
+        "route add 10.97.0.0/16 dev docker0 proto bird",
+        "route add blackhole 10.96.128.0/26 proto 12",
+        "route add 10.1.0.0/16 via 192.0.2.2 table 100",
+        "route add 10.1.0.1/32 via 192.0.2.2 table 100 proto 80",
+        "-6 route add fd99::/64 dev docker0 metric 77",
+        "rule add fwmark 0x40/0x40 lookup 100 priority 500",
+        "-6 rule add fwmark 0x40/0x40 lookup 100 priority 500",
+        "neigh add 172.17.0.9 lladdr 02:00:00:00:00:09 dev docker0 nud permanent",
+    ] {
+        ip(command);
+    }
+}
+
+/// Everything that is not ours, as the distribution's tools show it.
+fn neighbours() -> Vec<String> {
+    let tables = [
+        "ip kube-proxy",
+        "inet firewall",
+        "inet manx2",
+        "ip manx",
+        "bridge docker",
+    ];
+    let mut seen: Vec<String> = tables
+        .iter()
+        .map(|t| {
+            tool(
+                "nft",
+                &[
+                    &["-s", "-a", "list", "table"][..],
+                    &t.split(' ').collect::<Vec<_>>(),
+                ]
+                .concat(),
+            )
+        })
+        .collect();
+    let foreign = |line: &&str| !line.contains("cali");
+    let lines = |text: String| text.lines().filter(foreign).collect::<Vec<_>>().join("\n");
+    for show in [
+        "-d -o link show",
+        "-o addr show",
+        "-4 route show table all",
+        "-6 route show table all",
+        "rule show",
+        "-6 rule show",
+        "neigh show nud permanent",
+    ] {
+        seen.push(lines(ip(show)));
+    }
+    seen
+}
+
+fn address(text: &str) -> std::net::IpAddr {
+    text.parse().unwrap()
+}
+
+/// A small cluster that uses every kind of object of ours.
+fn resources() -> Vec<Resource> {
+    let rules = vec![
+        allow_from(selected("role == 'a'")),
+        allow_from(nets("172.16.0.0/24 2001:db8:1::/48")),
+        serde_json::from_value(serde_json::json!({
+            "action": "Allow", "protocol": "TCP", "destination": { "ports": [80, "8000:9000"] }
+        }))
+        .unwrap(),
+        serde_json::from_value(
+            serde_json::json!({ "action": "Allow", "protocol": "ICMP", "icmp": { "type": 8 } }),
+        )
+        .unwrap(),
+    ];
+    vec![
+        open_profile("red"),
+        endpoint(
+            "red",
+            "p1",
+            NODE,
+            "cali1",
+            &[address("10.1.0.1"), address("fd00:1::1")],
+            "role=a",
+        ),
+        endpoint(
+            "red",
+            "p2",
+            NODE,
+            "cali2",
+            &[address("10.1.0.2"), address("fd00:1::2")],
+            "role=b",
+        ),
+        policy("red", "in", ingress("role == 'b'", rules)),
+    ]
+}
+
+fn pods() -> Vec<PodSpec> {
+    vec![
+        PodSpec::new("cali1", "10.1.0.1 fd00:1::1"),
+        PodSpec::new("cali2", "10.1.0.2 fd00:1::2"),
+    ]
+}
+
+fn settings(owned_table: bool) -> DataplaneSettings {
+    DataplaneSettings {
+        owned_table,
+        ..DataplaneSettings::default()
+    }
+}
+
+#[test]
+fn neighbours_survive_everything() {
+    for owned in [false, true] {
+        let mut world = World::new(&pods(), settings(owned));
+        let before = within(&world.node, || {
+            make_neighbours();
+            neighbours()
+        });
+        let same = |world: &World, when: &str| {
+            assert_eq!(
+                within(&world.node, neighbours),
+                before,
+                "{when}: what is not ours changed"
+            );
+        };
+        world.program(&resources());
+        assert!(world.passes("10.1.0.1", "10.1.0.2", 9), "what is allowed passes");
+        same(&world, "the first pass");
+        assert_eq!(world.engine.run(|core| core.differences()), 0);
+        same(&world, "a comparison");
+        world.change(&[], &[resources()[3].key(), resources()[2].key()]);
+        world.engine.run(e2e::engine::Core::settle);
+        same(&world, "a change");
+        world.program(&resources());
+        world.engine.restart(resources());
+        world.engine.run(e2e::engine::Core::settle);
+        same(&world, "a new life");
+        let World { engine, node, .. } = world;
+        drop(engine);
+        let routes = "-4 route show table main proto boot";
+        within(&node, || {
+            assert!(ip(routes).contains("cali"), "our routes outlive the engine");
+            assert!(!our_table().is_empty(), "our table outlives the engine");
+            felix::cleanup::everything().expect("clean up");
+            assert_eq!(neighbours(), before, "the clean-up touched what is not ours");
+            assert_eq!(our_table(), "", "the clean-up left our table");
+            for left in ["10.1.0.1", "10.1.0.2", "fd00:1::1", "fd00:1::2"] {
+                for family in ["-4", "-6"] {
+                    let main = ip(&format!("{family} route show table main"));
+                    assert!(
+                        !main.lines().any(|l| l.starts_with(left)),
+                        "the clean-up left a route: {main}"
+                    );
+                }
+            }
+            // And once more, where nothing is left.
+            felix::cleanup::everything().expect("clean up where nothing is left");
+            assert_eq!(neighbours(), before);
+        });
+    }
+}
+
+#[test]
+fn applying_twice_changes_nothing() {
+    for seed in 0..4 {
+        let world = World::new(&local_pods(), settings(seed % 2 == 0));
+        let mut dice = Dice::new(7000 + seed);
+        let mut cluster = Cluster::new(&mut dice);
+        for _ in 0..3 {
+            world.program(&cluster.resources());
+            let listed = |world: &World| {
+                within(&world.node, || {
+                    (
+                        ruleset(),
+                        ip("route show table all"),
+                        ip("-6 route show table all"),
+                    )
+                })
+            };
+            let before = listed(&world);
+            let again = world.program(&cluster.resources());
+            assert_eq!(
+                (again.transactions, again.messages, again.mended),
+                (0, 0, 0),
+                "nothing was to be done"
+            );
+            assert_eq!(
+                world.engine.run(|core| core.differences()),
+                0,
+                "what is observed is what was wanted"
+            );
+            assert_eq!(listed(&world), before);
+            let change = cluster.mutate(&mut dice);
+            world.change(&change.upsert, &change.delete);
+        }
+    }
+}
+
+#[test]
+fn a_new_life_writes_nothing_that_is_right() {
+    let world = World::new(&local_pods(), settings(true));
+    let mut dice = Dice::new(8000);
+    let cluster = Cluster::new(&mut dice);
+    world.program(&cluster.resources());
+    world.engine.run(e2e::engine::Core::settle);
+    let before = within(&world.node, our_table);
+    world.engine.restart(cluster.resources());
+    world.engine.run(e2e::engine::Core::settle);
+    assert_eq!(
+        within(&world.node, our_table),
+        before,
+        "numbers that are right are taken over"
+    );
+}
+
+#[test]
+fn an_owned_table_cannot_be_written_by_others() {
+    let mut world = World::new(&pods(), settings(true));
+    world.program(&resources());
+    if !world.engine.run(|core| core.dataplane.is_table_owned()) {
+        eprintln!("this kernel (older than Linux 6.9) has no owned tables: nothing to see");
+        return;
+    }
+    within(&world.node, || {
+        let before = our_table();
+        for command in [
+            "delete table inet manx",
+            "flush chain inet manx forward",
+            "insert rule inet manx forward accept",
+        ] {
+            assert!(try_nft(command).is_err(), "somebody else could '{command}'");
+        }
+        nft("flush ruleset");
+        assert_eq!(our_table(), before);
+    });
+    assert!(world.passes("10.1.0.1", "10.1.0.2", 9));
+}
