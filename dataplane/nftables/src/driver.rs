@@ -273,7 +273,11 @@ impl Driver {
         self.planner.size_for(tables);
         if let Some(table) = self.find_table()? {
             self.claim(&table.0, table.1)?;
-            if let Some(observed) = observe(&mut self.link).map_err(DriverError::Read)?
+            // A table cannot become owned that was not made so: the setting was off, or the kernel older, in that life.
+            let to_own = self.settings.owned && !self.owned && self.owned_tables_exist();
+            self.owned |= to_own;
+            if !to_own
+                && let Some(observed) = observe(&mut self.link).map_err(DriverError::Read)?
                 && takes_over(&observed)
             {
                 return self.take_over(&observed, tables, now, applied);
@@ -294,9 +298,26 @@ impl Driver {
             .map(|t| (t.flags, t.owner)))
     }
 
+    /// Whether the kernel has tables that are owned and persist; asked with a table that is gone at once.
+    fn owned_tables_exist(&mut self) -> bool {
+        const TRIAL: &str = "manx-trial";
+        let mut batch = Batch::new(Family::Inet);
+        batch.table(&Table {
+            name: TRIAL,
+            flags: TableFlags::OWNER.and(TableFlags::PERSIST),
+            comment: None,
+        });
+        batch.remove_table(TRIAL);
+        self.link.transact(&mut batch).is_ok()
+    }
+
     /// Becomes the owner of a table that an earlier life left behind.
+    ///
+    /// With its owner's socket a table loses the owner and keeps that it persists, and then anybody may claim it. One
+    /// that still has an owner belongs to a life that has not ended.
     fn claim(&mut self, flags: &TableFlags, owner: Option<u32>) -> Result<(), DriverError> {
-        if !flags.has(TableFlags::OWNER) {
+        let orphan = flags.has(TableFlags::PERSIST) && self.settings.owned;
+        if !flags.has(TableFlags::OWNER) && !orphan {
             return Ok(());
         }
         let mut batch = Batch::new(Family::Inet);

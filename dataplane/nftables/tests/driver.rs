@@ -346,3 +346,36 @@ fn an_owned_table_refuses_others() {
         );
     });
 }
+
+/// Applies the world in a new life and says whether its table is owned.
+fn life(owned: bool) -> bool {
+    let mut tables = Tables::new();
+    world().iter().for_each(|u| tables.apply(u));
+    let mut driver = Driver::open(settings(owned)).unwrap();
+    let changes = tables.commit();
+    driver.apply(&tables, &changes, 0).unwrap();
+    assert_exact(&driver, &tables);
+    driver.is_owned()
+}
+
+#[test]
+fn every_life_owns_the_table_if_it_wants_to() {
+    in_namespace(|| {
+        if !life(true) {
+            eprintln!("this kernel (older than Linux 6.9) has no owned tables: only open ones are seen here");
+            assert!(!life(true), "a kernel does not learn it");
+            return;
+        }
+        assert!(life(true), "what an owner left is claimed");
+        assert!(!life(false), "what an owner left is used without owning it");
+        assert!(life(true));
+        cleanup().unwrap();
+        assert!(!life(false));
+        assert!(life(true), "an open table gives way to an owned one");
+        let (fine, text) = nft(&["list", "tables"]);
+        assert!(
+            fine && text.trim() == "table inet manx",
+            "nothing else is left: {text}"
+        );
+    });
+}
