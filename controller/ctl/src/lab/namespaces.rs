@@ -3,10 +3,11 @@
 use super::names;
 use anyhow::Context;
 use dataplane_netlink::NetworkNamespace;
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -59,19 +60,36 @@ pub(super) fn is_whole(name: &str) -> bool {
 }
 
 /// Removes a named network namespace; one that is not there is fine.
+///
+/// What the kernel says decides, not what was seen before: a name can be covered more than once, and somebody who is
+/// about to cover it is seen by neither look.
 pub(super) fn remove(name: &str) -> anyhow::Result<()> {
+    const TRIES: u32 = 100;
     let path = names::namespace_path(name);
-    // A name can be covered more than once.
-    while is_whole(name) {
-        umount2(&path, MntFlags::MNT_DETACH)
-            .with_context(|| format!("unmounting the network namespace {name}"))?;
-    }
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing the network namespace {name}"))
+    for attempt in 1..=TRIES {
+        loop {
+            match umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+                Ok(()) => {}
+                // Nothing is mounted there any more, or nothing is there.
+                Err(Errno::EINVAL | Errno::ENOENT) => break,
+                Err(error) => {
+                    return Err(error).with_context(|| format!("unmounting the network namespace {name}"));
+                }
+            }
         }
-        _ => Ok(()),
+        match fs::remove_file(&path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            // Covered again in between.
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && attempt < TRIES => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("removing the network namespace {name}"));
+            }
+        }
     }
+    Ok(())
 }
 
 /// The names of all network namespaces of the lab, half made ones too.
