@@ -31,7 +31,7 @@ mod wanted;
 pub use controller::{Controller, Options};
 pub use departed::{ReleaseError, release_node};
 pub use faults::{Fault, FaultFileError, Standing};
-pub use folder::{Content, Edit, Folder, FolderError, FolderOptions, LARGEST_FILE};
+pub use folder::{Content, Edit, Folder, FolderError, FolderOptions, LARGEST_FILE, Texts, read_once};
 pub use health::{Health, SILENCE};
 pub use http::{ServerError, serve};
 pub use metrics::Metrics;

@@ -9,7 +9,9 @@ use controller::{
 };
 use policy_model_datastore::{Datastore, DatastoreError};
 use policy_model_datastore_file::{FileStore, Settings};
-use std::io::{self, IsTerminal};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -60,6 +62,10 @@ enum StartError {
     Datastore { path: PathBuf, source: DatastoreError },
     #[error("the manifest folder {} and the datastore {} are one in the other; the controller would read what it writes: keep them apart", manifests.display(), datastore.display())]
     Nested { manifests: PathBuf, datastore: PathBuf },
+    #[error("another controller{} works on the datastore in {}; end it first: two that follow different manifests would undo each other's work", by(*process), path.display())]
+    NotSole { path: PathBuf, process: Option<u32> },
+    #[error("the lock {} cannot be made", path.display())]
+    Lock { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Server(#[from] ServerError),
     #[error("the metrics cannot be made")]
@@ -120,6 +126,7 @@ async fn run(arguments: Arguments) -> Result<(), StartError> {
     }
     keep_apart(&arguments)?;
     let store = open_datastore(&arguments.datastore)?;
+    let _sole = Sole::claim(&arguments.datastore)?;
     let controller = Controller::new(options, store, metrics, health)?;
     tracing::info!("following {}", arguments.manifests.display());
     let stop = async {
@@ -130,6 +137,51 @@ async fn run(arguments: Arguments) -> Result<(), StartError> {
     };
     controller.run(stop).await;
     Ok(())
+}
+
+/// The claim to be a datastore's only controller. The kernel takes it back when the process ends, however it ends.
+struct Sole {
+    _file: File,
+}
+
+impl Sole {
+    fn claim(datastore: &Path) -> Result<Self, StartError> {
+        let path = datastore.join(".controller.lock");
+        let failed = |source| StartError::Lock {
+            path: path.clone(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let process = file.read_to_string(&mut holder).ok();
+                return Err(StartError::NotSole {
+                    path: datastore.to_owned(),
+                    process: process.and_then(|_| holder.trim().parse().ok()),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        // Who it is, for whoever comes second; the lock holds without.
+        let _ = file
+            .set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(Sole { _file: file })
+    }
+}
+
+/// The process that holds a lock, as far as it is known.
+fn by(process: Option<u32>) -> String {
+    process.map_or_else(String::new, |id| format!(" (process {id})"))
 }
 
 /// Opens the datastore. The only place that knows which kind it is.

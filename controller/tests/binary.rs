@@ -112,6 +112,15 @@ fn the_way_from_a_file_to_a_file_and_a_clean_end() {
         "{text}"
     );
 
+    // And so does one on the same datastore.
+    let (refused, text) = output(command(&dir).args(["--metrics-port", "0"]));
+    assert_eq!(refused.status.code(), Some(1));
+    let holder = format!("(process {})", running.0.id());
+    assert!(
+        text.contains("another controller") && text.contains(&holder),
+        "{text}"
+    );
+
     let pid = Pid::from_raw(i32::try_from(running.0.id()).unwrap());
     kill(pid, Signal::SIGTERM).unwrap();
     assert_eq!(running.0.wait().unwrap().code(), Some(0));

@@ -11,12 +11,15 @@
 //! | `read` | one file |
 //! | `walk` | all files, once |
 //! | `events` | what inotify's events ask for |
+//! | `once` | everything, for those who do not follow |
 
 mod events;
 mod name;
+mod once;
 mod read;
 mod walk;
 
+pub use once::{Texts, read_once};
 pub use read::{Content, LARGEST_FILE};
 
 use events::{Role, Wishes};

@@ -4,7 +4,7 @@ use super::matrix::{self, paint};
 use super::measure::{Measured, measure};
 use super::picture::Picture;
 use super::state::LabState;
-use crate::policy::folder::{self, Texts};
+use controller::{Texts, read_once};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Runs until it is interrupted.
 pub(super) fn run() -> anyhow::Result<ExitCode> {
     let lab = LabState::load()?;
-    let read = || folder::read(&lab.manifests).unwrap_or_default();
+    let read = || read_once(&lab.manifests).unwrap_or_default();
     let mut seen: Texts = read();
     let mut before = passing(&show(&Picture::settled()?)?);
     loop {

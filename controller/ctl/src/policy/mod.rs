@@ -6,7 +6,6 @@
 //!
 //! | room | what it does |
 //! |---|---|
-//! | [`folder`] | a folder's manifests |
 //! | [`world`] | manifests to pods with nodes and addresses, and the facts that verdicts rest on |
 //! | [`flow`] | one flow as people write it, and what it means in a world |
 //! | [`flow_file`] | a file of flows |
@@ -19,7 +18,6 @@ pub mod diff;
 pub mod explain;
 pub mod flow;
 pub mod flow_file;
-pub mod folder;
 pub mod print;
 pub mod simulate;
 pub mod world;

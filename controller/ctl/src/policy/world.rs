@@ -8,7 +8,7 @@ mod nodes;
 
 pub use nodes::node_addresses;
 
-use super::folder::{self, FolderError};
+use controller::{FolderError, read_once};
 use policy_model::{Key, Kind, NodeAddress, NodeSpec, Object, Resource};
 use policy_model_kubernetes::{ManifestSet, PodFacts, WrittenPolicy};
 use policy_model_rules::oracle::{EndpointToHostAction, Facts, Settings};
@@ -77,7 +77,7 @@ impl World {
     /// # Errors
     /// As [`World::load`].
     pub fn load_knowing(path: &Path, known: &Known) -> Result<World, FolderError> {
-        let texts = folder::read(path)?;
+        let texts = read_once(path)?;
         let unreadable: Vec<String> = texts
             .iter()
             .filter_map(|(path, text)| Some(format!("{path}: it cannot be read: {}", text.as_ref().err()?)))
