@@ -8,12 +8,13 @@ use super::picture::Picture;
 use super::probe::{Outcome, Probe};
 use super::state::{PodKind, PodState};
 use crate::policy::answer::Answer;
-use crate::policy::flow::{End, FlowFault, Question, WrittenFlow, WrittenPort};
+use crate::policy::flow::{End, Ends, FlowFault, Question, WrittenFlow};
 use crate::policy::flow_file::{self, Placed};
+use crate::policy::line;
 use crate::policy::print::{self, Output};
 use anyhow::Context;
 use policy_model::Protocol;
-use policy_model_rules::oracle::{Direction, Peer, Verdict};
+use policy_model_rules::oracle::{Peer, Verdict};
 use serde::Serialize;
 use std::net::IpAddr;
 use std::path::Path;
@@ -22,21 +23,8 @@ use std::process::ExitCode;
 /// One answer, as programs read it: the fields of `manx simulate`, then the kernel's.
 #[derive(Serialize)]
 struct Line<'a> {
-    from: &'a str,
-    to: &'a str,
-    protocol: String,
-    port: Option<&'a WrittenPort>,
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    icmp_type: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<u8>,
-    verdict: Verdict,
-    side: Option<Direction>,
-    policy: Option<&'a str>,
-    rule: Option<usize>,
-    reason: &'a str,
-    expect: Option<Verdict>,
-    ok: bool,
+    #[serde(flatten)]
+    policies: line::Line<'a>,
     kernel: Option<Verdict>,
     agrees: bool,
     answer: String,
@@ -99,21 +87,8 @@ impl Asked<'_> {
     }
 
     fn line(&self) -> Line<'_> {
-        let (flow, answer) = (self.flow, &self.answer);
         Line {
-            from: &flow.from,
-            to: &flow.to,
-            protocol: flow.protocol.to_string(),
-            port: flow.port.as_ref(),
-            icmp_type: flow.icmp_type,
-            code: flow.icmp_code,
-            verdict: answer.verdict,
-            side: answer.side,
-            policy: answer.policy.as_deref(),
-            rule: answer.rule,
-            reason: &answer.reason,
-            expect: flow.expect,
-            ok: self.ok(),
+            policies: line::Line::of(self.flow, &self.answer, self.ok()),
             kernel: self.kernel(),
             agrees: self.agrees(),
             answer: self.said(),
@@ -199,44 +174,15 @@ fn measure_all(asked: Vec<(&WrittenFlow, Answer, Ways)>) -> anyhow::Result<Vec<A
 impl Picture {
     /// What the policies say of a flow, and the ways to try it.
     fn ask(&self, flow: &WrittenFlow) -> Result<(Answer, Ways), Vec<FlowFault>> {
-        let question = self.understand(flow)?;
+        let question = flow.understand(self)?;
         let answer = self.world.answer(&question);
         let answer = answer.map_err(|error| vec![FlowFault::new("flow", error.to_string())])?;
         let ways = self.ways(flow, &question, &answer);
         Ok((answer, ways))
     }
+}
 
-    /// Finds the ends of a flow among the pods and nodes of the lab.
-    fn understand(&self, flow: &WrittenFlow) -> Result<Question, Vec<FlowFault>> {
-        let mut faults = Vec::new();
-        let mut end = |field: &str, text: &str| {
-            let found = self.end(text).map_err(|reason| FlowFault::new(field, reason));
-            found.map_err(|fault| faults.push(fault)).ok()
-        };
-        let (from, to) = (end("from", &flow.from), end("to", &flow.to));
-        let port = match (&flow.port, &to) {
-            (None, _) => None,
-            (Some(WrittenPort::Number(number)), _) => Some(*number),
-            // Of an end that does not exist the port is no second fault.
-            (Some(WrittenPort::Name(_)), None) => None,
-            (Some(WrittenPort::Name(name)), Some(_)) => self
-                .port(&flow.to, flow.protocol, name)
-                .map_err(|reason| faults.push(FlowFault::new("port", reason)))
-                .ok(),
-        };
-        match (from, to) {
-            (Some(from), Some(to)) if faults.is_empty() => Ok(Question {
-                from,
-                to,
-                protocol: flow.protocol,
-                port,
-                icmp: flow.icmp_type.map(|kind| (kind, flow.icmp_code.unwrap_or(0))),
-            }),
-            _ => Err(faults),
-        }
-    }
-
-    /// An end by its words. A pod of its node's network is the node.
+impl Ends for Picture {
     fn end(&self, text: &str) -> Result<End, String> {
         match text.parse::<Peer>().map_err(|error| error.to_string())? {
             Peer::Address(address) => Ok(End::Peer(Peer::Address(address.to_canonical()))),
@@ -278,7 +224,9 @@ impl Picture {
             .map(|(_, _, number)| *number)
             .ok_or_else(|| format!("pod {} declares no {protocol} port '{name}'", pod.name()))
     }
+}
 
+impl Picture {
     fn ways(&self, flow: &WrittenFlow, question: &Question, answer: &Answer) -> Ways {
         let (End::Peer(from), End::Peer(to)) = (&question.from, &question.to) else {
             return Err(Missing::ByNature(
@@ -364,15 +312,6 @@ fn is_of_the_world(address: IpAddr) -> bool {
     !(is_link_local || address.is_loopback() || address.is_multicast() || address.is_unspecified())
 }
 
-fn what(flow: &WrittenFlow) -> String {
-    match (&flow.port, flow.icmp_type, flow.icmp_code) {
-        (Some(WrittenPort::Number(number)), ..) => format!("{}/{number}", flow.protocol),
-        (Some(WrittenPort::Name(name)), ..) => format!("{}/{name}", flow.protocol),
-        (None, Some(kind), code) => format!("{}/{kind}:{}", flow.protocol, code.unwrap_or(0)),
-        (None, None, _) => flow.protocol.to_string(),
-    }
-}
-
 fn table(asked: &[Asked<'_>]) -> String {
     let mut rows =
         vec![["", "FROM", "TO", "FLOW", "POLICIES", "KERNEL", "EXPECT", "WHY"].map(str::to_string)];
@@ -391,7 +330,7 @@ fn table(asked: &[Asked<'_>]) -> String {
             mark.to_string(),
             one.flow.from.clone(),
             one.flow.to.clone(),
-            what(one.flow),
+            one.flow.what(),
             one.answer.verdict.to_string(),
             one.kernel().map_or("?".to_string(), |found| found.to_string()),
             one.flow
@@ -417,7 +356,7 @@ fn table(asked: &[Asked<'_>]) -> String {
             "{} -> {} {}: {}\n",
             one.flow.from,
             one.flow.to,
-            what(one.flow),
+            one.flow.what(),
             one.said()
         ));
     }

@@ -93,7 +93,7 @@ pub fn run(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
         icmp_code,
         expect: None,
     };
-    let question = match world.understand(&flow) {
+    let question = match flow.understand(&world) {
         Ok(question) => question,
         Err(faults) => {
             print::complain(faults.iter().map(|fault| {

@@ -147,48 +147,71 @@ impl WrittenFlow {
     }
 }
 
-impl World {
-    /// Finds the ends and the port of a flow.
+impl WrittenFlow {
+    /// Protocol and port as people write them: `TCP/80`, `ICMP/8:0`.
+    pub fn what(&self) -> String {
+        let protocol = self.protocol;
+        match (&self.port, self.icmp_type, self.icmp_code) {
+            (Some(WrittenPort::Number(number)), ..) => format!("{protocol}/{number}"),
+            (Some(WrittenPort::Name(name)), ..) => format!("{protocol}/{name}"),
+            (None, Some(kind), Some(code)) => format!("{protocol}/{kind}:{code}"),
+            (None, Some(kind), None) => format!("{protocol}/{kind}"),
+            (None, None, _) => protocol.to_string(),
+        }
+    }
+}
+
+/// Where the words of flows are looked up: among manifests, or in a lab.
+pub trait Ends {
+    /// Finds an end by its words. A pod of its node's network is the node.
+    ///
+    /// # Errors
+    /// There is no such end, in words.
+    fn end(&self, text: &str) -> Result<End, String>;
+
+    /// Finds the number of a port that an end declares by name.
+    ///
+    /// # Errors
+    /// It declares none of that name, in words.
+    fn port(&self, to: &str, protocol: Protocol, name: &str) -> Result<u16, String>;
+}
+
+impl WrittenFlow {
+    /// Finds the ends and the port of the flow.
     ///
     /// # Errors
     /// Everything that does not exist, by field.
-    pub fn understand(&self, flow: &WrittenFlow) -> Result<Question, Vec<FlowFault>> {
-        let mut faults = Vec::new();
-        if let Err(fault) = flow.check() {
-            faults.push(fault);
-        }
+    pub fn understand(&self, ends: &impl Ends) -> Result<Question, Vec<FlowFault>> {
+        let mut faults: Vec<FlowFault> = self.check().err().into_iter().collect();
         let mut end = |field: &str, text: &str| {
-            let found = self.end(text).map_err(|reason| FlowFault::new(field, reason));
+            let found = ends.end(text).map_err(|reason| FlowFault::new(field, reason));
             found.map_err(|fault| faults.push(fault)).ok()
         };
-        let (from, to) = (end("from", &flow.from), end("to", &flow.to));
-        let port = match &flow.port {
-            None => None,
-            Some(WrittenPort::Number(number)) => Some(*number),
-            Some(WrittenPort::Name(name)) => match self.port(&flow.to, flow.protocol, name) {
-                Ok(number) => Some(number),
-                Err(reason) => {
-                    // Of an end that does not exist the port is no second fault.
-                    if to.is_some() {
-                        faults.push(FlowFault::new("port", reason));
-                    }
-                    None
-                }
-            },
+        let (from, to) = (end("from", &self.from), end("to", &self.to));
+        let port = match (&self.port, &to) {
+            (None, _) => None,
+            (Some(WrittenPort::Number(number)), _) => Some(*number),
+            // Of an end that does not exist the port is no second fault.
+            (Some(WrittenPort::Name(_)), None) => None,
+            (Some(WrittenPort::Name(name)), Some(_)) => ends
+                .port(&self.to, self.protocol, name)
+                .map_err(|reason| faults.push(FlowFault::new("port", reason)))
+                .ok(),
         };
         match (from, to) {
             (Some(from), Some(to)) if faults.is_empty() => Ok(Question {
                 from,
                 to,
-                protocol: flow.protocol,
+                protocol: self.protocol,
                 port,
-                icmp: flow.icmp_type.map(|kind| (kind, flow.icmp_code.unwrap_or(0))),
+                icmp: self.icmp_type.map(|kind| (kind, self.icmp_code.unwrap_or(0))),
             }),
             _ => Err(faults),
         }
     }
+}
 
-    /// Finds an end by its words. A pod of its node's network is the node.
+impl Ends for World {
     fn end(&self, text: &str) -> Result<End, String> {
         let peer: Peer = text.parse().map_err(|error| format!("{error}"))?;
         match peer {
@@ -210,20 +233,6 @@ impl World {
         }
     }
 
-    fn no_pod(&self, namespace: &str, name: &str) -> String {
-        let here: Vec<&String> = self
-            .pods
-            .keys()
-            .filter(|(other, _)| other == namespace)
-            .map(|(_, name)| name)
-            .collect();
-        if here.is_empty() {
-            return format!("there is no pod {namespace}/{name}: no pod is in namespace {namespace}");
-        }
-        format!("there is no pod {namespace}/{name}{}", choice(here.into_iter()))
-    }
-
-    /// The number of a port that the destination declares under a name.
     fn port(&self, to: &str, protocol: Protocol, name: &str) -> Result<u16, String> {
         let pod = match to.parse() {
             Ok(Peer::Endpoint { namespace, name }) => self.pod(&namespace, &name),
@@ -248,6 +257,21 @@ impl World {
                 ))
             }
         }
+    }
+}
+
+impl World {
+    fn no_pod(&self, namespace: &str, name: &str) -> String {
+        let here: Vec<&String> = self
+            .pods
+            .keys()
+            .filter(|(other, _)| other == namespace)
+            .map(|(_, name)| name)
+            .collect();
+        if here.is_empty() {
+            return format!("there is no pod {namespace}/{name}: no pod is in namespace {namespace}");
+        }
+        format!("there is no pod {namespace}/{name}{}", choice(here.into_iter()))
     }
 
     /// The pod that has an address.

@@ -11,6 +11,7 @@
 //! | [`flow_file`] | a file of flows |
 //! | [`answer`] | a flow's verdict in the words of the manifests |
 //! | [`simulate`], [`explain`], [`diff`] | the commands |
+//! | [`line`] | one answer as programs read it |
 //! | [`print`] | how they write |
 
 pub mod answer;
@@ -18,6 +19,7 @@ pub mod diff;
 pub mod explain;
 pub mod flow;
 pub mod flow_file;
+pub mod line;
 pub mod print;
 pub mod simulate;
 pub mod world;

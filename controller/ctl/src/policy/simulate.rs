@@ -1,15 +1,13 @@
 //! `manx simulate`: what the policies say of a file of flows. Needs neither root nor a kernel.
 
 use super::answer::Answer;
-use super::flow::{WrittenFlow, WrittenPort};
+use super::flow::WrittenFlow;
 use super::flow_file::{self, FlowFile, Placed};
+use super::line::Line;
 use super::print::{self, Output};
 use super::world::World;
 use anyhow::Context;
 use clap::Args;
-use policy_model::Protocol;
-use policy_model_rules::oracle::{Direction, Verdict};
-use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -54,32 +52,6 @@ decide where IPv4 is possible; 'reason' says where they would be treated otherwi
 Exit code: 0 every expectation holds; 1 one does not; 2 bad input: a flow that cannot be understood, or a manifest that
 is not valid, so that the answers (which are given all the same, from the rest) cannot be relied on.";
 
-/// One answer, as programs read it. The fields and their order are part of the contract.
-#[derive(Debug, Serialize)]
-struct Line<'a> {
-    from: &'a str,
-    to: &'a str,
-    #[serde(serialize_with = "as_text")]
-    protocol: Protocol,
-    port: Option<&'a WrittenPort>,
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    icmp_type: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<u8>,
-    verdict: Verdict,
-    side: Option<Direction>,
-    policy: Option<&'a str>,
-    rule: Option<usize>,
-    reason: &'a str,
-    expect: Option<Verdict>,
-    ok: bool,
-}
-
-/// A protocol is text here, with a name or not.
-fn as_text<S: serde::Serializer>(protocol: &Protocol, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(protocol)
-}
-
 /// A flow with its answer.
 struct Answered<'a> {
     flow: &'a WrittenFlow,
@@ -94,22 +66,7 @@ impl Answered<'_> {
     }
 
     fn line(&self) -> Line<'_> {
-        let (flow, answer) = (self.flow, &self.answer);
-        Line {
-            from: &flow.from,
-            to: &flow.to,
-            protocol: flow.protocol,
-            port: flow.port.as_ref(),
-            icmp_type: flow.icmp_type,
-            code: flow.icmp_code,
-            verdict: answer.verdict,
-            side: answer.side,
-            policy: answer.policy.as_deref(),
-            rule: answer.rule,
-            reason: &answer.reason,
-            expect: flow.expect,
-            ok: self.ok(),
-        }
+        Line::of(self.flow, &self.answer, self.ok())
     }
 }
 
@@ -171,7 +128,7 @@ fn answer<'a>(world: &World, name: &str, file: &'a FlowFile) -> (Vec<Answered<'a
                 continue;
             }
         };
-        match world.understand(flow) {
+        match flow.understand(world) {
             Err(faults) => complain(&faults),
             Ok(question) => match world.answer(&question) {
                 Ok(answer) => answered.push(Answered { flow, answer }),
@@ -180,18 +137,6 @@ fn answer<'a>(world: &World, name: &str, file: &'a FlowFile) -> (Vec<Answered<'a
         }
     }
     (answered, lines)
-}
-
-/// A flow's protocol and port, as people write them: `TCP/80`, `ICMP/8:0`.
-fn what(flow: &WrittenFlow) -> String {
-    let protocol = flow.protocol;
-    match (&flow.port, flow.icmp_type, flow.icmp_code) {
-        (Some(WrittenPort::Number(number)), ..) => format!("{protocol}/{number}"),
-        (Some(WrittenPort::Name(name)), ..) => format!("{protocol}/{name}"),
-        (None, Some(kind), Some(code)) => format!("{protocol}/{kind}:{code}"),
-        (None, Some(kind), None) => format!("{protocol}/{kind}"),
-        (None, None, _) => protocol.to_string(),
-    }
 }
 
 fn table(answered: &[Answered<'_>]) -> String {
@@ -207,7 +152,7 @@ fn table(answered: &[Answered<'_>]) -> String {
             mark.to_string(),
             flow.from.clone(),
             flow.to.clone(),
-            what(flow),
+            flow.what(),
             answer.verdict.to_string(),
             flow.expect.map_or(String::new(), |expected| expected.to_string()),
             answer.reason.clone(),
