@@ -1,7 +1,7 @@
 //! Established flows: those of departed addresses are forgotten, and, with `Recheck`, those that policy denies now.
 
-use dataplane_netlink::NetlinkError;
 use dataplane_netlink::conntrack::{Conntrack, Flow, FlowFilter, Layer4, Outcome};
+use dataplane_netlink::{NetlinkError, Patience};
 use dataplane_nftables::layout::{Packet, Planner, Way, simulate};
 use dataplane_tables::Tables;
 use policy_model::Protocol;
@@ -15,9 +15,9 @@ pub(crate) struct Flows {
 }
 
 impl Flows {
-    pub(crate) fn open() -> Result<Self, NetlinkError> {
+    pub(crate) fn open(patience: Patience) -> Result<Self, NetlinkError> {
         Ok(Flows {
-            conntrack: Conntrack::open()?,
+            conntrack: Conntrack::open_with(patience)?,
         })
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Interfaces {
     present: BTreeMap<String, Link>,
     /// Interfaces whose settings were written since they appeared.
     configured: BTreeSet<u32>,
+    /// How many routes were wanted at the last pass.
+    route_count: usize,
     remote: BTreeMap<IpNet, NodeRoute>,
     /// Whether routes must be compared again.
     dirty: bool,
@@ -38,12 +40,13 @@ pub(crate) struct Interfaces {
 impl Interfaces {
     pub(crate) fn open(settings: WorkloadSettings) -> Result<Self, NetlinkError> {
         Ok(Interfaces {
+            netlink: Rtnetlink::open_with(settings.patience)?,
             settings,
-            netlink: Rtnetlink::open()?,
             // Subscribed before the first list is read, so that nothing that changes meanwhile is lost.
             monitor: Monitor::open(&[Group::Links, Group::Routes])?,
             present: BTreeMap::new(),
             configured: BTreeSet::new(),
+            route_count: 0,
             remote: BTreeMap::new(),
             dirty: true,
             read: false,
@@ -59,8 +62,8 @@ impl Interfaces {
             .filter(ours)
             .map(|l| (l.name.as_str().to_string(), l))
             .collect();
-        self.configured
-            .retain(|index| self.present.values().any(|l| l.index == *index));
+        // No event tells of settings that somebody else wrote, so they are compared now.
+        self.configured.clear();
         self.dirty = true;
         self.read = true;
         Ok(())
@@ -85,6 +88,10 @@ impl Interfaces {
                     }
                     match change {
                         Change::Present => {
+                            if !link.up {
+                                // Neighbours go with an interface that goes down.
+                                self.configured.remove(&link.index);
+                            }
                             let before = self.present.insert(name, link.clone());
                             changed |= before.as_ref() != Some(&link);
                         }
@@ -105,6 +112,7 @@ impl Interfaces {
                 }
                 Event::Resync => {
                     self.resync()?;
+                    // Events of routes may be among what was lost.
                     changed = true;
                 }
                 Event::Address(..) | Event::Neighbour(..) => {}
@@ -124,6 +132,16 @@ impl Interfaces {
         self.dirty = true;
     }
 
+    /// Compares the routes with the kernel at the next pass.
+    pub(crate) fn compare_routes(&mut self) {
+        self.dirty = true;
+    }
+
+    /// How many routes were wanted at the last pass.
+    pub(crate) fn route_count(&self) -> usize {
+        self.route_count
+    }
+
     pub(crate) fn endpoints_changed(&mut self) {
         self.dirty = true;
     }
@@ -138,6 +156,11 @@ impl Interfaces {
             .into_iter()
             .map(|a| a.net.addr())
             .collect())
+    }
+
+    /// The number of an endpoint's interface, if it exists.
+    pub(crate) fn index(&self, interface: &str) -> Option<u32> {
+        self.present.get(interface).map(|l| l.index)
     }
 
     /// The interface of an endpoint, if it exists and is up.
@@ -171,7 +194,11 @@ impl Interfaces {
                     Err(fault) => faults.push(fault),
                 }
             }
-            for (destination, target) in device_routes(&name, endpoint.addresses.iter().copied()) {
+            for (destination, target) in device_routes(
+                &name,
+                endpoint.addresses.iter().copied(),
+                self.settings.route_sources,
+            ) {
                 // Two endpoints with one address: the first by name has the route, whatever the order of arrival.
                 if table.get(&destination).is_none() {
                     table.insert(destination, target);
@@ -192,6 +219,7 @@ impl Interfaces {
             .collect();
         let refused = insert_remote_nets(&mut table, &remote);
         faults.extend(refused.into_iter().map(|e| e.to_string()));
+        self.route_count = table.len();
         let reconciled = routes::reconcile(&mut self.netlink, &table, &self.settings.ownership)?;
         faults.extend(reconciled.failures.iter().map(|f| format!("route {f:?}")));
         // What waits for an interface is taken up when the interface comes; what failed is tried again.

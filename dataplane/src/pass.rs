@@ -61,8 +61,10 @@ pub struct Dataplane {
     flows: Flows,
     endpoints: BTreeMap<EndpointId, Arc<WorkloadEndpoint>>,
     programmed: BTreeMap<EndpointId, Programmed>,
-    /// Addresses that nobody here has any more, whose flows must be forgotten before they are given again.
+    /// Addresses that nobody here has any more, or that somebody else has now, whose flows must be forgotten.
     departed: BTreeSet<IpAddr>,
+    /// The interface of each address of an endpoint here, by its number, as of the last pass.
+    attached: BTreeMap<IpAddr, u32>,
     /// Whether updates came that the kernel does not have yet.
     dirty: bool,
     recheck: bool,
@@ -88,12 +90,15 @@ impl Dataplane {
             refuse_midstream: settings.flows_on_policy_change == FlowsOnPolicyChange::Recheck,
             drop_invalid: settings.drop_invalid,
             intervals_in_place: settings.intervals_in_place,
+            source_spoofing: settings.source_spoofing,
         };
-        let driver = Driver::open(DriverSettings {
+        let mut driver = Driver::open(DriverSettings {
             layout,
             owned: settings.owned_table,
         })
         .map_err(ApplyError::Policy)?;
+        let patience = settings.workloads.patience;
+        driver.set_patience(patience.0).map_err(ApplyError::Policy)?;
         let mut interfaces = Interfaces::open(settings.workloads.clone()).map_err(ApplyError::Interfaces)?;
         interfaces.resync().map_err(ApplyError::Interfaces)?;
         Ok(Dataplane {
@@ -101,10 +106,11 @@ impl Dataplane {
             tables: Tables::new(),
             driver,
             interfaces,
-            flows: Flows::open().map_err(ApplyError::Flows)?,
+            flows: Flows::open(patience).map_err(ApplyError::Flows)?,
             endpoints: BTreeMap::new(),
             programmed: BTreeMap::new(),
             departed: BTreeSet::new(),
+            attached: BTreeMap::new(),
             dirty: false,
             recheck: false,
             synced_once: false,
@@ -190,6 +196,7 @@ impl Dataplane {
                 .map_err(ApplyError::Interfaces)?;
             report.faults.extend(faults);
         }
+        self.note_arrivals();
         self.forget_departed(&mut report)?;
         if std::mem::take(&mut self.recheck)
             && self.settings.flows_on_policy_change == FlowsOnPolicyChange::Recheck
@@ -218,6 +225,23 @@ impl Dataplane {
             .collect();
         self.synced_once = true;
         Ok(report)
+    }
+
+    /// What was sent to an address while nobody had it was forwarded to somewhere else, and made entries whose answers
+    /// the address's new holder could give, or be given, without policy being asked: they are forgotten as well, once
+    /// packets reach the new holder's interface. Those of the first pass may have been here before this process was.
+    fn note_arrivals(&mut self) {
+        let mut attached: BTreeMap<IpAddr, u32> = BTreeMap::new();
+        for endpoint in self.endpoints.values() {
+            if let Some(index) = self.interfaces.index(&endpoint.interface) {
+                attached.extend(endpoint.addresses.iter().map(|address| (*address, index)));
+            }
+        }
+        if self.synced_once {
+            let arrived = attached.iter().filter(|(a, i)| self.attached.get(*a) != Some(*i));
+            self.departed.extend(arrived.map(|(address, _)| *address));
+        }
+        self.attached = attached;
     }
 
     /// Flows of addresses that no endpoint here has any more would otherwise be inherited by the next holder.
@@ -309,7 +333,29 @@ impl Dataplane {
     /// # Errors
     /// The kernel could not be read.
     pub fn resync(&mut self) -> Result<PassReport, ApplyError> {
-        self.interfaces.resync().map_err(ApplyError::Interfaces)?;
+        self.resync_interfaces()?;
+        self.resync_routes();
+        self.resync_policy()
+    }
+
+    /// Lists the interfaces anew, whatever the events said. Their settings are compared at the next pass.
+    ///
+    /// # Errors
+    /// The kernel could not be read.
+    pub fn resync_interfaces(&mut self) -> Result<(), ApplyError> {
+        self.interfaces.resync().map_err(ApplyError::Interfaces)
+    }
+
+    /// Compares the routes with the kernel at the next pass, whatever the events said.
+    pub fn resync_routes(&mut self) {
+        self.interfaces.compare_routes();
+    }
+
+    /// Compares the policy table with the kernel at once, whatever the events said.
+    ///
+    /// # Errors
+    /// The kernel could not be read or written.
+    pub fn resync_policy(&mut self) -> Result<PassReport, ApplyError> {
         if !self.synced_once {
             return Ok(PassReport::default());
         }
@@ -319,6 +365,11 @@ impl Dataplane {
             mended: applied.mended,
             ..PassReport::default()
         })
+    }
+
+    /// How many routes are wanted of us: to workloads here and to other nodes.
+    pub fn route_count(&self) -> usize {
+        self.interfaces.route_count()
     }
 
     /// What is in force for each endpoint.

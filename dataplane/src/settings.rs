@@ -30,6 +30,8 @@ pub struct DataplaneSettings {
     pub owned_table: bool,
     /// Whether interval maps are changed in place; otherwise a twin is built. Safe from Linux 6.18 on.
     pub intervals_in_place: bool,
+    /// Whether a workload may also send from the networks that its endpoint names beside its addresses.
+    pub source_spoofing: bool,
 }
 
 impl Default for DataplaneSettings {
@@ -42,6 +44,7 @@ impl Default for DataplaneSettings {
             drop_invalid: true,
             owned_table: true,
             intervals_in_place: intervals_in_place_are_safe(),
+            source_spoofing: false,
         }
     }
 }

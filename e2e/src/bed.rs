@@ -102,6 +102,19 @@ pub fn our_table() -> String {
     ours.split_once("\n}").map_or(ours, |(ours, _)| ours).to_string()
 }
 
+/// Our part of [`ruleset`], object by object in the order of their names, so that the order in which they were made
+/// makes no difference.
+pub fn our_objects() -> Vec<String> {
+    let table = our_table();
+    // The comment stands on a line of its own, before the first object.
+    let (comment, rest): (Vec<&str>, Vec<&str>) = table.lines().partition(|l| l.starts_with("\tcomment "));
+    let rest = rest.join("\n");
+    let mut objects: Vec<String> = rest.split("\n\t}").map(|o| o.trim().to_string()).collect();
+    objects.extend(comment.into_iter().map(str::to_string));
+    objects.sort();
+    objects
+}
+
 /// Looks again and again until something is so.
 pub fn wait_for<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + patience;

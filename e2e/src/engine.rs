@@ -2,13 +2,15 @@
 //!
 //! Time is a number that the test gives, so that what waits for its removal can be removed at once.
 
-use dataplane::{Dataplane, DataplaneSettings, PassReport};
+use crate::wire::PATIENCE;
+use dataplane::{ApplyError, Dataplane, DataplaneSettings, PassReport};
 use dataplane_netlink::NetworkNamespace;
+use dataplane_nftables::DriverError;
 use felix_calc::{CalcConfig, CalcGraph};
 use policy_model::{Key, Resource};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The node whose engine it is.
 pub const NODE: &str = "n1";
@@ -26,7 +28,8 @@ pub struct Core {
 }
 
 impl Core {
-    fn open(settings: DataplaneSettings) -> Self {
+    /// Opens the dataplane of the calling thread's namespace.
+    pub fn open(settings: DataplaneSettings) -> Self {
         let dataplane = Dataplane::open(settings).expect("open the dataplane");
         Core {
             calc: CalcGraph::new(CalcConfig::for_node(NODE)),
@@ -48,23 +51,39 @@ impl Core {
         keys.iter().for_each(|key| self.calc.on_delete(key));
     }
 
-    /// Brings what the brain knows into the kernel.
+    /// Brings what the brain knows into the kernel, as the agent does: it looks at the kernel's events first, so that it
+    /// knows of interfaces that came.
     pub fn apply(&mut self) -> PassReport {
+        self.dataplane
+            .take_events()
+            .unwrap_or_else(|e| panic!("events: {}", Dataplane::describe(&e)));
         self.calc.on_in_sync();
         let mut updates = Vec::new();
         self.calc.flush(&mut updates);
         self.dataplane.take(&updates);
         self.now += 1;
-        let report = self
-            .dataplane
-            .apply(self.now)
-            .unwrap_or_else(|e| panic!("apply: {}", Dataplane::describe(&e)));
+        let report = self.apply_when_free();
         assert_eq!(
             report.faults,
             Vec::<String>::new(),
             "single interfaces or routes could not be programmed"
         );
         report
+    }
+
+    /// One pass. An earlier life's sockets may still be open for a moment: in a process that another test has just
+    /// forked and that has not yet become the program that it is to be.
+    fn apply_when_free(&mut self) -> PassReport {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.dataplane.apply(self.now) {
+                Ok(report) => return report,
+                Err(ApplyError::Policy(DriverError::OwnedByAnother { .. })) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(error) => panic!("apply: {}", Dataplane::describe(&error)),
+            }
+        }
     }
 
     /// Does what the agent's loop does between two waits, on the real clock: applies, and removes what is due.
@@ -160,6 +179,11 @@ impl Engine {
         sent.ok()
             .and_then(|()| answers.recv().ok())
             .expect("the engine's thread panicked; see above")
+    }
+
+    /// Ends this life; nothing is cleaned up. Only [`Engine::restart`] begins another.
+    pub fn close(&self) {
+        self.run_slot(|slot| drop(slot.take()));
     }
 
     /// Ends this life (nothing is cleaned up) and begins another with the same settings, told all resources.

@@ -6,6 +6,7 @@
 //! - [`engine`]: the calculation graph and the dataplane on a thread of the node;
 //! - [`bed`]: namespaces, and the tools of the distribution as the second opinion and as the neighbours;
 //! - [`packet`] and [`wire`]: packets made by hand, sent and observed at the interfaces;
+//! - [`talk`] and [`program`]: conversations made by hand, and programs with sockets;
 //! - [`manifest`]: resources in few words;
 //! - [`random`]: random clusters, changes to them, and flows;
 //! - [`agreement`]: oracle, simulator and kernel asked the same, and disagreements reduced and kept.
@@ -24,6 +25,8 @@ pub mod bed;
 pub mod engine;
 pub mod manifest;
 pub mod packet;
+pub mod program;
 pub mod random;
+pub mod talk;
 pub mod wire;
 pub mod world;

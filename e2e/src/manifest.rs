@@ -93,11 +93,12 @@ pub fn selected(selector: &str) -> EntityRule {
     }
 }
 
-/// A side that names networks, with spaces between.
+/// A side that names networks or addresses, with spaces between.
 pub fn nets(text: &str) -> EntityRule {
+    let address = |n: &str| n.parse::<IpAddr>().expect("a network").into();
     let nets = text
         .split_whitespace()
-        .map(|n| n.parse().expect("a network"))
+        .map(|n| n.parse().unwrap_or_else(|_| address(n)))
         .collect();
     EntityRule {
         nets,

@@ -3,7 +3,7 @@
 //! Checksums are right: connection tracking calls a packet with a wrong one invalid, and it would be dropped for that.
 
 use policy_model::Protocol;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What every probe ends with, before its number.
 const MAGIC: [u8; 4] = *b"manx";
@@ -27,6 +27,48 @@ pub struct Probe {
     pub y: u16,
 }
 
+/// The flag of a TCP segment that opens.
+pub const SYN: u8 = 0x02;
+/// The flags of one that goes on, with data.
+pub const GO_ON: u8 = 0x18;
+/// The flag that says that the acknowledgement counts.
+pub const ACK: u8 = 0x10;
+/// Every segment made here holds so many bytes of data.
+pub const DATA: u32 = 8;
+
+/// What a TCP segment says beside its ends and its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Flags.
+    pub flags: u8,
+    /// Number of the first byte.
+    pub sequence: u32,
+    /// Number of the byte that is expected next.
+    pub acknowledgement: u32,
+}
+
+/// Protocol, source and destination of a frame with ports; `None` for others, so also for errors that quote one.
+pub fn ends_of(frame: &[u8]) -> Option<(Protocol, SocketAddr, SocketAddr)> {
+    let packet = frame.get(ETHERNET..)?;
+    let (protocol, source, destination, body): (u8, IpAddr, IpAddr, &[u8]) = match frame.get(12..ETHERNET)? {
+        [0x08, 0x00] => {
+            let address = |at: usize| Some(Ipv4Addr::from(*packet.get(at..)?.first_chunk::<4>()?).into());
+            (*packet.get(9)?, address(12)?, address(16)?, packet.get(20..)?)
+        }
+        [0x86, 0xdd] => {
+            let address = |at: usize| Some(Ipv6Addr::from(*packet.get(at..)?.first_chunk::<16>()?).into());
+            (*packet.get(6)?, address(8)?, address(24)?, packet.get(40..)?)
+        }
+        _ => return None,
+    };
+    let protocol = Protocol::from_number(protocol);
+    let has_ports = [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::UDP_LITE].contains(&protocol);
+    let [a, b, c, d] = *body.first_chunk::<4>()?;
+    let source = SocketAddr::new(source, u16::from_be_bytes([a, b]));
+    let destination = SocketAddr::new(destination, u16::from_be_bytes([c, d]));
+    has_ports.then_some((protocol, source, destination))
+}
+
 /// The number of a probe, if a frame is one.
 pub fn number_of(frame: &[u8]) -> Option<u32> {
     let (rest, number) = frame.split_last_chunk::<4>()?;
@@ -43,6 +85,20 @@ pub fn tail(number: u32) -> [u8; 8] {
 impl Probe {
     /// The Ethernet frame of the probe.
     pub fn frame(&self, to: [u8; 6], from: [u8; 6]) -> Vec<u8> {
+        self.ethernet(to, from, self.packet())
+    }
+
+    /// The IP packet of the probe.
+    pub fn packet(&self) -> Vec<u8> {
+        self.wrap(self.body())
+    }
+
+    /// The Ethernet frame of a later TCP segment between the probe's ends, with the probe's tail as its data.
+    pub fn segment(&self, to: [u8; 6], from: [u8; 6], segment: Segment) -> Vec<u8> {
+        self.ethernet(to, from, self.wrap(self.tcp(segment)))
+    }
+
+    fn ethernet(&self, to: [u8; 6], from: [u8; 6], packet: Vec<u8>) -> Vec<u8> {
         let kind: [u8; 2] = if self.source.is_ipv4() {
             [0x08, 0x00]
         } else {
@@ -52,13 +108,12 @@ impl Probe {
         frame.extend(to);
         frame.extend(from);
         frame.extend(kind);
-        frame.extend(self.packet());
+        frame.extend(packet);
         frame
     }
 
-    /// The IP packet of the probe.
-    pub fn packet(&self) -> Vec<u8> {
-        let body = self.body();
+    /// Puts an IP header before what follows it.
+    fn wrap(&self, body: Vec<u8>) -> Vec<u8> {
         let length = u16::try_from(body.len()).expect("a probe is short");
         let protocol = self.protocol.number();
         let mut packet;
@@ -100,11 +155,11 @@ impl Probe {
         let mut body = Vec::with_capacity(64);
         match self.protocol {
             Protocol::TCP => {
-                body.extend(ports);
-                body.extend(self.number.to_be_bytes());
-                // A SYN without options.
-                body.extend([0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
-                self.close(&mut body, 16);
+                return self.tcp(Segment {
+                    flags: SYN,
+                    sequence: self.number,
+                    acknowledgement: 0,
+                });
             }
             Protocol::UDP | Protocol::UDP_LITE => {
                 body.extend(ports);
@@ -133,6 +188,16 @@ impl Probe {
             }
             _ => body.extend(tail(self.number)),
         }
+        body
+    }
+
+    /// A TCP header without options, and the tail.
+    fn tcp(&self, segment: Segment) -> Vec<u8> {
+        let mut body = [self.y.to_be_bytes(), self.x.to_be_bytes()].concat();
+        body.extend(segment.sequence.to_be_bytes());
+        body.extend(segment.acknowledgement.to_be_bytes());
+        body.extend([0x50, segment.flags, 0xff, 0xff, 0, 0, 0, 0]);
+        self.close(&mut body, 16);
         body
     }
 
@@ -221,6 +286,15 @@ mod tests {
             let frame = probe.frame([1; 6], [2; 6]);
             assert_eq!(number_of(&frame), Some(77));
             assert_eq!(number_of(&frame[..frame.len() - 1]), None);
+            let ends = (
+                probe.protocol,
+                SocketAddr::new(probe.source, 4000),
+                SocketAddr::new(probe.destination, 80),
+            );
+            assert_eq!(
+                ends_of(&frame),
+                [6, 17, 132, 136].contains(&number).then_some(ends)
+            );
         }
     }
 }

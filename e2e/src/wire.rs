@@ -145,14 +145,14 @@ impl Wire {
         let _ = poll(&mut wait, PollTimeout::from(100u8));
     }
 
-    /// Reads the probes that arrive until the one of this number has; returns the numbers of all others.
-    pub fn probes_until(&self, last: u32, probes: &mut Vec<u32>) {
+    /// Reads the probes that arrive until the one of this number has, and shows all others.
+    pub fn probes_until(&self, last: u32, mut seen: impl FnMut(u32, &[u8])) {
         let deadline = Instant::now() + PATIENCE;
         let mut done = false;
         loop {
             self.drain(|frame| match packet::number_of(frame) {
                 Some(number) if number == last => done = true,
-                Some(number) => probes.push(number),
+                Some(number) => seen(number, frame),
                 None => {}
             });
             if done {

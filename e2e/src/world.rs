@@ -24,6 +24,8 @@ pub const NODE_ADDRESSES: [&str; 2] = ["192.0.2.1", "2001:db8:ffff::1"];
 pub const OUTSIDE_ADDRESSES: [&str; 2] = ["192.0.2.2", "2001:db8:ffff::2"];
 /// Numbers of the last probes of a batch, which are always let through.
 const SENTINELS: u32 = 0xf000_0000;
+/// Numbers that are handed out begin here.
+const NUMBERS: u32 = 0x0100_0000;
 /// So many probes are on their way at once.
 const BATCH: usize = 2_000;
 /// Largest packet of every interface here.
@@ -86,6 +88,18 @@ pub struct World {
     pub node_mac: [u8; 6],
     by_address: HashMap<IpAddr, usize>,
     sentinels: u32,
+    numbers: u32,
+}
+
+/// A probe that arrived.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Where.
+    pub place: Place,
+    /// Its number.
+    pub number: u32,
+    /// As it was then.
+    pub frame: Vec<u8>,
 }
 
 impl World {
@@ -110,7 +124,34 @@ impl World {
             node_mac,
             by_address,
             sentinels: SENTINELS,
+            numbers: NUMBERS,
         }
+    }
+
+    /// A number that no probe has had.
+    pub fn number(&mut self) -> u32 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// The last pod's interface goes, as the CNI plugin removes it.
+    pub fn disconnect_last(&mut self) {
+        let Some(pod) = self.pods.pop() else { return };
+        let gone = self.pods.len();
+        self.by_address.retain(|_, n| *n != gone);
+        within(&self.node, || {
+            let mut workloads = Workloads::open(Default::default()).expect("open the driver of workloads");
+            workloads
+                .disconnect(&name(&pod.spec.interface))
+                .expect("disconnect a pod");
+        });
+    }
+
+    /// Connects one more pod.
+    pub fn connect(&mut self, spec: &PodSpec) {
+        let n = self.pods.len();
+        self.by_address.extend(spec.addresses.iter().map(|a| (*a, n)));
+        self.pods.push(connect(&self.node, spec));
     }
 
     /// Keeps pods and outside from answering: what they would say is nobody's question, and costs time.
@@ -222,6 +263,28 @@ impl World {
     /// A packet waits in two queues, one before the node and one after it, and what is put on the node's side of an
     /// interface waits in one: when a second last packet arrives that was sent after a first, everything before has passed both.
     pub fn collect(&mut self, arrived: &mut HashMap<u32, Vec<Place>>) {
+        self.collect_frames(|place, number, _| arrived.entry(number).or_default().push(place));
+    }
+
+    /// Sends frames, each from a place, and says what arrived where.
+    pub fn deliver(&mut self, frames: &[(Place, Vec<u8>)]) -> Vec<Arrival> {
+        let _pinned = Pinned::here();
+        for (place, frame) in frames {
+            self.at(*place).wire.send(frame);
+        }
+        let mut arrived = Vec::new();
+        self.collect_frames(|place, number, frame| {
+            arrived.push(Arrival {
+                place,
+                number,
+                frame: frame.to_vec(),
+            });
+        });
+        arrived
+    }
+
+    /// [`World::collect`], with the frames.
+    fn collect_frames(&mut self, mut seen: impl FnMut(Place, u32, &[u8])) {
         let places: Vec<Place> = (0..self.pods.len())
             .map(Place::Pod)
             .chain([Place::Outside])
@@ -231,7 +294,7 @@ impl World {
             for place in &places {
                 self.at(*place).wire.drain(|frame| {
                     if let Some(number) = number_of(frame) {
-                        arrived.entry(number).or_default().push(*place);
+                        seen(*place, number, frame);
                     }
                 });
             }
@@ -240,11 +303,9 @@ impl World {
                 self.speak(*place, self.sentinels);
             }
             for place in &places {
-                let mut numbers = Vec::new();
-                self.at(*place).wire.probes_until(self.sentinels, &mut numbers);
-                numbers
-                    .into_iter()
-                    .for_each(|n| arrived.entry(n).or_default().push(*place));
+                let at = self.at(*place);
+                at.wire
+                    .probes_until(self.sentinels, |number, frame| seen(*place, number, frame));
             }
         }
     }

@@ -2,13 +2,15 @@
 
 use anyhow::Context;
 use clap::Parser;
-use felix::agent;
+use felix::agent::{self, Ended};
 use felix::logging::{self, LoggingOptions};
 use felix::metrics::{Metrics, MetricsOptions};
-use felix::settings::{DEFAULT_CONFIG_FILE, Layers, Resolution, Settings, resource};
+use felix::settings::{ClusterSettings, DEFAULT_CONFIG_FILE, Layers, Resolution};
 use policy_model::{Kind, Resource};
 use policy_model_datastore::{Datastore, Selection};
 use policy_model_datastore_file::{FileStore, Settings as StoreSettings};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    // After a start anew the kernel would show it by the name of the link that was executed.
+    let _ = nix::sys::prctl::set_name(c"felix");
     if arguments.cleanup {
         return cleanup();
     }
@@ -54,9 +58,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let settings = resolution.settings.clone();
+    // Figures of the process follow when the cluster's settings are known.
     let metrics = Metrics::new(&MetricsOptions {
         host: settings.felix_hostname.clone(),
-        process: settings.prometheus_process_metrics_enabled,
+        process: false,
     })?;
     let logging = logging::set_up(&LoggingOptions::from(&settings), metrics.log_errors())?;
     if let Some(trouble) = logging.file_trouble() {
@@ -65,10 +70,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for notice in &resolution.notices {
         tracing::warn!("{notice}");
     }
-    anyhow::ensure!(
-        nix::unistd::geteuid().is_root(),
-        "felix changes the node's network and must run as root (capabilities NET_ADMIN and NET_RAW)"
-    );
+    if let Some(lack) = felix::privileges::missing() {
+        anyhow::bail!(lack);
+    }
     tracing::info!(
         node = settings.felix_hostname,
         version = env!("CARGO_PKG_VERSION"),
@@ -78,53 +82,79 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let store = open_store(&settings.datastore_path).await?;
-        let settings = with_cluster_settings(layers, &resolution, store.as_ref(), &logging).await?;
-        agent::run(&settings, store, metrics).await?;
-        anyhow::Ok(())
+        let cluster = with_cluster_settings(layers, resolution, store.as_ref(), &logging).await?;
+        if cluster.settings().prometheus_process_metrics_enabled {
+            metrics.show_process()?;
+        }
+        anyhow::Ok(agent::run(cluster, store, metrics).await?)
     })?;
-    tracing::info!("felix stops; what is in force stays in force");
-    Ok(())
-}
-
-/// Adds what FelixConfiguration resources say, for all nodes and for this one. A change of these takes effect when felix
-/// is started again; what is in force stays meanwhile.
-async fn with_cluster_settings(
-    mut layers: Layers,
-    local: &Resolution,
-    store: &dyn Datastore,
-    logging: &logging::Logging,
-) -> anyhow::Result<Settings> {
-    let listing = store.list(Selection::kinds([Kind::FelixConfiguration])).await?;
-    for object in listing.items {
-        if let Resource::FelixConfiguration(found) = object.resource.as_ref()
-            && let Some(layer) =
-                resource::layer(&found.metadata.name, &local.settings.felix_hostname, &found.spec)
-        {
-            layers.put(layer);
+    // Its threads must not go on beside the new life.
+    drop(runtime);
+    match ended {
+        Ended::Stopped => {
+            tracing::info!("felix stops; what is in force stays in force");
+            Ok(())
+        }
+        Ended::SettingsChanged => {
+            tracing::info!("felix starts anew with other settings; what is in force stays in force");
+            start_anew()
         }
     }
-    let resolution = layers.resolve()?;
-    for change in resolution.changes_since(local) {
+}
+
+/// Takes the place of this process with a new life of the same program, which has the same number, so that nobody who
+/// watches it sees it end.
+fn start_anew() -> anyhow::Result<()> {
+    let arguments: Vec<CString> = std::env::args_os()
+        .map(|argument| CString::new(argument.into_vec()))
+        .collect::<Result<_, _>>()?;
+    // Also where the file was replaced by a newer one: that one is started when somebody decides so.
+    let Err(error) = nix::unistd::execv(c"/proc/self/exe", &arguments);
+    Err(error).context("starting felix anew with other settings")
+}
+
+/// Adds what FelixConfiguration resources say, for all nodes and for this one.
+async fn with_cluster_settings(
+    layers: Layers,
+    local: Resolution,
+    store: &dyn Datastore,
+    logging: &logging::Logging,
+) -> anyhow::Result<ClusterSettings> {
+    let mut cluster = ClusterSettings::new(layers, local);
+    let listing = store.list(Selection::kinds([Kind::FelixConfiguration])).await?;
+    for object in listing.items {
+        if let Resource::FelixConfiguration(found) = object.resource.as_ref() {
+            cluster.upsert(&found.metadata.name, &found.spec);
+        }
+    }
+    let (changes, warnings) = cluster.begin()?;
+    for change in changes {
         tracing::info!(
             setting = change.name,
             value = change.after,
             "set by FelixConfiguration"
         );
     }
-    for notice in resolution.notices.iter().filter(|n| !local.notices.contains(n)) {
-        tracing::warn!("{notice}");
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
-    logging.set_levels(&LoggingOptions::from(&resolution.settings))?;
-    Ok(resolution.settings)
+    logging.set_levels(&LoggingOptions::from(cluster.settings()))?;
+    Ok(cluster)
 }
 
 async fn open_store(path: &Path) -> anyhow::Result<Arc<dyn Datastore>> {
     let root = path.to_path_buf();
     // Opening reads every document, which blocks.
     let opened = tokio::task::spawn_blocking(move || FileStore::open(root, StoreSettings::default())).await?;
-    let store = opened.with_context(|| format!("opening the datastore folder {}", path.display()))?;
+    let store = opened.with_context(|| {
+        format!(
+            "the datastore folder {} cannot be used; make it usable and see that its file system has room, or set \
+             DatastorePath (FELIX_DATASTOREPATH) to another",
+            path.display()
+        )
+    })?;
     Ok(Arc::new(store))
 }
 

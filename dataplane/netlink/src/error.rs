@@ -61,12 +61,12 @@ pub enum NetlinkError {
         source: io::Error,
     },
     /// The kernel did not answer. The state of the object is unknown: observe it again.
-    #[error("{operation}: the kernel did not answer within {seconds} s")]
+    #[error("{operation}: the kernel did not answer within {time:?}")]
     Timeout {
         /// What was tried, on which object.
         operation: String,
         /// How long the answer was waited for.
-        seconds: u64,
+        time: std::time::Duration,
     },
     /// A list was changed by others so often while it was read that no consistent reading succeeded.
     #[error("{operation}: the list changed during each of {tries} readings")]

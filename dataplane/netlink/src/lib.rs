@@ -35,3 +35,4 @@ pub use mac::MacAddress;
 pub use names::{InterfaceName, InterfacePrefixes, host_interface_name};
 pub use namespace::NetworkNamespace;
 pub use rtnetlink::Rtnetlink;
+pub use socket::Patience;

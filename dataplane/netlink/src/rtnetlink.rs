@@ -10,7 +10,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 
 use crate::error::{NetlinkError, Refusal};
 use crate::namespace::{NamespaceError, NetworkNamespace};
-use crate::socket::{Connection, Message, Protocol, Request};
+use crate::socket::{Connection, Message, Patience, Protocol, Request};
 
 /// A socket for links, addresses, routes and neighbours of the namespace in which it was opened.
 #[derive(Debug)]
@@ -35,8 +35,16 @@ impl Rtnetlink {
     /// # Errors
     /// The process may not open netlink sockets, or has no file descriptor left.
     pub fn open() -> Result<Self, NetlinkError> {
+        Self::open_with(Patience::default())
+    }
+
+    /// Opens a socket in the calling thread's namespace on which the kernel may take so long to answer.
+    ///
+    /// # Errors
+    /// The process may not open netlink sockets, or has no file descriptor left.
+    pub fn open_with(patience: Patience) -> Result<Self, NetlinkError> {
         Ok(Self {
-            connection: Connection::open(Protocol::Route)?,
+            connection: Connection::open(Protocol::Route, patience)?,
         })
     }
 

@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::io;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
@@ -46,13 +47,24 @@ const DONE_MESSAGE: u16 = 3;
 const HEADER: usize = 16;
 /// Room for one datagram; the kernel fills lists up to 32 KiB at a time.
 const BUFFER: usize = 64 * 1024;
-/// The kernel answers before the request returns, so this is reached only when something is very wrong;
-/// without it a lost answer would stop the loop that waits for it for good.
-const ANSWER_TIMEOUT_SECONDS: u64 = 10;
 /// How often a list is read before its changing is an error.
 const DUMP_TRIES: u32 = 20;
 /// How many requests go into one datagram: their acknowledgements must fit into the receive buffer together.
 const BATCH: usize = 64;
+
+/// How long the kernel may take to answer; zero waits without end.
+///
+/// The kernel answers before the request returns, so this is reached only when something is very wrong; without it a
+/// lost answer would stop the loop that waits for it for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience(pub Duration);
+
+impl Default for Patience {
+    /// Ten seconds.
+    fn default() -> Self {
+        Self(Duration::from_secs(10))
+    }
+}
 
 /// Which part of the kernel a socket speaks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +114,7 @@ pub(crate) struct Connection {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
+    patience: Patience,
 }
 
 impl std::fmt::Debug for Connection {
@@ -126,7 +139,7 @@ pub(crate) fn open(protocol: Protocol) -> Result<Socket, NetlinkError> {
 
 impl Connection {
     /// Opens a conversation in the calling thread's network namespace.
-    pub(crate) fn open(protocol: Protocol) -> Result<Self, NetlinkError> {
+    pub(crate) fn open(protocol: Protocol, patience: Patience) -> Result<Self, NetlinkError> {
         let wrap = |source| NetlinkError::Open {
             protocol: protocol.name(),
             source,
@@ -138,10 +151,15 @@ impl Connection {
             // Makes the kernel filter lists by table, protocol and interface, and refuse what it would not honour.
             socket.set_netlink_get_strict_chk(true).map_err(wrap)?;
         }
-        let timeout = TimeVal::new(ANSWER_TIMEOUT_SECONDS as libc::time_t, 0);
+        let Patience(time) = patience;
+        let timeout = TimeVal::new(
+            libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+            libc::suseconds_t::from(time.subsec_micros()),
+        );
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout).map_err(|errno| wrap(errno.into()))?;
         Ok(Self {
             socket,
+            patience,
             sequence: 0,
             buffer: Vec::with_capacity(BUFFER),
         })
@@ -314,11 +332,12 @@ impl Connection {
         operation: &dyn Display,
         mut take: impl FnMut(Message<'_>) -> ControlFlow<Outcome>,
     ) -> Result<Option<Outcome>, NetlinkError> {
+        let Patience(time) = self.patience;
         let received = receive_datagram(&self.socket, &mut self.buffer).map_err(|source| {
             if source.kind() == io::ErrorKind::WouldBlock {
                 NetlinkError::Timeout {
                     operation: operation.to_string(),
-                    seconds: ANSWER_TIMEOUT_SECONDS,
+                    time,
                 }
             } else {
                 socket_error(operation, source)

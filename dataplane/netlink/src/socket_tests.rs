@@ -69,3 +69,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_answer_is_waited_for_as_long_as_the_settings_say() {
+    let time = std::time::Duration::from_millis(20);
+    let mut connection = Connection::open(super::Protocol::Route, Patience(time)).unwrap();
+    // Nobody was asked, so nobody answers.
+    let heard = connection.receive(&"ask nobody", |_| ControlFlow::Break(()));
+    let error = heard.unwrap_err();
+    assert!(
+        matches!(error, NetlinkError::Timeout { time: waited, .. } if waited == time),
+        "{error}"
+    );
+    assert_eq!(
+        error.to_string(),
+        "ask nobody: the kernel did not answer within 20ms"
+    );
+}

@@ -4,10 +4,12 @@
 //! pass has switched, and goes after that.
 
 use crate::layout::names::{self, ALLOW, parse_group, parse_row_chain};
+use crate::layout::skeleton::spoofable_rule;
 use crate::layout::{EndpointState, GroupState, LoweredRow, Move, Planner, lower};
 use crate::observe::Observed;
 use crate::wire::{Element, ElementData, ElementKey, Expr, Value, Verdict};
 use dataplane_tables::{ClassId, Direction, Tables};
+use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -35,6 +37,7 @@ pub(crate) fn adopt(planner: &mut Planner, observed: &Observed, tables: &Tables,
     for ((direction, number), group) in groups {
         planner.adopt_group(direction, number, group);
     }
+    adopt_sources(planner, observed, tables);
     let moves = adopt_identities(planner, observed, tables);
     planner.finish_adoption(now);
     moves
@@ -64,6 +67,24 @@ fn adopt_maps(planner: &mut Planner, observed: &Observed) {
             state.id_size[n] = set.size.unwrap_or(0);
         } else {
             state.net_generation[n] = generation;
+        }
+    }
+}
+
+/// The networks beside their addresses that workloads may send from, as far as the kernel has their rules already. Other
+/// rules that it has there go when the chains are settled.
+fn adopt_sources(planner: &mut Planner, observed: &Observed, tables: &Tables) {
+    let rules = observed.rules.get(names::SPOOF).map_or(&[][..], Vec::as_slice);
+    for endpoint in tables.endpoints().map(|placed| &placed.endpoint) {
+        let mut nets: Vec<IpNet> = endpoint.spoofable.iter().map(IpNet::trunc).collect();
+        nets.sort_unstable();
+        nets.dedup();
+        let known = |net: &IpNet| rules.contains(&spoofable_rule(&endpoint.interface, *net));
+        if !nets.is_empty() && nets.iter().all(known) {
+            planner
+                .state_mut()
+                .spoofable
+                .insert(endpoint.interface.clone(), nets);
         }
     }
 }

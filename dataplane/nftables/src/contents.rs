@@ -4,7 +4,7 @@ use crate::layout::names::{self, group, row_chain};
 use crate::layout::skeleton::{self, BASE_CHAINS, FIXED_SETS};
 use crate::layout::{Op, Planner, SetSpec, endpoint_elements, net_element, row_elements};
 use crate::observe::Observed;
-use crate::wire::{BaseChain, ChainType, Element, ElementKey, Expr, Policy, Value, Verdict};
+use crate::wire::{BaseChain, ChainType, Element, ElementKey, Expr, Policy, TableFlags, Value, Verdict};
 use dataplane_tables::{Direction, Tables};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
@@ -100,7 +100,7 @@ pub fn contents(planner: &Planner, tables: &Tables) -> Contents {
             out.chains.insert(name.clone(), skeleton::group_rules(&name));
         }
     }
-    for (name, rules) in skeleton::regular_chains(&maps) {
+    for (name, rules) in skeleton::regular_chains(state) {
         out.chains.insert(name.to_string(), rules);
     }
     for (name, _, _) in BASE_CHAINS {
@@ -142,6 +142,10 @@ impl Difference {
 /// Compares. Within `missing` and `extra` the order is that in which the kernel takes the steps.
 pub fn difference(wanted: &Contents, observed: &Observed) -> Difference {
     let mut out = Difference::default();
+    if observed.table.flags.has(TableFlags::DORMANT) {
+        // All that it holds may be right, and no packet meets it.
+        out.broken = Some("the table sleeps".to_string());
+    }
     for (name, hook, priority) in BASE_CHAINS {
         let base = BaseChain {
             chain_type: ChainType::Filter,

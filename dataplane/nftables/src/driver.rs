@@ -3,10 +3,10 @@
 use crate::adopt::adopt;
 use crate::contents::{Difference, contents, difference};
 use crate::layout::names::{TABLE, TABLE_COMMENT};
-use crate::layout::skeleton::{FIXED_SETS, base_rules, maps_of, regular_chains, write_base_chains};
+use crate::layout::skeleton::{FIXED_SETS, base_rules, regular_chains, write_base_chains};
 use crate::layout::{LayoutSettings, Op, Planner, SetSpec};
 use crate::observe::{Observed, observe};
-use crate::socket::{DumpError, Event, Link, Monitor, MonitorError, OpenError, TransactError};
+use crate::socket::{DumpError, Link, Monitor, MonitorError, OpenError, TransactError};
 use crate::wire::{Batch, Family, Rule, Table, TableFlags};
 use dataplane_tables::{Changes, Tables};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -108,6 +108,14 @@ impl Driver {
         })
     }
 
+    /// Says how long the kernel may take to answer, ten seconds if nobody says; zero waits without end.
+    ///
+    /// # Errors
+    /// [`DriverError::Open`].
+    pub fn set_patience(&mut self, patience: Duration) -> Result<(), DriverError> {
+        self.link.set_patience(patience).map_err(DriverError::Open)
+    }
+
     /// The planner, for status and tests.
     pub fn planner(&self) -> &Planner {
         &self.planner
@@ -188,12 +196,9 @@ impl Driver {
         let mut events = Vec::new();
         let mut touched = false;
         while self.monitor.read(&mut events).map_err(DriverError::Monitor)? {
-            touched |= events.drain(..).any(|event| match event {
-                Event::Overflow => true,
-                Event::Change { notice, .. } => notice.object().table() == Some((Family::Inet, TABLE)),
-                #[allow(unreachable_patterns)]
-                // Kinds of events that a later kernel may bring concern no object.
-                _ => false,
+            // All are taken out, also behind the first that concerns us.
+            touched |= events.drain(..).fold(false, |touched, event| {
+                touched | event.may_concern(Family::Inet, TABLE)
             });
         }
         if touched && self.started {
@@ -360,10 +365,9 @@ impl Driver {
     fn settle_chains(&mut self, observed: &Observed, applied: &mut Applied) -> Result<(), DriverError> {
         let mut batch = Batch::new(Family::Inet);
         let none: Vec<Vec<crate::wire::Expr>> = Vec::new();
-        let maps = maps_of(self.planner.state());
         let base =
             crate::layout::skeleton::BASE_CHAINS.map(|(n, _, _)| (n, base_rules(n, self.planner.settings())));
-        for (name, rules) in base.into_iter().chain(regular_chains(&maps)) {
+        for (name, rules) in base.into_iter().chain(regular_chains(self.planner.state())) {
             if observed.rules.get(name).unwrap_or(&none) != &rules {
                 batch.flush_chain(TABLE, name);
                 for rule in &rules {
@@ -416,7 +420,7 @@ impl Driver {
         for spec in self.planner.address_sets() {
             Op::AddSet(spec).write(batch);
         }
-        for (name, rules) in regular_chains(&maps_of(self.planner.state())) {
+        for (name, rules) in regular_chains(self.planner.state()) {
             Op::AddChain(name.to_string(), rules).write(batch);
         }
     }
@@ -538,7 +542,7 @@ fn takes_over(observed: &Observed) -> bool {
             set.key.as_ref() == Some(&key) && set.data.as_ref() == Some(&data) && set.intervals == intervals
         })
     });
-    layout && sets && chains && shapes
+    layout && sets && chains && shapes && !observed.table.flags.has(TableFlags::DORMANT)
 }
 
 /// Removes our table, whoever left it, and says whether there was one.

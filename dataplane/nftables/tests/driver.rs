@@ -9,9 +9,11 @@
 
 use dataplane_api::{AtomId, AtomScope, EndpointId, Member, Policy, TierPolicies, Update, WorkloadEndpoint};
 use dataplane_nftables::contents::{contents, difference};
-use dataplane_nftables::layout::LayoutSettings;
+use dataplane_nftables::layout::names::ALLOW;
+use dataplane_nftables::layout::{LayoutSettings, Packet, TableSize, Way, simulate};
 use dataplane_nftables::observe::observe;
 use dataplane_nftables::socket::Link;
+use dataplane_nftables::wire::SetData;
 use dataplane_nftables::{Driver, DriverSettings, cleanup};
 use dataplane_tables::Tables;
 use policy_model::{Action, DefaultAction, PortRange, Protocol};
@@ -378,4 +380,219 @@ fn every_life_owns_the_table_if_it_wants_to() {
             "nothing else is left: {text}"
         );
     });
+}
+
+/// Settings with which workloads may send from what their endpoints name beside their addresses.
+fn spoofing() -> DriverSettings {
+    DriverSettings {
+        layout: LayoutSettings {
+            source_spoofing: true,
+            ..LayoutSettings::default()
+        },
+        owned: false,
+    }
+}
+
+/// An endpoint that names networks beside its addresses.
+fn spoofer(n: u8, nets: &[&str]) -> Update {
+    let Update::Workload(endpoint) = endpoint(n, &[]) else {
+        unreachable!("an endpoint is a workload")
+    };
+    Update::Workload(Arc::new(WorkloadEndpoint {
+        spoofable: nets.iter().map(|n| n.parse().unwrap()).collect(),
+        ..endpoint.as_ref().clone()
+    }))
+}
+
+/// Where the simulator lets an endpoint's interface send from, to an address of nobody.
+fn may_send(driver: &Driver, interface: &str, source: &str) -> bool {
+    let source: std::net::IpAddr = source.parse().unwrap();
+    let destination = if source.is_ipv4() {
+        "198.51.100.1"
+    } else {
+        "2001:db8::1"
+    };
+    let packet = Packet {
+        source,
+        destination: destination.parse().unwrap(),
+        protocol: Protocol::UDP,
+        x: 53,
+        y: 40_000,
+    };
+    let mut open = driver.planner().state().clone();
+    // Only the check of sources is asked here.
+    for group in open.egress.values_mut() {
+        group.default = ALLOW;
+        group.entries.clear();
+    }
+    let way = Way {
+        from: Some(interface),
+        to: None,
+    };
+    simulate(&open, |_| None, |_| true, &packet, way)
+}
+
+#[test]
+fn networks_beside_its_addresses_are_a_workloads_where_the_settings_have_it() {
+    in_namespace(|| {
+        let chain = || nft(&["list", "chain", "inet", "manx", "spoof"]).1;
+        let mut tables = Tables::new();
+        world().iter().for_each(|u| tables.apply(u));
+        // Host bits and repetitions mean nothing.
+        tables.apply(&spoofer(
+            3,
+            &["10.9.1.0/24", "10.9.1.7/24", "fd09::/64", "10.8.0.1/32"],
+        ));
+        let changes = tables.commit();
+        let mut driver = Driver::open(settings(false)).unwrap();
+        driver.apply(&tables, &changes, 0).unwrap();
+        assert_exact(&driver, &tables);
+        let strict = chain();
+        assert!(
+            !strict.contains("10.9.1.0"),
+            "the settings do not have it: {strict}"
+        );
+        assert!(!may_send(&driver, "cali3", "10.9.1.5"));
+        drop(driver);
+
+        // The setting comes with a restart.
+        let mut driver = Driver::open(spoofing()).unwrap();
+        driver.apply(&tables, &changes, 0).unwrap();
+        assert_exact(&driver, &tables);
+        let text = chain();
+        for rule in [
+            r#"iifname "cali3" ip saddr 10.9.1.0/24 return"#,
+            r#"iifname "cali3" ip saddr 10.8.0.1 return"#,
+            r#"iifname "cali3" ip6 saddr fd09::/64 return"#,
+        ] {
+            assert_eq!(text.matches(rule).count(), 1, "{rule} in {text}");
+        }
+        assert!(
+            text.trim_end()
+                .trim_end_matches(['}', '\t', '\n'])
+                .ends_with("drop"),
+            "{text}"
+        );
+        for (interface, source, passes) in [
+            ("cali3", "10.0.0.3", true),
+            ("cali3", "10.9.1.5", true),
+            ("cali3", "10.8.0.1", true),
+            ("cali3", "fd09::77", true),
+            ("cali3", "10.9.2.1", false),
+            ("cali3", "10.8.0.2", false),
+            ("cali3", "fd09:1::", false),
+            ("cali1", "10.9.1.5", false),
+        ] {
+            assert_eq!(
+                may_send(&driver, interface, source),
+                passes,
+                "{interface} {source}"
+            );
+        }
+        // Again changes nothing, and so does another life.
+        let again = tables.commit();
+        assert_eq!(driver.apply(&tables, &again, 10).unwrap().messages, 0);
+        drop(driver);
+        let mut driver = Driver::open(spoofing()).unwrap();
+        assert_eq!(
+            driver.apply(&tables, &again, 0).unwrap().messages,
+            0,
+            "{}",
+            chain()
+        );
+        assert_exact(&driver, &tables);
+
+        // A rule that goes is drift like any other.
+        assert!(nft(&["flush", "chain", "inet", "manx", "spoof"]).0);
+        assert!(driver.touched_by_others().unwrap());
+        assert!(driver.resync(&tables).unwrap().mended > 0);
+        assert_eq!(chain(), text);
+
+        // Fewer networks, and none.
+        for (update, left) in [
+            (spoofer(3, &["10.8.0.1/32"]), 1),
+            (
+                Update::WorkloadRemoved(EndpointId {
+                    namespace: "ns".into(),
+                    name: "pod3".into(),
+                }),
+                0,
+            ),
+        ] {
+            tables.apply(&update);
+            let changes = tables.commit();
+            driver.apply(&tables, &changes, 20).unwrap();
+            assert_exact(&driver, &tables);
+            assert_eq!(chain().matches(r#"iifname "cali3""#).count(), left, "{}", chain());
+        }
+        assert_eq!(chain(), strict);
+    });
+}
+
+/// How many chains, rules, sets and maps our table has in the kernel.
+fn counted() -> TableSize {
+    let observed = observe(&mut Link::open().unwrap()).unwrap().expect("our table");
+    let maps = observed
+        .sets
+        .values()
+        .filter(|(set, _)| set.data != Some(SetData::None));
+    let maps = maps.count();
+    TableSize {
+        chains: observed.chains.len(),
+        rules: observed.rules.values().map(Vec::len).sum(),
+        sets: observed.sets.len() - maps,
+        maps,
+    }
+}
+
+#[test]
+fn the_planner_counts_what_the_kernel_has() {
+    for in_place in [true, false] {
+        in_namespace(move || {
+            let settings = || {
+                let mut settings = spoofing();
+                settings.layout.intervals_in_place = in_place;
+                settings
+            };
+            let mut tables = Tables::new();
+            world().iter().for_each(|u| tables.apply(u));
+            tables.apply(&spoofer(3, &["10.9.1.0/24"]));
+            let changes = tables.commit();
+            let mut driver = Driver::open(settings()).unwrap();
+            driver.apply(&tables, &changes, 0).unwrap();
+            assert_eq!(driver.planner().table_size(), counted(), "after the first load");
+            assert!(counted().rules > 0 && counted().sets > 0 && counted().maps > 4);
+            let mut now = 0;
+            let steps: Vec<Vec<Update>> = vec![
+                vec![policy("web", 1, &[(81, 90), (100, 110)])],
+                atom(3, &["172.20.0.0/16", "172.20.7.0/24"]),
+                vec![policy("more", 3, &[(1, 5)]), endpoint(4, &["more"])],
+                vec![Update::WorkloadRemoved(EndpointId {
+                    namespace: "ns".into(),
+                    name: "pod2".into(),
+                })],
+                vec![policy("web", 1, &[])],
+            ];
+            for (step, updates) in steps.iter().enumerate() {
+                updates.iter().for_each(|u| tables.apply(u));
+                let changes = tables.commit();
+                now += 10;
+                driver.apply(&tables, &changes, now).unwrap();
+                assert_eq!(driver.planner().table_size(), counted(), "step {step}");
+            }
+            while let Some(due) = driver.next_retirement() {
+                driver.retire(&tables, due).unwrap();
+                assert_eq!(driver.planner().table_size(), counted(), "retired at {due}");
+            }
+            drop(driver);
+            let mut driver = Driver::open(settings()).unwrap();
+            let changes = tables.commit();
+            driver.apply(&tables, &changes, 0).unwrap();
+            assert_eq!(driver.planner().table_size(), counted(), "taken over");
+            while let Some(due) = driver.next_retirement() {
+                driver.retire(&tables, due).unwrap();
+            }
+            assert_eq!(driver.planner().table_size(), counted(), "taken over and calm");
+        });
+    }
 }

@@ -4,6 +4,8 @@
 //! and no lock. The thread waits for the datastore, for the kernel's events and for its own deadlines, whichever
 //! comes first.
 
+use super::figures::{self, Invalid};
+use super::timers::{RefreshIntervals, Timers};
 use crate::health::{Report, Reporter};
 use crate::metrics::{Metrics, calculation::ClusterSize, calculation::ResyncState};
 use dataplane::{ApplyError, Dataplane, DataplaneSettings, PassReport};
@@ -45,8 +47,8 @@ pub struct EngineOptions {
     pub node: String,
     /// The kernel side.
     pub dataplane: DataplaneSettings,
-    /// How often everything is compared with the kernel, whatever the events said; zero means never.
-    pub refresh: Duration,
+    /// How often what is in force is compared with the kernel, whatever the events said.
+    pub refresh: RefreshIntervals,
 }
 
 /// The engine could not begin.
@@ -112,7 +114,8 @@ pub struct Engine {
     bypasses: Vec<String>,
     failures: u32,
     retry_at: Option<Instant>,
-    refresh_at: Option<Instant>,
+    timers: Timers,
+    invalid: Invalid,
     last_error: Option<String>,
     /// When the oldest event arrived that is not in force yet.
     waiting_since: Option<Instant>,
@@ -153,7 +156,7 @@ impl Engine {
             };
             let _ = report_start.send(Ok(()));
             let now = Instant::now();
-            let refresh_at = (!options.refresh.is_zero()).then(|| now + options.refresh);
+            let timers = Timers::new(options.refresh, now);
             Engine {
                 calc: CalcGraph::new(CalcConfig::for_node(options.node.clone())),
                 options,
@@ -169,7 +172,8 @@ impl Engine {
                 bypasses: Vec::new(),
                 failures: 0,
                 retry_at: None,
-                refresh_at,
+                timers,
+                invalid: Invalid::default(),
                 last_error: None,
                 waiting_since: None,
             }
@@ -236,12 +240,15 @@ impl Engine {
         match event {
             SyncEvent::Upsert(versioned) => {
                 let begun = Instant::now();
-                let kind = versioned.key().kind;
+                let key = versioned.key();
+                let kind = key.kind;
                 // The syncer keeps a reference to compare later listings with, so the value is copied here.
-                if let Err(fault) = self.calc.on_upsert(versioned.resource.as_ref().clone()) {
+                let outcome = self.calc.on_upsert(versioned.resource.as_ref().clone());
+                if let Err(fault) = &outcome {
                     tracing::warn!(%fault, "an object is not valid; what was in force for it stays in force");
                     self.metrics.object_rejected(kind.as_str());
                 }
+                self.invalid.set(key, outcome.is_err(), &self.metrics);
                 self.metrics
                     .calculation()
                     .update_processed(kind.as_str(), begun.elapsed());
@@ -252,6 +259,7 @@ impl Engine {
                 self.metrics
                     .calculation()
                     .update_processed(key.kind.as_str(), begun.elapsed());
+                self.invalid.set(key, false, &self.metrics);
             }
             SyncEvent::InSync => {
                 self.in_sync = true;
@@ -276,7 +284,7 @@ impl Engine {
             return;
         }
         self.metrics.calculation().events_sent(updates.len());
-        self.metrics.dataplane().batch(updates.len());
+        figures::updates(&updates, self.metrics.dataplane());
         self.dataplane.take(&updates);
         let stats = self.calc.stats();
         let metrics = self.metrics.calculation();
@@ -356,6 +364,7 @@ impl Engine {
         self.metrics
             .dataplane()
             .conntrack_removed(report.flows_removed as u64);
+        figures::sizes(&self.dataplane, self.metrics.dataplane());
         for fault in &report.faults {
             tracing::warn!(
                 fault,
@@ -396,14 +405,24 @@ impl Engine {
     }
 
     fn refresh(&mut self) {
-        let Some(due) = self.refresh_at else { return };
-        if Instant::now() < due {
-            return;
+        let due = self.timers.take_due(Instant::now());
+        if due.routes {
+            self.dataplane.resync_routes();
         }
-        self.refresh_at = Some(Instant::now() + self.options.refresh);
-        match self.dataplane.resync() {
-            Ok(report) => self.count(&report),
-            Err(error) => self.failed(&error),
+        if due.interfaces
+            && let Err(error) = self.dataplane.resync_interfaces()
+        {
+            self.failed(&error);
+        }
+        if due.policy {
+            match self.dataplane.resync_policy() {
+                Ok(report) => self.count(&report),
+                Err(error) => self.failed(&error),
+            }
+        }
+        if due.routes || due.interfaces {
+            // What was found is mended now, not at the next event.
+            self.apply();
         }
     }
 
@@ -451,7 +470,7 @@ impl Engine {
             .dataplane
             .next_retirement()
             .map(|due| self.started + Duration::from_millis(due));
-        let deadlines = [retirement, self.retry_at, self.refresh_at];
+        let deadlines = [retirement, self.retry_at, self.timers.next()];
         let until = deadlines
             .into_iter()
             .flatten()

@@ -1,28 +1,32 @@
 //! Makes each part and gives it to the next.
 
 use super::engine::{Engine, EngineError, EngineHandle, EngineOptions, Input};
-use crate::health::{Counts, HealthAggregator, HealthPages, Report, Reporter};
+use super::following;
+use super::state::{StateError, StateFolder};
+use super::timers::RefreshIntervals;
+use crate::health::{Counts, HealthAggregator, HealthPages};
 use crate::http::{BindError, Limits, Pages, Purpose, ServerThread, bind};
 use crate::metrics::{Metrics, MetricsPages};
-use crate::settings::Settings;
-use crate::settings::parse::{DenyAction, EndpointToHostAction, FlowsOnPolicyChange as FlowsSetting, Switch};
+use crate::settings::parse::{
+    DenyAction, EndpointToHostAction, FlowsOnPolicyChange as FlowsSetting, SpoofingAllowed, Switch,
+};
+use crate::settings::{ClusterSettings, Settings};
 use dataplane::{DataplaneSettings, FlowsOnPolicyChange};
-use dataplane_netlink::InterfacePrefixes;
 use dataplane_netlink::routes::RouteOwnership;
-use dataplane_netlink::sysctl;
-use dataplane_netlink::workload::WorkloadSettings;
+use dataplane_netlink::sysctl::{self, SysctlKey, Sysctls};
+use dataplane_netlink::workload::{ReversePath, RouteSources, WorkloadSettings};
+use dataplane_netlink::{InterfacePrefixes, Patience};
 use dataplane_nftables::layout::{EndpointToHost, Refusal};
 use felix_cni::{AttachSettings, Attacher, EndpointView};
-use policy_model::Kind;
-use policy_model_datastore::{BackOff, Datastore, Selection, Syncer};
-use std::path::PathBuf;
+use policy_model_datastore::Datastore;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-/// Most events that are handed over at once.
-const LARGEST_BATCH: usize = 10_000;
 /// A loop that says nothing for so long is stuck.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How often the node is looked at for what lets traffic by-pass policy.
@@ -56,16 +60,45 @@ pub enum AgentError {
     /// The journal of attachments cannot be used.
     #[error("opening the journal of attachments")]
     Journal(#[from] felix_cni::journal::JournalError),
+    /// The folder for what must be remembered cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The socket for CNI cannot be used.
+    #[error(
+        "pods cannot be attached without the socket {}: make its folder usable, or set CNISocketPath (FELIX_CNISOCKETPATH) to another path", path.display()
+    )]
+    Cni {
+        /// Where the socket was to be.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The engine ended by itself: its supervisor starts the agent anew, and what is in force stays.
     #[error("the engine ended unexpectedly")]
     EngineEnded,
 }
 
-/// Runs the agent until it is told to stop. Stopping leaves everything in force.
+/// Why the agent ended, when nothing is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The datastore asks for other settings, which take effect when the agent is started anew.
+    SettingsChanged,
+}
+
+/// Runs the agent until it is told to stop or its settings change. Ending leaves everything in force.
 ///
 /// # Errors
 /// Why it could not begin or go on.
-pub async fn run(settings: &Settings, store: Arc<dyn Datastore>, metrics: Metrics) -> Result<(), AgentError> {
+pub async fn run(
+    cluster: ClusterSettings,
+    store: Arc<dyn Datastore>,
+    metrics: Metrics,
+) -> Result<Ended, AgentError> {
+    let settings = &cluster.settings().clone();
+    let _state = StateFolder::take(&settings.state_dir)?;
     let health = HealthAggregator::new(&settings.health_timeout_overrides);
     let now = Instant::now();
     let engine_reporter = health.register("engine", Counts::Both, settings.dataplane_watchdog_timeout, now);
@@ -80,7 +113,11 @@ pub async fn run(settings: &Settings, store: Arc<dyn Datastore>, metrics: Metric
     let options = EngineOptions {
         node: settings.felix_hostname.clone(),
         dataplane: dataplane_settings(settings, &workloads),
-        refresh: settings.nftables_refresh_interval,
+        refresh: RefreshIntervals {
+            policy: settings.nftables_refresh_interval,
+            routes: settings.route_refresh_interval,
+            interfaces: settings.interface_refresh_interval,
+        },
     };
     let engine = Arc::new(Engine::start(options, view, engine_reporter, metrics.clone())?);
 
@@ -97,30 +134,57 @@ pub async fn run(settings: &Settings, store: Arc<dyn Datastore>, metrics: Metric
         programmed,
     )?;
     let socket = PathBuf::from(&settings.cni_socket_path);
-    let cni = tokio::spawn({
-        let stopped = stopped.clone();
+    refuse_foreign_file(&socket)?;
+    let mut cni = tokio::spawn({
+        let (stopped, socket) = (stopped.clone(), socket.clone());
         async move { felix_cni::serve(&socket, Arc::new(attacher), stopped).await }
     });
-    let sync = tokio::spawn(follow(store, engine.clone(), sync_reporter));
+    let sync = tokio::spawn(following::objects(store.clone(), engine.clone(), sync_reporter));
+    let mut other_settings = tokio::spawn(following::settings(store, cluster));
     let bypasses = tokio::spawn(look_for_bypasses(engine.clone()));
 
-    let ended = wait_for_end(&engine).await?;
-    let _ = stop.send(true);
-    match cni.await {
-        Ok(Err(error)) => {
-            tracing::error!(error = %crate::agent::wiring::chain(&error), "the CNI socket failed")
+    let ended = tokio::select! {
+        ended = wait_for_end(&engine, &mut other_settings) => ended?,
+        // Without it no pod can be attached: not a state to be ready in.
+        finished = &mut cni => {
+            let source = match finished {
+                Ok(Err(error)) => error.into(),
+                Err(error) => error.into(),
+                Ok(Ok(())) => "its server ended".into(),
+            };
+            Err(AgentError::Cni { path: socket, source })
         }
-        Err(error) => tracing::error!(%error, "the CNI server ended"),
-        Ok(Ok(())) => {}
+    };
+    let _ = stop.send(true);
+    if !cni.is_finished() {
+        match cni.await {
+            Ok(Err(error)) => tracing::error!(error = %chain(&error), "the CNI socket failed"),
+            Err(error) => tracing::error!(%error, "the CNI server ended"),
+            Ok(Ok(())) => {}
+        }
     }
-    for task in [sync, bypasses] {
+    for task in [sync, bypasses, other_settings] {
         task.abort();
-        let _ = task.await;
+        // The one that ended the agent has been waited for.
+        if !task.is_finished() {
+            let _ = task.await;
+        }
     }
     if let Ok(engine) = Arc::try_unwrap(engine) {
         engine.stop();
     }
     ended
+}
+
+/// A socket of an earlier life makes way for ours; anything else in its place is somebody's, and stays.
+fn refuse_foreign_file(socket: &Path) -> Result<(), AgentError> {
+    match std::fs::symlink_metadata(socket) {
+        Ok(found) if !found.file_type().is_socket() => Err(AgentError::Cni {
+            path: socket.to_owned(),
+            source: "something that is no socket is in its place".into(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
@@ -133,8 +197,11 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Waits for a signal to stop or for the end of the engine.
-async fn wait_for_end(engine: &EngineHandle) -> Result<Result<(), AgentError>, AgentError> {
+/// Waits for a signal to stop, for other settings or for the end of the engine.
+async fn wait_for_end(
+    engine: &EngineHandle,
+    other_settings: &mut JoinHandle<()>,
+) -> Result<Result<Ended, AgentError>, AgentError> {
     let handler = |kind| {
         signal(kind).map_err(|source| AgentError::Start {
             what: "signal handlers",
@@ -148,61 +215,15 @@ async fn wait_for_end(engine: &EngineHandle) -> Result<Result<(), AgentError>, A
     let mut look = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(Ok(())),
-            _ = interrupt.recv() => return Ok(Ok(())),
+            _ = terminate.recv() => return Ok(Ok(Ended::Stopped)),
+            _ = interrupt.recv() => return Ok(Ok(Ended::Stopped)),
+            _ = &mut *other_settings => return Ok(Ok(Ended::SettingsChanged)),
             _ = look.tick() => {
                 if !engine.is_running() {
                     return Ok(Err(AgentError::EngineEnded));
                 }
             }
         }
-    }
-}
-
-/// Hands what the datastore says to the engine.
-async fn follow(store: Arc<dyn Datastore>, engine: Arc<EngineHandle>, reporter: Reporter) {
-    let kinds = [
-        Kind::Tier,
-        Kind::NetworkPolicy,
-        Kind::GlobalNetworkPolicy,
-        Kind::Profile,
-        Kind::WorkloadEndpoint,
-        Kind::HostEndpoint,
-        Kind::NetworkSet,
-        Kind::GlobalNetworkSet,
-        Kind::ServiceEndpoints,
-        Kind::IPPool,
-        Kind::IPAMBlock,
-        Kind::Node,
-    ];
-    let back_off = BackOff {
-        initial: Duration::from_millis(100),
-        longest: Duration::from_secs(10),
-        jitter: 0.5,
-    };
-    let mut seed = u64::from(std::process::id());
-    let random = move || {
-        // Pauses need to differ between agents, no more.
-        seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 11) as f64 / (1u64 << 53) as f64
-    };
-    let mut syncer = Syncer::new(store, Selection::kinds(kinds), back_off, random);
-    let mut beat = tokio::time::interval(Duration::from_secs(5));
-    loop {
-        tokio::select! {
-            batch = syncer.next_batch(LARGEST_BATCH) => {
-                if let (Some(error), Some(policy_model_datastore::SyncStatus::WaitForDatastore)) =
-                    (syncer.last_error(), syncer.status())
-                {
-                    tracing::warn!(error = chain(error), "the datastore is away; what is in force stays in force");
-                }
-                engine.send(Input::Events(batch));
-            }
-            _ = beat.tick() => {}
-        }
-        reporter.report(Report::ready());
     }
 }
 
@@ -278,10 +299,39 @@ fn workload_settings(settings: &Settings) -> Result<WorkloadSettings, AgentError
         prefixes,
         ..RouteOwnership::default()
     };
+    let sysctls = Sysctls::default();
+    let reverse_path = if may_spoof(settings) {
+        reverse_path_for_spoofing(&sysctls)
+    } else {
+        ReversePath::default()
+    };
     Ok(WorkloadSettings {
         ownership,
-        ..WorkloadSettings::default()
+        reverse_path,
+        sysctls,
+        route_sources: RouteSources {
+            v4: settings.device_route_source_address,
+            v6: settings.device_route_source_address_ipv6,
+        },
+        patience: Patience(settings.netlink_timeout),
     })
+}
+
+fn may_spoof(settings: &Settings) -> bool {
+    settings.workload_source_spoofing == Some(SpoofingAllowed::Any)
+}
+
+/// The kernel's own check of sources knows addresses only. Where workloads may send from more, our table checks alone,
+/// which it does for every workload anyway.
+///
+/// The kernel takes the larger number of an interface's setting and of that for all interfaces: where the one for all
+/// is strict (1), only the loose check (2) takes its place.
+fn reverse_path_for_spoofing(sysctls: &Sysctls) -> ReversePath {
+    let all = SysctlKey::parts(&["net", "ipv4", "conf", "all", "rp_filter"]);
+    match sysctls.read(&all).as_deref() {
+        Ok("1") => ReversePath::Loose,
+        _ => ReversePath::Off,
+    }
 }
 
 fn dataplane_settings(settings: &Settings, workloads: &WorkloadSettings) -> DataplaneSettings {
@@ -302,6 +352,7 @@ fn dataplane_settings(settings: &Settings, workloads: &WorkloadSettings) -> Data
         },
         drop_invalid: !settings.disable_conntrack_invalid_check,
         owned_table: settings.nftables_owned_table,
+        source_spoofing: may_spoof(settings),
         ..DataplaneSettings::default()
     }
 }

@@ -60,14 +60,14 @@ pub enum BindError {
         source: Option<io::Error>,
     },
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} for {}: {source}: {}", purpose.name(), advice(*purpose, source.kind()))]
+    #[error("cannot listen on {address} for {}: {cause}: {}", purpose.name(), advice(*purpose, cause.kind()))]
     Listen {
         /// What the server is for.
         purpose: Purpose,
         /// The address.
         address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said. Part of the text, hence no source of its own.
+        cause: io::Error,
     },
 }
 
@@ -132,7 +132,7 @@ pub fn bind(purpose: Purpose, host: &str, port: u16) -> Result<Listening, BindEr
                     refused = Some(BindError::Listen {
                         purpose,
                         address,
-                        source,
+                        cause: source,
                     });
                 }
                 if !missing {

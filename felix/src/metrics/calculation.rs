@@ -1,8 +1,8 @@
 //! What the calculation graph has and does.
 
 use super::summary::Summary;
-use super::{MetricsError, add, counter, counter_vec, gauge, gauge_vec, whole};
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use super::{MetricsError, add, counter, counter_vec, gauge, whole};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 use std::time::Duration;
 
 /// How far the agent is with the datastore.
@@ -48,9 +48,6 @@ pub struct CalculationMetrics {
     policies: IntGauge,
     profiles: IntGauge,
     tiers: IntGauge,
-    index_endpoints: IntGauge,
-    index_selectors: IntGaugeVec,
-    selector_evaluations: IntCounterVec,
     resync_state: IntGauge,
     resyncs_started: IntCounter,
 }
@@ -114,23 +111,6 @@ impl CalculationMetrics {
                 "Number of profiles in the cluster.",
             )?,
             tiers: gauge(to, "felix_cluster_num_tiers", "Number of tiers in the cluster.")?,
-            index_endpoints: gauge(
-                to,
-                "felix_label_index_num_endpoints",
-                "Number of endpoints in the label index.",
-            )?,
-            index_selectors: gauge_vec(
-                to,
-                "felix_label_index_num_active_selectors",
-                "Number of selectors in the label index, by whether the index avoids a scan of all endpoints.",
-                &["optimized"],
-            )?,
-            selector_evaluations: counter_vec(
-                to,
-                "felix_label_index_selector_evals",
-                "Number of times that a selector was held against labels, by the outcome.",
-                &["result"],
-            )?,
             resync_state: gauge(
                 to,
                 "felix_resync_state",
@@ -167,27 +147,6 @@ impl CalculationMetrics {
         self.policies.set(whole(policies));
         self.profiles.set(whole(profiles));
         self.tiers.set(whole(tiers));
-    }
-
-    /// Says what is in the label index: endpoints, selectors that an index finds, and selectors that need a scan.
-    pub fn set_label_index(&self, endpoints: usize, indexed: usize, scanned: usize) {
-        self.index_endpoints.set(whole(endpoints));
-        self.index_selectors
-            .with_label_values(&["true"])
-            .set(whole(indexed));
-        self.index_selectors
-            .with_label_values(&["false"])
-            .set(whole(scanned));
-    }
-
-    /// Counts selectors held against labels.
-    pub fn selectors_evaluated(&self, matched: u64, not_matched: u64) {
-        self.selector_evaluations
-            .with_label_values(&["true"])
-            .inc_by(matched);
-        self.selector_evaluations
-            .with_label_values(&["false"])
-            .inc_by(not_matched);
     }
 
     /// Counts an update from the datastore about an object of a type, and the time to take it in.

@@ -132,9 +132,9 @@ impl DataplaneMetrics {
         }
     }
 
-    /// Counts an update of a type.
-    pub fn message(&self, message_type: &str) {
-        self.messages.with_label_values(&[message_type]).inc();
+    /// Counts updates of a type.
+    pub fn messages(&self, message_type: &str, number: u64) {
+        self.messages.with_label_values(&[message_type]).inc_by(number);
     }
 
     /// Says how many updates were taken in before a pass.

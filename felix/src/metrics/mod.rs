@@ -98,17 +98,26 @@ impl Metrics {
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         on_scrape::register_conntrack(&registry)?;
-        if options.process {
-            on_scrape::register_process(&registry)?;
-        }
-        Ok(Metrics {
+        let metrics = Metrics {
             registry,
             calculation,
             dataplane,
             log_errors,
             rejected,
             invalid,
-        })
+        };
+        if options.process {
+            metrics.show_process()?;
+        }
+        Ok(metrics)
+    }
+
+    /// Adds figures of the process.
+    ///
+    /// # Errors
+    /// When they are there already.
+    pub fn show_process(&self) -> Result<(), MetricsError> {
+        on_scrape::register_process(&self.registry)
     }
 
     /// What the calculation graph measures.

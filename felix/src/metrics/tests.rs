@@ -29,15 +29,13 @@ fn used() -> Metrics {
         profiles: 8,
         tiers: 9,
     });
-    calculation.set_label_index(10, 11, 12);
-    calculation.selectors_evaluated(13, 14);
     calculation.update_processed("workload-endpoint", Duration::from_millis(500));
     calculation.events_sent(15);
     calculation.set_resync_state(ResyncState::Resyncing);
     calculation.set_resync_state(ResyncState::InSync);
     let dataplane = metrics.dataplane();
     dataplane.applied(Duration::from_millis(250), false);
-    dataplane.message("policy");
+    dataplane.messages("policy", 1);
     dataplane.batch(16);
     dataplane.set_initial_resync_time(Duration::from_millis(1500));
     dataplane.nft_transaction(true);
@@ -91,9 +89,6 @@ fn names_and_types_are_those_of_the_graphs() {
         ("felix_int_dataplane_messages", "counter"),
         ("felix_int_dataplane_msg_batch_size", "summary"),
         ("felix_invalid_objects", "gauge"),
-        ("felix_label_index_num_active_selectors", "gauge"),
-        ("felix_label_index_num_endpoints", "gauge"),
-        ("felix_label_index_selector_evals", "counter"),
         ("felix_log_errors", "counter"),
         ("felix_nft_calls", "counter"),
         ("felix_nft_chains", "gauge"),
@@ -132,11 +127,6 @@ fn values_are_what_was_measured() {
         "felix_cluster_num_policies 7",
         "felix_cluster_num_profiles 8",
         "felix_cluster_num_tiers 9",
-        "felix_label_index_num_endpoints 10",
-        "felix_label_index_num_active_selectors{optimized=\"true\"} 11",
-        "felix_label_index_num_active_selectors{optimized=\"false\"} 12",
-        "felix_label_index_selector_evals{result=\"true\"} 13",
-        "felix_label_index_selector_evals{result=\"false\"} 14",
         "felix_calc_graph_updates_processed{type=\"workload-endpoint\"} 1",
         "felix_calc_graph_update_time_seconds{quantile=\"0.5\"} 0.5",
         "felix_calc_graph_update_time_seconds{quantile=\"0.99\"} 0.5",
@@ -179,12 +169,11 @@ fn values_are_what_was_measured() {
 #[test]
 fn own_names_follow_the_conventions() {
     /// Names and types that are Calico's, whatever today's conventions say.
-    const CALICO: [&str; 11] = [
+    const CALICO: [&str; 10] = [
         "felix_calc_graph_output_events",
         "felix_calc_graph_updates_processed",
         "felix_int_dataplane_failures",
         "felix_int_dataplane_messages",
-        "felix_label_index_selector_evals",
         "felix_log_errors",
         "felix_nft_calls",
         "felix_nft_errors",

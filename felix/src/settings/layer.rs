@@ -100,6 +100,13 @@ impl Layer {
         &self.values
     }
 
+    /// Leaves the value out that was written at a place; says whether there was one.
+    pub(super) fn leave_out(&mut self, place: &str) -> bool {
+        let before = self.values.len();
+        self.values.retain(|_, written| written.place != place);
+        self.values.len() < before
+    }
+
     /// Values that a later one in the same source replaced.
     pub fn repeated(&self) -> &[Written] {
         &self.repeated

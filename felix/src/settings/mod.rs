@@ -12,10 +12,12 @@
 //! | [`layer`] | the sources, and the environment as one |
 //! | [`file`] | the configuration file |
 //! | [`resource`] | FelixConfiguration |
+//! | [`cluster`] | FelixConfiguration as it is followed while the agent runs |
 //! | [`resolve`] | precedence, fatal values and fall-backs, differences between two readings |
 //! | [`demands`] | what no parser sees: combinations that cannot be honoured |
 //! | [`elsewhere`] | names that Calico knows and that mean nothing here |
 
+pub mod cluster;
 pub mod demands;
 pub mod elsewhere;
 pub mod file;
@@ -26,6 +28,7 @@ pub mod resolve;
 pub mod resource;
 mod table;
 
+pub use cluster::{ClusterSettings, Judgement, Verdict};
 pub use file::DEFAULT_CONFIG_FILE;
 pub use layer::{Layer, Source};
 pub use registry::Settings;

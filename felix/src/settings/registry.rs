@@ -38,7 +38,7 @@ settings_table! {
     /// Whether IPv6 is programmed beside IPv4.
     Ipv6Support ipv6_support: Bool = "true" [inert];
     /// Whether a workload may be allowed to send with addresses that are not its own.
-    WorkloadSourceSpoofing workload_source_spoofing: OneOfOrNone<SpoofingAllowed> = "Disabled" [inert];
+    WorkloadSourceSpoofing workload_source_spoofing: OneOfOrNone<SpoofingAllowed> = "Disabled" [];
     /// What happens to packets for Service addresses that no Service takes.
     ServiceLoopPrevention service_loop_prevention: OneOfOrNone<ServiceLoopPrevention> = "Drop" [inert];
     /// The beginning of log lines that a Log rule writes.
@@ -62,21 +62,21 @@ settings_table! {
 
     // Interfaces and routes.
     /// How often routes are compared with what they should be, beside every notification of a change; 0 is never.
-    RouteRefreshInterval route_refresh_interval: Seconds = "90" [inert];
+    RouteRefreshInterval route_refresh_interval: Seconds = "90" [];
     /// How often interfaces are listed anew; 0 is never.
-    InterfaceRefreshInterval interface_refresh_interval: Seconds = "90" [inert];
-    /// The source address in routes to workloads.
-    DeviceRouteSourceAddress device_route_source_address: Ipv4 = "" [inert];
+    InterfaceRefreshInterval interface_refresh_interval: Seconds = "90" [];
+    /// The source address in routes to workloads; the kernel chooses when nothing is set.
+    DeviceRouteSourceAddress device_route_source_address: Ipv4 = "" [];
     /// The same for IPv6.
-    DeviceRouteSourceAddressIPv6 device_route_source_address_ipv6: Ipv6 = "" [inert];
+    DeviceRouteSourceAddressIPv6 device_route_source_address_ipv6: Ipv6 = "" [];
     /// The protocol number that marks routes as ours.
     DeviceRouteProtocol device_route_protocol: Int<0, 255> = "3" [];
     /// Whether routes that others put on workload interfaces are removed.
     RemoveExternalRoutes remove_external_routes: Bool = "true" [inert];
     /// Whether forwarding is switched on in the kernel.
     IPForwarding ip_forwarding: OneOfOrNone<Switch> = "Enabled" [];
-    /// How long the kernel may take to answer a netlink request.
-    NetlinkTimeoutSecs netlink_timeout: Seconds = "10" [inert];
+    /// How long the kernel may take to answer a netlink request; 0 is without end.
+    NetlinkTimeoutSecs netlink_timeout: Seconds = "10" [];
     /// Metric of routes to IPv4 workloads.
     IPv4NormalRoutePriority ipv4_normal_route_priority: Int<1, 2147483646> = "1024" [inert];
     /// Metric of routes to IPv6 workloads.

@@ -239,6 +239,23 @@ impl Layers {
         self.layers.remove(&source);
     }
 
+    /// Whether one of these sources has a value that was written at a place.
+    pub(super) fn is_written_in(&self, sources: &[Source], place: &str) -> bool {
+        let of_sources = sources.iter().filter_map(|source| self.layers.get(source));
+        of_sources
+            .flat_map(|layer| layer.values().values())
+            .any(|w| w.place == place)
+    }
+
+    /// Leaves the value out that was written at a place of these sources; says whether there was one.
+    pub(super) fn leave_out(&mut self, sources: &[Source], place: &str) -> bool {
+        sources.iter().any(|source| {
+            self.layers
+                .get_mut(source)
+                .is_some_and(|layer| layer.leave_out(place))
+        })
+    }
+
     /// Finds out which values hold.
     ///
     /// # Errors

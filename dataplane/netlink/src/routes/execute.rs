@@ -87,7 +87,10 @@ fn addition(destination: IpNet, target: &RouteTarget, link: Option<u32>, protoco
     message.header.kind = RouteType::Unicast;
     message.attributes.extend(link.map(RouteAttribute::Oif));
     match target {
-        RouteTarget::Device { .. } => {
+        RouteTarget::Device { interface: _, source } => {
+            message
+                .attributes
+                .extend(source.map(|source| RouteAttribute::PrefSource(source.into())));
             if destination.addr().is_ipv4() {
                 message.header.scope = RouteScope::Link;
             }
@@ -116,7 +119,7 @@ fn removal(route: &ObservedRoute) -> RouteMessage {
         message.attributes.push(RouteAttribute::Priority(route.metric));
     }
     match route.target {
-        ObservedTarget::Device { link } => {
+        ObservedTarget::Device { link, source: _ } => {
             message.header.kind = RouteType::Unicast;
             message.attributes.push(RouteAttribute::Oif(link));
         }

@@ -25,6 +25,7 @@ const DESTINATION: u16 = 1;
 const OUT_INTERFACE: u16 = 4;
 const GATEWAY: u16 = 5;
 const PRIORITY: u16 = 6;
+const PREFERRED_SOURCE: u16 = 7;
 const MULTIPATH: u16 = 9;
 const TABLE: u16 = 15;
 const VIA: u16 = 18;
@@ -53,6 +54,8 @@ pub enum ObservedTarget {
     Device {
         /// The interface's number.
         link: u32,
+        /// The address that the node's own packets take (`ip route`'s `src`), if the route says one.
+        source: Option<IpAddr>,
     },
     /// Through a gateway.
     Gateway {
@@ -93,7 +96,7 @@ impl ObservedRoute {
     /// Returns the number of the interface that the route leads out of.
     pub fn interface(&self) -> Option<u32> {
         match self.target {
-            ObservedTarget::Device { link } | ObservedTarget::Gateway { link, .. } => Some(link),
+            ObservedTarget::Device { link, .. } | ObservedTarget::Gateway { link, .. } => Some(link),
             ObservedTarget::Blackhole => None,
             ObservedTarget::Other { link, .. } => link,
         }
@@ -279,12 +282,13 @@ pub(crate) fn read_body(body: &[u8]) -> Option<ObservedRoute> {
         FAMILY_V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         _ => return None,
     };
-    let (mut link, mut gateway, mut metric, mut exotic) = (None, None, 0, false);
+    let (mut link, mut gateway, mut source, mut metric, mut exotic) = (None, None, None, 0, false);
     for (kind, value) in attributes::walk(body.get(HEADER..)?) {
         match kind {
             DESTINATION => destination = attributes::address(value)?,
             OUT_INTERFACE => link = attributes::native32(value),
             GATEWAY => gateway = attributes::address(value),
+            PREFERRED_SOURCE => source = attributes::address(value),
             PRIORITY => metric = attributes::native32(value)?,
             TABLE => table = attributes::native32(value)?,
             MULTIPATH | VIA | NEXT_HOP => exotic = true,
@@ -300,7 +304,7 @@ pub(crate) fn read_body(body: &[u8]) -> Option<ObservedRoute> {
         Reach::Routed
     };
     let target = match (route_type, link, gateway) {
-        (TYPE_UNICAST, Some(link), None) if !exotic => ObservedTarget::Device { link },
+        (TYPE_UNICAST, Some(link), None) if !exotic => ObservedTarget::Device { link, source },
         (TYPE_UNICAST, Some(link), Some(gateway)) if !exotic => {
             ObservedTarget::Gateway { gateway, link, reach }
         }

@@ -36,7 +36,7 @@ impl RouteOwnership {
     /// Returns the protocol number that a wanted route is marked with, so that [`Self::is_ours`] knows it again.
     pub fn protocol(&self, target: &RouteTarget) -> u8 {
         match target {
-            RouteTarget::Device { interface } if self.prefixes.is_ours(interface.as_str()) => {
+            RouteTarget::Device { interface, source: _ } if self.prefixes.is_ours(interface.as_str()) => {
                 self.device_protocol
             }
             RouteTarget::Device { .. } | RouteTarget::Gateway { .. } | RouteTarget::Blackhole => {

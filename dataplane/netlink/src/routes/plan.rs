@@ -76,7 +76,9 @@ pub fn plan(desired: &RouteTable, observed: &ObservedRoutes, ownership: &RouteOw
     let mut satisfied: FxHashSet<IpNet> = FxHashSet::default();
     for route in ours {
         let wanted = desired.get(&route.destination).is_some_and(|target| {
-            route.protocol == ownership.protocol(target) && is_target(target, route, observed)
+            route.protocol == ownership.protocol(target)
+                && is_target(target, route, observed)
+                && has_source(target, route)
         });
         // The same route may stand twice with different keys (metric, type of service): one is enough.
         if !(wanted && satisfied.insert(route.destination)) {
@@ -173,7 +175,7 @@ struct NotReady;
 /// Returns the number of the interface that a target names.
 fn link_of(target: &RouteTarget, observed: &ObservedRoutes) -> Result<Option<u32>, NotReady> {
     let interface = match target {
-        RouteTarget::Device { interface } => interface,
+        RouteTarget::Device { interface, source: _ } => interface,
         RouteTarget::Gateway {
             interface: Some(interface),
             ..
@@ -193,8 +195,8 @@ fn is_target(target: &RouteTarget, route: &ObservedRoute, observed: &ObservedRou
     }
     let index = |name| observed.links.get(name).map(|link| link.index);
     match (target, route.target) {
-        (RouteTarget::Device { interface }, ObservedTarget::Device { link }) => {
-            index(interface) == Some(link)
+        (RouteTarget::Device { interface, source }, ObservedTarget::Device { link, source: seen }) => {
+            index(interface) == Some(link) && (source.is_none() || *source == seen)
         }
         (
             RouteTarget::Gateway {
@@ -216,6 +218,14 @@ fn is_target(target: &RouteTarget, route: &ObservedRoute, observed: &ObservedRou
         }
         (RouteTarget::Blackhole, ObservedTarget::Blackhole) => true,
         _ => false,
+    }
+}
+
+/// Whether a route of ours names exactly the source that it is to name: one that was wanted once is not kept.
+fn has_source(target: &RouteTarget, route: &ObservedRoute) -> bool {
+    match (target, route.target) {
+        (RouteTarget::Device { source, .. }, ObservedTarget::Device { source: seen, .. }) => *source == seen,
+        _ => true,
     }
 }
 

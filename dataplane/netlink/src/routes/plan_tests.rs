@@ -34,6 +34,11 @@ fn gateway(destination: IpNet, number: u8) -> IpAddr {
     }
 }
 
+/// Some routes to devices name a source, some none.
+fn source(destination: IpNet, number: u8) -> Option<IpAddr> {
+    (number > 1).then(|| gateway(destination, number))
+}
+
 fn target() -> impl Strategy<Value = (u8, u8, u8)> {
     (0u8..3, 0u8..5, 1u8..4)
 }
@@ -41,7 +46,10 @@ fn target() -> impl Strategy<Value = (u8, u8, u8)> {
 fn wanted(destination: IpNet, (kind, link, number): (u8, u8, u8)) -> RouteTarget {
     let interface = name(LINKS[usize::from(link)].0);
     match kind {
-        0 => RouteTarget::Device { interface },
+        0 => RouteTarget::Device {
+            interface,
+            source: source(destination, number),
+        },
         1 => RouteTarget::Gateway {
             gateway: gateway(destination, number),
             interface: Some(interface),
@@ -62,7 +70,10 @@ fn metric(destination: IpNet) -> u32 {
 fn seen(destination: IpNet, (kind, link, number): (u8, u8, u8), protocol: u8) -> ObservedRoute {
     let link = LINKS[usize::from(link)].1;
     let target = match kind {
-        0 => ObservedTarget::Device { link },
+        0 => ObservedTarget::Device {
+            link,
+            source: source(destination, number),
+        },
         1 => ObservedTarget::Gateway {
             gateway: gateway(destination, number),
             link,
@@ -105,7 +116,10 @@ fn apply(observed: &mut ObservedRoutes, steps: &[RouteStep]) -> usize {
                     continue;
                 }
                 let target = match target {
-                    RouteTarget::Device { .. } => ObservedTarget::Device { link: link.unwrap() },
+                    RouteTarget::Device { source, .. } => ObservedTarget::Device {
+                        link: link.unwrap(),
+                        source: *source,
+                    },
                     RouteTarget::Gateway { gateway, reach, .. } => ObservedTarget::Gateway {
                         gateway: *gateway,
                         link: link.unwrap_or(2),
@@ -248,6 +262,7 @@ fn a_device_route_comes_before_the_gateway_that_may_need_it() {
             "169.254.1.1/32".parse().unwrap(),
             RouteTarget::Device {
                 interface: name("eth0"),
+                source: None,
             },
         ),
     ]
@@ -271,6 +286,7 @@ fn a_route_of_ours_with_another_rank_is_made_anew() {
         destination,
         RouteTarget::Device {
             interface: name("cali1"),
+            source: None,
         },
     )]
     .into_iter()

@@ -15,6 +15,8 @@ pub enum RouteTarget {
     Device {
         /// The interface.
         interface: InterfaceName,
+        /// The node's address that its own packets take there; the kernel chooses where it is absent.
+        source: Option<IpAddr>,
     },
     /// Through a gateway. Pods of other nodes are reached so.
     Gateway {
@@ -42,7 +44,10 @@ pub enum Reach {
 impl fmt::Display for RouteTarget {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Device { interface } => write!(formatter, "dev {interface}"),
+            Self::Device { interface, source } => {
+                write!(formatter, "dev {interface}")?;
+                source.map_or(Ok(()), |source| write!(formatter, " src {source}"))
+            }
             Self::Gateway {
                 gateway,
                 interface,

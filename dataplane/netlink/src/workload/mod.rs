@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub use request::{ConnectRequest, InvalidRequest, WorkloadError};
-pub use spec::{GATEWAY_V4, IpV6, ReversePath, device_neighbours, device_routes, host_sysctls};
+pub use spec::{GATEWAY_V4, IpV6, ReversePath, RouteSources, device_neighbours, device_routes, host_sysctls};
 
 use crate::error::NetlinkError;
 use crate::links::{self, AdminState, Link, LinkSpec, OperState, VethEnd};
@@ -25,6 +25,7 @@ use crate::mac::MacAddress;
 use crate::names::InterfaceName;
 use crate::routes::{self, RouteOwnership};
 use crate::rtnetlink::Rtnetlink;
+use crate::socket::Patience;
 use crate::sysctl::Sysctls;
 use crate::workload::pairing::Pairing;
 use crate::workload::side::{Age, Routes, SideError};
@@ -44,6 +45,10 @@ pub struct WorkloadSettings {
     pub reverse_path: ReversePath,
     /// Where kernel settings are.
     pub sysctls: Sysctls,
+    /// Addresses that the node's own packets to workloads take.
+    pub route_sources: RouteSources,
+    /// How long the kernel may take to answer a request.
+    pub patience: Patience,
 }
 
 /// Connects workloads to the node in whose network namespace it was opened.
@@ -113,7 +118,7 @@ impl Workloads {
     /// The process may not open netlink sockets.
     pub fn open(settings: WorkloadSettings) -> Result<Self, NetlinkError> {
         Ok(Self {
-            netlink: Rtnetlink::open()?,
+            netlink: Rtnetlink::open_with(settings.patience)?,
             settings,
         })
     }
@@ -166,7 +171,12 @@ impl Workloads {
         let link = self
             .find(&request.host_interface)?
             .ok_or_else(|| wrap.vanished(&request.host_interface))?;
-        let host = spec::host(request, container_mac, self.settings.reverse_path);
+        let host = spec::host(
+            request,
+            container_mac,
+            self.settings.reverse_path,
+            self.settings.route_sources,
+        );
         let owner = Routes::Node(&self.settings.ownership);
         let age = if pair == Pair::Kept { Age::Old } else { Age::New };
         side::apply(
@@ -248,7 +258,12 @@ impl Workloads {
         let Some(container_mac) = container.mac else {
             return absent(FaultSide::Container, &request.container_interface);
         };
-        let wanted = spec::host(request, container_mac, self.settings.reverse_path);
+        let wanted = spec::host(
+            request,
+            container_mac,
+            self.settings.reverse_path,
+            self.settings.route_sources,
+        );
         let owner = Routes::Node(&self.settings.ownership);
         let lacking = side::faults(&mut self.netlink, &self.settings.sysctls, &wanted, &host, owner)
             .map_err(|error| wrap.side(error))?;
@@ -293,7 +308,7 @@ fn inside(
 ) -> Result<Inside, WorkloadError> {
     let wrap = Wrap(&request.host_interface);
     let name = &request.container_interface;
-    let mut socket = Rtnetlink::open().map_err(|error| wrap.netlink(error))?;
+    let mut socket = Rtnetlink::open_with(settings.patience).map_err(|error| wrap.netlink(error))?;
     let mut find = |name| links::find(&mut socket, name).map_err(|error| wrap.netlink(error));
     let container = find(name)?;
     let number = match (&host, &container) {
@@ -362,7 +377,7 @@ fn check_inside(
     host: &Link,
 ) -> Result<Option<(Link, Vec<Fault>)>, WorkloadError> {
     let wrap = Wrap(&request.host_interface);
-    let mut socket = Rtnetlink::open().map_err(|error| wrap.netlink(error))?;
+    let mut socket = Rtnetlink::open_with(settings.patience).map_err(|error| wrap.netlink(error))?;
     let container =
         links::find(&mut socket, &request.container_interface).map_err(|error| wrap.netlink(error))?;
     let number = links::namespace_number(node, request.namespace).map_err(|error| wrap.netlink(error))?;

@@ -1,6 +1,6 @@
 //! What is wanted on either side of a workload's interface. Pure.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -53,15 +53,36 @@ pub(crate) struct Side {
 pub fn device_routes(
     interface: &InterfaceName,
     addresses: impl IntoIterator<Item = IpAddr>,
+    sources: RouteSources,
 ) -> impl Iterator<Item = (IpNet, RouteTarget)> {
-    addresses.into_iter().map(|address| {
+    addresses.into_iter().map(move |address| {
         (
             IpNet::from(address),
             RouteTarget::Device {
                 interface: interface.clone(),
+                source: sources.of(address),
             },
         )
     })
+}
+
+/// The addresses that the node's own packets to its workloads take; where there is none, the kernel chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RouteSources {
+    /// For IPv4.
+    pub v4: Option<Ipv4Addr>,
+    /// For IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl RouteSources {
+    /// The address for packets to a destination.
+    fn of(self, destination: IpAddr) -> Option<IpAddr> {
+        match destination {
+            IpAddr::V4(_) => self.v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.v6.map(IpAddr::V6),
+        }
+    }
 }
 
 /// Returns the neighbour entries that the node needs for a workload.
@@ -151,6 +172,7 @@ pub(crate) fn container(request: &ConnectRequest<'_>) -> Side {
             gateway.into(),
             RouteTarget::Device {
                 interface: interface.clone(),
+                source: None,
             },
         );
     }
@@ -203,6 +225,7 @@ pub(crate) fn host(
     request: &ConnectRequest<'_>,
     container_mac: MacAddress,
     reverse_path: ReversePath,
+    sources: RouteSources,
 ) -> Side {
     let interface = &request.host_interface;
     let v6 = IpV6::of(request);
@@ -219,7 +242,7 @@ pub(crate) fn host(
         sysctls: host_sysctls(interface, reverse_path, v6),
         addresses: link_local.into_iter().collect(),
         neighbours: device_neighbours(container_mac, request.addresses.iter().copied()),
-        routes: device_routes(interface, request.addresses.iter().copied()).collect(),
+        routes: device_routes(interface, request.addresses.iter().copied(), sources).collect(),
     }
 }
 

@@ -135,6 +135,7 @@ fn a_route_waits_for_its_interface_and_does_not_hold_up_the_others() {
         let mut table = RouteTable::new();
         let device = |interface| RouteTarget::Device {
             interface: name(interface),
+            source: None,
         };
         table.insert("10.65.0.5/32".parse().unwrap(), device("cali1"));
         table.insert("10.65.0.6/32".parse().unwrap(), device("cali2"));

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use dataplane_netlink::events::{Event, Group, Monitor};
 use dataplane_netlink::links::{self, VethEnd};
-use dataplane_netlink::workload::{Disconnected, FaultSide, Pair, WorkloadError};
+use dataplane_netlink::workload::{
+    Disconnected, FaultSide, Pair, RouteSources, WorkloadError, WorkloadSettings, Workloads,
+};
 use dataplane_netlink::{MacAddress, Rtnetlink, addresses, neighbours, routes};
 
 use crate::bed::{
@@ -420,11 +422,65 @@ fn a_workloads_wanted_routes_are_those_that_connecting_writes() {
             .connect(&request(&pod, "cali1", &["10.65.0.5", "fd00:65::5"]))
             .unwrap();
         let table: routes::RouteTable =
-            dataplane_netlink::workload::device_routes(&name("cali1"), addresses).collect();
+            dataplane_netlink::workload::device_routes(&name("cali1"), addresses, RouteSources::default())
+                .collect();
         let mut netlink = Rtnetlink::open().unwrap();
         let ownership = routes::RouteOwnership::default();
         let reconciled = routes::reconcile(&mut netlink, &table, &ownership).unwrap();
         assert_eq!(reconciled.done, 0);
         assert!(reconciled.is_complete());
+    });
+}
+
+#[test]
+fn the_nodes_packets_to_a_workload_take_the_address_that_the_settings_say() {
+    on_a_node(|| {
+        node_address("192.0.2.7");
+        node_address("2001:db8::7");
+        let sources = RouteSources {
+            v4: Some("192.0.2.7".parse().unwrap()),
+            v6: Some("2001:db8::7".parse().unwrap()),
+        };
+        let mut driver = Workloads::open(WorkloadSettings {
+            route_sources: sources,
+            ..WorkloadSettings::default()
+        })
+        .unwrap();
+        let pod = pod();
+        let request = request(&pod, "cali1", &["10.65.0.5", "fd00:65::5"]);
+        driver.connect(&request).unwrap();
+        assert_eq!(driver.check(&request).unwrap(), []);
+        // What the kernel chooses for a packet is what counts.
+        let chosen = |destination: &str, port: u16| {
+            let any = if destination.contains(':') {
+                "[::]:0"
+            } else {
+                "0.0.0.0:0"
+            };
+            let socket = std::net::UdpSocket::bind(any).unwrap();
+            socket.connect((ip(destination), port)).unwrap();
+            socket.local_addr().unwrap().ip()
+        };
+        assert_eq!(chosen("10.65.0.5", 9), ip("192.0.2.7"));
+        assert_eq!(chosen("fd00:65::5", 9), ip("2001:db8::7"));
+
+        // Nothing is left to be done for these sources, and a setting that is taken back is taken back in the kernel.
+        let table = |sources| -> routes::RouteTable {
+            let addresses = [ip("10.65.0.5"), ip("fd00:65::5")];
+            dataplane_netlink::workload::device_routes(&name("cali1"), addresses, sources).collect()
+        };
+        let mut netlink = Rtnetlink::open().unwrap();
+        let ownership = routes::RouteOwnership::default();
+        let same = routes::reconcile(&mut netlink, &table(sources), &ownership).unwrap();
+        assert_eq!((same.done, same.is_complete()), (0, true), "{same:?}");
+        let without = table(RouteSources::default());
+        let taken_back = routes::reconcile(&mut netlink, &without, &ownership).unwrap();
+        assert_eq!(
+            (taken_back.done, taken_back.is_complete()),
+            (4, true),
+            "{taken_back:?}"
+        );
+        let again = routes::reconcile(&mut netlink, &without, &ownership).unwrap();
+        assert_eq!(again.done, 0);
     });
 }

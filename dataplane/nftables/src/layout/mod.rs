@@ -20,7 +20,7 @@ mod state;
 
 pub use ops::{Op, SetSpec};
 pub(crate) use planner::{Move, endpoint_elements, net_element, row_elements};
-pub use planner::{Plan, Planner};
+pub use planner::{Plan, Planner, TableSize};
 pub use row::{LoweredRow, RowRule, lower};
 pub use simulate::{Packet, Way, dangling, simulate};
 pub(crate) use skeleton::maps_of;

@@ -45,10 +45,7 @@ pub fn simulate(
     let from = way.from.filter(|i| is_workload(i));
     let to = way.to.filter(|i| is_workload(i));
     if let Some(from) = from
-        && !state
-            .endpoints
-            .get(from)
-            .is_some_and(|e| e.addresses.contains(&packet.source))
+        && !may_send(state, from, packet.source)
     {
         return false;
     }
@@ -84,6 +81,16 @@ pub fn simulate(
         }
     }
     true
+}
+
+/// Whether the check of sources lets a workload send from an address.
+fn may_send(state: &State, interface: &str, source: IpAddr) -> bool {
+    let own = state
+        .endpoints
+        .get(interface)
+        .is_some_and(|e| e.addresses.contains(&source));
+    let spoofable = state.spoofable.get(interface);
+    own || spoofable.is_some_and(|nets| nets.iter().any(|net| net.contains(&source)))
 }
 
 fn passes(state: &State, group: Option<&GroupState>, identity: u32, packet: &Packet) -> bool {

@@ -10,6 +10,8 @@ use crate::wire::{
     ct_state, drop_counted, icmpv6_type, interface_starts_with, masked, only_family, priority, set_priority,
     set_priority_from_map, vmap,
 };
+use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What happens to a workload's packet to its own node, once its egress policy let it pass.
@@ -50,6 +52,8 @@ pub struct LayoutSettings {
     pub drop_invalid: bool,
     /// Whether interval maps are changed in place; otherwise a twin is built and switched to.
     pub intervals_in_place: bool,
+    /// Whether a workload may also send from the networks that its endpoint names beside its addresses.
+    pub source_spoofing: bool,
 }
 
 impl Default for LayoutSettings {
@@ -61,6 +65,7 @@ impl Default for LayoutSettings {
             refuse_midstream: false,
             drop_invalid: true,
             intervals_in_place: true,
+            source_spoofing: false,
         }
     }
 }
@@ -144,7 +149,21 @@ pub fn group_rules(map: &str) -> Vec<Vec<Expr>> {
     vec![set_priority_from_map([Source::Meta(MetaKey::Priority)], map)]
 }
 
-fn spoof_rules() -> Vec<Vec<Expr>> {
+/// The rule by which a workload may send from a network beside its addresses.
+///
+/// Such workloads are rare (routers, virtual machines with networks behind them), and the rules stand behind the look
+/// into the sets of own addresses: they cost ordinary packets nothing.
+pub fn spoofable_rule(interface: &str, net: IpNet) -> Vec<Expr> {
+    rule([
+        only_family(net.network()).to_vec(),
+        compare(in_name(), CmpOp::Eq, Value::interface(interface)).to_vec(),
+        masked(Source::address(net.network(), true), CmpOp::Eq, net),
+        verdict(Verdict::Return),
+    ])
+}
+
+/// The rules of the check of sources.
+pub fn spoof_rules(spoofable: &BTreeMap<String, Vec<IpNet>>) -> Vec<Vec<Expr>> {
     let own = |family: IpAddr, set: &str| {
         let mut exprs = only_family(family).to_vec();
         exprs.extend(concat([in_name(), Source::address(family, true)]));
@@ -165,6 +184,9 @@ fn spoof_rules() -> Vec<Vec<Expr>> {
                 vec![Expr::lookup(WL6, OnHit::Match), Expr::Verdict(Verdict::Return)],
             ]));
         }
+    }
+    for (interface, nets) in spoofable {
+        rules.extend(nets.iter().map(|net| spoofable_rule(interface, *net)));
     }
     rules.push(drop_counted().to_vec());
     rules
@@ -303,11 +325,12 @@ pub fn base_rules(chain: &str, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
 }
 
 /// The regular chains that are always there, with their rules.
-pub fn regular_chains(maps: &AddressMaps) -> [(&'static str, Vec<Vec<Expr>>); 3] {
+pub fn regular_chains(state: &super::State) -> [(&'static str, Vec<Vec<Expr>>); 3] {
+    let maps = maps_of(state);
     [
-        (SPOOF, spoof_rules()),
-        (TO_WL, lookup_rules(maps, true)),
-        (FROM_WL, lookup_rules(maps, false)),
+        (SPOOF, spoof_rules(&state.spoofable)),
+        (TO_WL, lookup_rules(&maps, true)),
+        (FROM_WL, lookup_rules(&maps, false)),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! What our table says, in numbers: everything but the single addresses, which the decision tables hold already.
 
 use super::row::LoweredRow;
+use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -41,6 +42,9 @@ pub struct State {
     pub rows: BTreeMap<u32, LoweredRow>,
     /// Endpoints, by interface.
     pub endpoints: BTreeMap<String, EndpointState>,
+    /// Networks beside its own addresses that a workload may send from, by interface, sorted. Only interfaces that
+    /// have any stand here.
+    pub spoofable: BTreeMap<String, Vec<IpNet>>,
     /// Intervals of IPv4 and of IPv6, sorted.
     pub nets: [Vec<NetEntry>; 2],
     /// Identity of addresses that are in no interval, of IPv4 and of IPv6.

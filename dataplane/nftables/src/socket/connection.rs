@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
@@ -57,6 +58,13 @@ impl Connection {
             send_buffer: 0,
             buffer: vec![0; DATAGRAM],
         })
+    }
+
+    /// Says how long the kernel may take for an answer; zero waits without end.
+    pub(super) fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        let seconds = i64::try_from(patience.as_secs()).unwrap_or(i64::MAX / 2);
+        let time = TimeVal::new(seconds, patience.subsec_micros().into());
+        setsockopt(&self.socket, sockopt::ReceiveTimeout, &time).map_err(io::Error::from)
     }
 
     /// The port that tells this socket from all others.
@@ -143,4 +151,19 @@ fn set_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
     setsockopt(socket, sockopt::RcvBufForce, &bytes)
         .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &bytes))
         .map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_waited_for_as_long_as_somebody_says() {
+        let mut connection = Connection::open(64 * 1024).unwrap();
+        connection.set_patience(Duration::from_millis(20)).unwrap();
+        // Nobody was asked, so nobody answers; with the ten seconds of the beginning the option would say so.
+        assert!(matches!(connection.receive(true).unwrap(), Received::Nothing));
+        let option = nix::sys::socket::getsockopt(&connection.socket, sockopt::ReceiveTimeout).unwrap();
+        assert!(option.num_milliseconds() < 1_000, "{option:?}");
+    }
 }

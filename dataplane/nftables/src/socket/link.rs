@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -58,6 +59,17 @@ impl Link {
             connection: Connection::open(RECEIVE_BUFFER)?,
             sequence: 0,
         })
+    }
+
+    /// Says how long the kernel may take for an answer, ten seconds if nobody says; zero waits without end.
+    ///
+    /// # Errors
+    /// The kernel refuses the option; the time that held goes on holding.
+    pub fn set_patience(&mut self, patience: Duration) -> Result<(), OpenError> {
+        let option = "the receive timeout";
+        self.connection
+            .set_patience(patience)
+            .map_err(|source| OpenError::Option { option, source })
     }
 
     /// The port that tells this socket from all others; the events of its changes carry it.
@@ -222,16 +234,28 @@ impl Link {
         }
         // The kernel marks a disturbed dump of elements only in its messages' generation, and not if the last message is the
         // disturbed one; so the generation is compared around the whole.
-        let mut before = self.generation()?.id;
+        let mut before = self.calm_generation()?;
         for _ in 0..DUMP_ATTEMPTS {
             let found = self.ask_once(request, &take)?;
-            let after = self.generation()?.id;
+            let after = self.calm_generation()?;
             match found {
                 Some(found) if before == after => return Ok(found),
                 _ => before = after,
             }
         }
         Err(DumpError::Interrupted { times: DUMP_ATTEMPTS })
+    }
+
+    /// The generation of a moment at which nobody is in the middle of a commit.
+    ///
+    /// A commit first makes the number larger and then takes out what it removes, element by element. A dump that began
+    /// between the two would lack others, which moved up into places that it had passed, under one number all the time.
+    /// A batch of nothing changes nothing and makes no generation, but has to wait for its turn, which is what is wanted
+    /// of it; it is over when it is sent.
+    fn calm_generation(&mut self) -> Result<u32, DumpError> {
+        let mut nothing = Batch::new(Family::Inet);
+        self.connection.send(nothing.seal()).map_err(DumpError::Send)?;
+        Ok(self.generation()?.id)
     }
 
     /// `None` if the answer does not show one state.

@@ -9,7 +9,7 @@ use socket2::{SockFilter, SockRef};
 
 use super::connection::{Connection, Received};
 use super::error::{MonitorError, OpenError};
-use crate::wire::{Malformed, Messages, Notice};
+use crate::wire::{Family, Malformed, Messages, Notice};
 
 /// `NFNLGRP_NFTABLES`: the changes of all tables.
 const GROUP: u32 = 7;
@@ -41,6 +41,17 @@ pub enum Event {
     NotUnderstood(Malformed),
     /// More happened than the socket could hold, and events are lost; read everything again.
     Overflow,
+}
+
+impl Event {
+    /// Whether it is about a table, or may be: what was lost or is not understood may have been about any.
+    #[must_use]
+    pub fn may_concern(&self, family: Family, table: &str) -> bool {
+        match self {
+            Self::Change { notice, .. } => notice.object().table() == Some((family, table)),
+            Self::NotUnderstood(_) | Self::Overflow => true,
+        }
+    }
 }
 
 /// A socket that listens to the changes of all tables.
@@ -164,4 +175,43 @@ fn filter(own_ports: &[u32]) -> Vec<SockFilter> {
     program.push(SockFilter::new(KEEP, 0, 0, u32::MAX));
     program.push(SockFilter::new(KEEP, 0, 0, 0));
     program
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Object, ObservedTable, TableFlags};
+
+    fn change(family: Family, name: &str) -> Event {
+        let table = ObservedTable {
+            family,
+            name: name.to_string(),
+            flags: TableFlags::NONE,
+            owner: None,
+            handle: 1,
+            uses: 0,
+            comment: None,
+        };
+        Event::Change {
+            port: 7,
+            notice: Notice::New(Object::Table(table)),
+        }
+    }
+
+    #[test]
+    fn what_is_lost_or_not_understood_may_concern_every_table() {
+        let malformed = Messages::new(&MALFORMED)
+            .filter_map(|message| Notice::decode(&message).err())
+            .next()
+            .unwrap();
+        for event in [Event::Overflow, Event::NotUnderstood(malformed)] {
+            assert!(event.may_concern(Family::Inet, "manx"), "{event:?}");
+        }
+        assert!(change(Family::Inet, "manx").may_concern(Family::Inet, "manx"));
+        assert!(!change(Family::Inet, "other").may_concern(Family::Inet, "manx"));
+        assert!(!change(Family::Netdev, "manx").may_concern(Family::Inet, "manx"));
+    }
+
+    /// A new table (`NFT_MSG_NEWTABLE` of `NFNL_SUBSYS_NFTABLES`, family inet) without a name.
+    const MALFORMED: [u8; 20] = [20, 0, 0, 0, 0, 10, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0];
 }

@@ -2,7 +2,7 @@
 
 use dataplane_nftables::contents::Contents;
 use dataplane_nftables::layout::names::{self, ALLOW};
-use dataplane_nftables::layout::skeleton::{FIXED_SETS, maps_of, regular_chains};
+use dataplane_nftables::layout::skeleton::{FIXED_SETS, regular_chains};
 use dataplane_nftables::layout::{LoweredRow, Op, Planner};
 use dataplane_nftables::wire::{Element, ElementData, ElementKey, Expr, Value, Verdict};
 use dataplane_tables::Direction;
@@ -31,7 +31,7 @@ impl Kernel {
         for (name, size) in fixed.chain(planner.address_sets().into_iter().map(|s| (s.name, s.size))) {
             kernel.add_set(&name, size).unwrap();
         }
-        for (name, rules) in regular_chains(&maps_of(planner.state())) {
+        for (name, rules) in regular_chains(planner.state()) {
             kernel.chains.insert(name.to_string(), Arc::new(rules));
         }
         kernel

@@ -56,7 +56,7 @@ impl Planner {
         self.skip_row(code);
         self.row_numbers.entry(lowered.clone()).or_insert(code);
         self.row_content.insert(code, Rc::new(lowered.clone()));
-        self.state.rows.insert(code, lowered);
+        self.insert_row(code, lowered);
     }
 
     /// Counts the uses of what was taken over, and lets everything go that is unused.

@@ -3,10 +3,12 @@
 use super::{DIRECTIONS, GRACE, Pass, Plan, Planner, slot};
 use crate::layout::names;
 use crate::layout::ops::Op;
+use crate::layout::skeleton;
 use crate::layout::state::EndpointState;
 use crate::wire::{Element, Value, Verdict as Nft};
 use dataplane_api::EndpointId;
 use dataplane_tables::{Direction, GroupId, Placed, Tables};
+use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -219,7 +221,9 @@ impl Planner {
             concerned.extend(direction.assigned.keys());
         }
         let mut ops = EndpointOps::default();
+        let mut sources_change = false;
         for interface in concerned {
+            sources_change |= self.allow_sources(pass.tables, interface);
             let before = self.state.endpoints.get(interface);
             let after = self.placed(pass.tables, interface).and_then(|placed| {
                 let number = |direction: Direction| {
@@ -247,6 +251,33 @@ impl Planner {
             };
         }
         plan.switch.extend(ops.into_ops());
+        if sources_change {
+            let rules = skeleton::spoof_rules(&self.state.spoofable);
+            plan.switch
+                .push(Op::ReplaceRules(names::SPOOF.to_string(), rules));
+        }
+    }
+
+    /// Takes over from which networks beside its addresses an interface's workload may send; says whether that is new.
+    fn allow_sources(&mut self, tables: &Tables, interface: &str) -> bool {
+        let nets = self.sources_of(tables, interface);
+        if nets.is_empty() {
+            return self.state.spoofable.remove(interface).is_some();
+        }
+        let before = self.state.spoofable.insert(interface.to_string(), nets);
+        before.as_ref() != self.state.spoofable.get(interface)
+    }
+
+    /// Networks beside its addresses that an interface's workload may send from: none, unless the settings have it.
+    fn sources_of(&self, tables: &Tables, interface: &str) -> Vec<IpNet> {
+        let placed = self.placed(tables, interface);
+        let Some(placed) = placed.filter(|_| self.settings.source_spoofing) else {
+            return Vec::new();
+        };
+        let mut nets: Vec<IpNet> = placed.endpoint.spoofable.iter().map(IpNet::trunc).collect();
+        nets.sort_unstable();
+        nets.dedup();
+        nets
     }
 }
 

@@ -26,12 +26,12 @@ mod settle;
 
 use super::groups::Groups;
 use super::identities::Identities;
-use super::names::FIRST_ROW;
+use super::names::{self, FIRST_ROW};
 use super::ops::{Op, SetSpec};
 use super::row::LoweredRow;
-use super::skeleton::{LayoutSettings, maps_of};
+use super::skeleton::{BASE_CHAINS, FIXED_SETS, LayoutSettings, base_rules, maps_of, regular_chains};
 use super::state::{GroupState, State};
-use crate::wire::{Element, Value};
+use crate::wire::{Element, SetData, Value};
 pub(crate) use addresses::Move;
 use dataplane_api::EndpointId;
 use dataplane_tables::{Changes, ClassId, Direction, Row, Tables};
@@ -98,6 +98,23 @@ pub struct Planner {
     claims: BTreeMap<String, BTreeSet<EndpointId>>,
     retired: BTreeMap<u64, Vec<Retired>>,
     compact_at: Option<u64>,
+    /// Chains of rows and the rules in them.
+    row_chains: [usize; 2],
+    /// Address maps that were left and wait for their removal.
+    sets_waiting: usize,
+}
+
+/// How many objects our table has, once the steps given out so far are done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableSize {
+    /// Chains.
+    pub chains: usize,
+    /// Rules.
+    pub rules: usize,
+    /// Named sets.
+    pub sets: usize,
+    /// Named maps, verdict maps included.
+    pub maps: usize,
 }
 
 /// Ingress is 0, egress is 1.
@@ -133,6 +150,8 @@ impl Planner {
             claims: BTreeMap::new(),
             retired: BTreeMap::new(),
             compact_at: None,
+            row_chains: [0; 2],
+            sets_waiting: 0,
         }
     }
 
@@ -144,6 +163,24 @@ impl Planner {
     /// The settings that shape the chains.
     pub fn settings(&self) -> &LayoutSettings {
         &self.settings
+    }
+
+    /// How many objects our table has. Counted as they come and go: the work does not grow with their number.
+    pub fn table_size(&self) -> TableSize {
+        let groups = self.state.ingress.len() + self.state.egress.len();
+        let base = BASE_CHAINS.map(|(name, _, _)| base_rules(name, &self.settings).len());
+        let regular = regular_chains(&self.state).map(|(_, rules)| rules.len());
+        let [row_chains, row_rules] = self.row_chains;
+        let is_map = |name: &str| !matches!(names::shape(name), Some((_, SetData::None, _)));
+        let fixed_maps = FIXED_SETS.iter().filter(|(name, _)| is_map(name)).count();
+        TableSize {
+            chains: base.len() + regular.len() + groups + row_chains,
+            // A group's chain has one rule.
+            rules: base.into_iter().chain(regular).sum::<usize>() + groups + row_rules,
+            sets: FIXED_SETS.len() - fixed_maps,
+            // Two families have a map of addresses and one of intervals each.
+            maps: fixed_maps + 4 + groups + self.sets_waiting,
+        }
     }
 
     /// Identity of an address that the decision tables know by itself.

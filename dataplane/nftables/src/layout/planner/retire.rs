@@ -17,6 +17,9 @@ pub(super) enum Retired {
 
 impl Planner {
     pub(super) fn retire_later(&mut self, what: Retired, now: u64) {
+        if matches!(what, Retired::Set(_)) {
+            self.sets_waiting += 1;
+        }
         self.retired.entry(now + GRACE).or_default().push(what);
     }
 
@@ -55,7 +58,10 @@ impl Planner {
             match what {
                 Retired::Group(direction, number) => self.retire_group(*direction, *number, &mut ops),
                 Retired::Identity(number) => self.retire_identity(*number, &mut ops),
-                Retired::Set(name) => ops.push(Op::RemoveSet(name.clone())),
+                Retired::Set(name) => {
+                    self.sets_waiting = self.sets_waiting.saturating_sub(1);
+                    ops.push(Op::RemoveSet(name.clone()));
+                }
                 Retired::Row(_) => {}
             }
         }

@@ -130,7 +130,16 @@ impl Planner {
             return;
         };
         plan.prepare.extend(row_ops(code, &lowered));
-        self.state.rows.insert(code, lowered.as_ref().clone());
+        self.insert_row(code, lowered.as_ref().clone());
+    }
+
+    /// Notes a row that the table has from now on.
+    pub(super) fn insert_row(&mut self, code: u32, lowered: LoweredRow) {
+        let [chains, rules] = chain_size(&lowered);
+        if self.state.rows.insert(code, lowered).is_none() {
+            self.row_chains[0] += chains;
+            self.row_chains[1] += rules;
+        }
     }
 
     pub(super) fn release_row(&mut self, code: u32) {
@@ -177,6 +186,9 @@ impl Planner {
         let Some(lowered) = self.state.rows.remove(&code) else {
             return;
         };
+        for (total, of_row) in self.row_chains.iter_mut().zip(chain_size(&lowered)) {
+            *total = total.saturating_sub(of_row);
+        }
         let (ports, protos, chain) = row_elements(code, &lowered);
         push(ops, names::PORTS, ports, false);
         push(ops, names::PROTOS, protos, false);
@@ -189,6 +201,15 @@ impl Planner {
 
 pub(super) fn is_row(code: u32) -> bool {
     (FIRST_ROW..END_OF_ROWS).contains(&code)
+}
+
+/// How many chains and rules a row has of its own.
+fn chain_size(row: &LoweredRow) -> [usize; 2] {
+    if row.rules.is_empty() {
+        [0, 0]
+    } else {
+        [1, row.rules.len()]
+    }
 }
 
 /// A row's elements of `ports` and `protos`, and whether it has a chain.
