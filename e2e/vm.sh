@@ -39,6 +39,10 @@ suites() {
   suite nftables-kernel dataplane/nftables kernel 240 "--skip a_quarter_of_a_million"
   suite nftables-socket dataplane/nftables socket 240 "--skip a_flood_of_events --skip dumps_show_one_state"
   suite netlink-kernel dataplane/netlink kernel 240
+  suite node e2e node 240
+  suite sources e2e sources 240
+  suite flows e2e flows 240
+  suite departures e2e departures 240
   # Two worlds are one of even and one of odd number. The kept cases grow in number, and run everywhere else.
   suite agreement e2e agreement 400 "--skip kept_cases" "MANX_WORLDS=2"
   # One at a time: a flood that waits for its share of the processor sees few changes.
