@@ -94,6 +94,7 @@ start_apiserver() {
     --service-account-key-file="$dir/accounts.pub" --service-account-signing-key-file="$dir/accounts.key" \
     --service-account-issuer=https://kubernetes.default.svc --profiling=false --feature-gates=APIServerIdentity=false \
     "$@" </dev/null >>"$dir/apiserver.log" 2>&1 9>&- &
+  disown $! 2>/dev/null || true
   echo $! >"$dir/apiserver.pid"
 }
 

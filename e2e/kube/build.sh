@@ -15,7 +15,7 @@ cache="${MANX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/manx}/kube"
 export PATH="$PATH:/usr/local/go/bin"
 # The version that the suites run with, and the newest of each minor that is held to the datastore's suite besides.
 kubernetes=1.35.4
-others=(1.34.7 1.33.11 1.32.13)
+others=(1.34.4 1.33.13 1.32.13)
 # The first etcd line with all that streaming lists need.
 etcd=3.6.5
 

@@ -58,6 +58,10 @@ pub enum DriverError {
     Monitor(#[source] MonitorError),
 }
 
+/// Nobody listens while a batch of more bytes is carried out: the kernel makes an event of each element if anybody
+/// does, which takes it longer than the element itself.
+const LARGE: usize = 16 * 1024;
+
 /// What one apply did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -83,6 +87,8 @@ pub struct Driver {
     suspect: bool,
     /// Whether the table is owned by our socket.
     owned: bool,
+    /// Whether somebody else changed something while nobody listened.
+    missed: bool,
     /// When what an earlier life left over goes, on the clock of `now`.
     sweep_at: Option<u64>,
 }
@@ -104,6 +110,7 @@ impl Driver {
             started: false,
             suspect: false,
             owned: false,
+            missed: false,
             sweep_at: None,
         })
     }
@@ -194,7 +201,7 @@ impl Driver {
     /// [`DriverError::Monitor`].
     pub fn touched_by_others(&mut self) -> Result<bool, DriverError> {
         let mut events = Vec::new();
-        let mut touched = false;
+        let mut touched = std::mem::take(&mut self.missed);
         while self.monitor.read(&mut events).map_err(DriverError::Monitor)? {
             // All are taken out, also behind the first that concerns us.
             touched |= events.drain(..).fold(false, |touched, event| {
@@ -472,6 +479,16 @@ impl Driver {
         )
     }
 
+    /// Stops listening, if anybody does, and returns the generation before.
+    fn stop_listening(&mut self) -> Result<Option<u32>, DriverError> {
+        if !self.monitor.is_listening() {
+            return Ok(None);
+        }
+        let generation = self.link.generation().map_err(DriverError::Read)?.id;
+        self.monitor.pause().map_err(DriverError::Monitor)?;
+        Ok(Some(generation))
+    }
+
     fn send(
         &mut self,
         phase: &'static str,
@@ -482,9 +499,20 @@ impl Driver {
         if batch.is_empty() {
             return Ok(());
         }
+        let before = if batch.size() > LARGE {
+            self.stop_listening()?
+        } else {
+            None
+        };
         let begun = Instant::now();
         let outcome = self.link.transact(&mut batch);
         applied.kernel += begun.elapsed();
+        if let Some(before) = before {
+            self.monitor.resume().map_err(DriverError::Monitor)?;
+            let after = self.link.generation().map_err(DriverError::Read)?.id;
+            // Every commit makes one generation: one more was somebody else's.
+            self.missed |= after.wrapping_sub(before) > 1;
+        }
         match outcome {
             Ok(committed) => {
                 applied.transactions += 1;

@@ -76,10 +76,10 @@ fn policy(name: &str, from: u32, ports: &[(u16, u16)]) -> Update {
             ..Side::default()
         },
         destination: Side {
-            ports: Some(PortMatch {
+            ports: Some(Box::new(PortMatch {
                 ranges,
                 named: Vec::new(),
-            }),
+            })),
             ..Side::default()
         },
     };

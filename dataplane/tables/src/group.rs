@@ -1,16 +1,15 @@
 //! A group: one direction of the local endpoints that have the same ordered policies and the same own side.
 //!
-//! Everything that does not depend on the peer is resolved once for the group; a row then costs only the rules that
-//! can match that peer.
+//! The rules themselves are in two chains, which other groups may share; here they meet the group's own side.
 
+use crate::chain::{CACHED, Chain, ChainId, Effects, Link, side_matches};
 use crate::row::{Area, EVERYTHING, Painter, Protocols, Row, Span, Verdict, complement, intersect, spans};
 use crate::sets::Membership;
-use dataplane_api::{AtomId, Policy, PolicyId, TierPolicies};
-use policy_model::{Action, DefaultAction, Icmp, PortRange, Protocol};
+use dataplane_api::{AtomId, PolicyId, TierPolicies};
+use policy_model::{Action, Icmp, PortRange, Protocol};
 use policy_model_rules::{IpVersion, PortMatch, Rule, Side};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// A direction, seen from the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,183 +29,121 @@ pub struct GroupKey {
     /// Direction.
     pub direction: Direction,
     /// Tiers and policies, in order.
-    pub tiers: Vec<TierPolicies>,
+    pub tiers: Rc<[TierPolicies]>,
     /// Profiles, in order.
-    pub profiles: Vec<PolicyId>,
+    pub profiles: Rc<[PolicyId]>,
     /// What the own IPv4 addresses are in, as far as the group's rules ask.
     pub own_v4: OwnSide,
     /// What the own IPv6 addresses are in, as far as the group's rules ask.
     pub own_v6: OwnSide,
 }
 
-/// One rule with the own side still in it: whether that matches depends on the peer's family only.
-#[derive(Debug)]
-struct GroupRule {
-    stage: u16,
-    policy: Arc<Policy>,
-    at: usize,
-}
-
-/// What ends a stage: a tier's default action, or nothing between profiles.
-type StageEnd = Option<Verdict>;
-
-/// How many rows a group remembers before it forgets them all: peers come and go for months.
-const CACHED_ROWS: usize = 4096;
-
-/// A group's rules, ready to give rows.
+/// A group's own side and chains, ready to give rows.
 #[derive(Debug)]
 pub(crate) struct GroupRules {
     direction: Direction,
     own_v4: OwnSide,
     own_v6: OwnSide,
-    rules: Vec<GroupRule>,
-    stages: Vec<StageEnd>,
-    /// Rules that can match only peers in an atom, by one such atom.
-    by_atom: FxHashMap<AtomId, Vec<u32>>,
-    /// Rules that can match any peer.
-    general: Vec<u32>,
-    /// All atoms that rules ask of the peer: the rest of a class does not matter here.
-    asked: FxHashSet<AtomId>,
-    rows: FxHashMap<(IpVersion, Box<[Membership]>), Rc<Row>>,
+    /// The tiers', then the profiles'.
+    pub(crate) chains: [ChainId; 2],
+    /// Rows by what the chains do with a peer, where that does not depend on the own side.
+    by_effects: FxHashMap<[Effects; 2], Rc<Row>>,
+    /// Other rows by what the peer is in, as far as the chains ask.
+    by_memberships: FxHashMap<(IpVersion, Box<[Membership]>), Rc<Row>>,
 }
 
 impl GroupRules {
-    pub(crate) fn new(key: &GroupKey, policy: impl Fn(&PolicyId) -> Option<Arc<Policy>>) -> Self {
-        let mut rules = Vec::new();
-        let mut stages = Vec::new();
-        let mut take = |id: &PolicyId, stage: usize| match policy(id) {
-            Some(policy) => {
-                let list = if key.direction == Direction::Ingress {
-                    &policy.ingress
-                } else {
-                    &policy.egress
-                };
-                for at in 0..list.len() {
-                    rules.push(GroupRule {
-                        stage: stage as u16,
-                        policy: policy.clone(),
-                        at,
-                    });
-                }
-                true
-            }
-            None => false,
-        };
-        for tier in &key.tiers {
-            let mut complete = true;
-            for id in &tier.policies {
-                // The brain sends policies before the endpoints that need them. Should one lack all the same, the
-                // tier is cut off there: what an unknown policy would have passed or allowed stays closed.
-                if !take(id, stages.len()) {
-                    complete = false;
-                    break;
-                }
-            }
-            let open = complete && tier.default_action == DefaultAction::Pass;
-            stages.push(if open { None } else { Some(Verdict::Deny) });
-        }
-        for id in &key.profiles {
-            if !take(id, stages.len()) {
-                break;
-            }
-            // A Pass leaves its profile for the next one.
-            stages.push(None);
-        }
-        stages.push(Some(Verdict::Deny));
-        let mut group = GroupRules {
+    pub(crate) fn new(key: &GroupKey, chains: [ChainId; 2]) -> Self {
+        GroupRules {
             direction: key.direction,
             own_v4: key.own_v4.clone(),
             own_v6: key.own_v6.clone(),
-            rules,
-            stages,
-            by_atom: FxHashMap::default(),
-            general: Vec::new(),
-            asked: FxHashSet::default(),
-            rows: FxHashMap::default(),
-        };
-        for n in 0..group.rules.len() {
-            let (peer, _) = group.sides(&group.rules[n]);
-            let first = peer.sets.first().copied();
-            let asked: Vec<AtomId> = peer.all_sets().copied().collect();
-            group.asked.extend(asked);
-            match first {
-                Some(atom) => group.by_atom.entry(atom).or_default().push(n as u32),
-                None => group.general.push(n as u32),
+            chains,
+            by_effects: FxHashMap::default(),
+            by_memberships: FxHashMap::default(),
+        }
+    }
+
+    /// Forgets the rows, because a chain is another now.
+    pub(crate) fn forget(&mut self) {
+        self.by_effects.clear();
+        self.by_memberships.clear();
+    }
+
+    /// The row for peers of a class. `intern` gives the one row of all that are equal.
+    pub(crate) fn row(
+        &mut self,
+        chains: &mut FxHashMap<ChainId, Chain>,
+        version: IpVersion,
+        class: &[Membership],
+        intern: impl FnOnce(Row) -> Rc<Row>,
+    ) -> Rc<Row> {
+        let [tiers, profiles] = self.chains;
+        let mut effects = |id| chains.get_mut(&id)?.effects(version, class);
+        if let (Some(of_tiers), Some(of_profiles)) = (effects(tiers), effects(profiles)) {
+            let key = [of_tiers, of_profiles];
+            if let Some(row) = self.by_effects.get(&key) {
+                return row.clone();
             }
+            let row = intern(self.paint(chains, version, class));
+            if self.by_effects.len() >= CACHED {
+                self.by_effects.clear();
+            }
+            self.by_effects.insert(key, row.clone());
+            return row;
         }
-        group
-    }
-
-    fn rule<'a>(&self, rule: &'a GroupRule) -> &'a Rule<AtomId> {
-        match self.direction {
-            Direction::Ingress => &rule.policy.ingress[rule.at],
-            Direction::Egress => &rule.policy.egress[rule.at],
-        }
-    }
-
-    /// The peer's and the own side of a rule.
-    fn sides<'a>(&self, rule: &'a GroupRule) -> (&'a Side<AtomId>, &'a Side<AtomId>) {
-        let r = self.rule(rule);
-        match self.direction {
-            Direction::Ingress => (&r.source, &r.destination),
-            Direction::Egress => (&r.destination, &r.source),
-        }
-    }
-
-    /// The row for peers of a class.
-    pub(crate) fn row(&mut self, version: IpVersion, class: &[Membership]) -> Rc<Row> {
-        let relevant: Box<[Membership]> = class
-            .iter()
-            .filter(|m| self.asked.contains(&m.atom()))
-            .copied()
-            .collect();
-        if let Some(row) = self.rows.get(&(version, relevant.clone())) {
+        let asks = |m: &&Membership| {
+            self.chains
+                .iter()
+                .filter_map(|id| chains.get(id))
+                .any(|c| c.asks(m.atom()))
+        };
+        let relevant: Box<[Membership]> = class.iter().filter(asks).copied().collect();
+        let key = (version, relevant);
+        if let Some(row) = self.by_memberships.get(&key) {
             return row.clone();
         }
-        let row = Rc::new(self.paint(version, &relevant));
-        if self.rows.len() >= CACHED_ROWS {
-            self.rows.clear();
+        let row = intern(self.paint(chains, version, &key.1));
+        if self.by_memberships.len() >= CACHED {
+            self.by_memberships.clear();
         }
-        self.rows.insert((version, relevant), row.clone());
+        self.by_memberships.insert(key, row.clone());
         row
     }
 
-    fn paint(&self, version: IpVersion, peer: &[Membership]) -> Row {
-        let mut order: Vec<u32> = self.general.clone();
-        let mut last = None;
-        for membership in peer {
-            // Memberships are sorted by atom; one with several ports stands several times.
-            if last != Some(membership.atom()) {
-                last = Some(membership.atom());
-                order.extend(self.by_atom.get(&membership.atom()).into_iter().flatten());
-            }
-        }
-        order.sort_unstable();
+    fn paint(&self, chains: &FxHashMap<ChainId, Chain>, version: IpVersion, peer: &[Membership]) -> Row {
         let mut painter = Painter::new();
-        let mut stage = 0usize;
-        for n in order {
-            let rule = &self.rules[n as usize];
-            while stage < usize::from(rule.stage) {
-                painter.end_stage(self.stages[stage]);
-                stage += 1;
+        for chain in self.chains.iter().filter_map(|id| chains.get(id)) {
+            let mut stage = 0usize;
+            for link in chain.matching(version, peer) {
+                while stage < usize::from(link.stage) {
+                    painter.end_stage(chain.stages[stage]);
+                    stage += 1;
+                }
+                if painter.is_finished() {
+                    break;
+                }
+                self.paint_rule(&mut painter, chain, link, version, peer);
             }
-            if painter.is_finished() {
-                break;
+            for end in &chain.stages[stage..] {
+                painter.end_stage(*end);
             }
-            self.paint_rule(&mut painter, rule, version, peer);
         }
-        for end in &self.stages[stage..] {
-            painter.end_stage(*end);
-        }
+        painter.end_stage(Some(Verdict::Deny));
         painter.finish()
     }
 
-    fn paint_rule(&self, painter: &mut Painter, rule: &GroupRule, version: IpVersion, peer: &[Membership]) {
-        let (peer_side, own_side) = self.sides(rule);
-        let rule = self.rule(rule);
-        if rule.ip_version.is_some_and(|v| v != version) || !side_matches(peer_side, peer) {
-            return;
-        }
+    /// Paints a rule whose peer's side matches.
+    fn paint_rule(
+        &self,
+        painter: &mut Painter,
+        chain: &Chain,
+        link: &Link,
+        version: IpVersion,
+        peer: &[Membership],
+    ) {
+        let rule = chain.rule(link);
+        let (peer_side, own_side) = chain.sides(rule);
         let own = if version == IpVersion::V4 {
             &self.own_v4
         } else {
@@ -314,15 +251,6 @@ const WITH_PORTS_OR_ICMP: [Protocol; 6] = [
     Protocol::ICMP,
     Protocol::ICMPV6,
 ];
-
-fn contains(set: &[Membership], atom: AtomId) -> bool {
-    let at = set.partition_point(|m| m.atom() < atom);
-    set.get(at).is_some_and(|m| m.atom() == atom)
-}
-
-fn side_matches(side: &Side<AtomId>, address: &[Membership]) -> bool {
-    side.sets.iter().all(|a| contains(address, *a)) && !side.not_sets.iter().any(|a| contains(address, *a))
-}
 
 /// Whether the address is in a set of ports as a whole: a Service that names no port means all of them.
 fn any_port(ports: &PortMatch<AtomId>, address: &[Membership]) -> bool {

@@ -8,6 +8,7 @@
 //! Every backend lowers these tables further; none of them looks at a rule again.
 
 mod address;
+mod chain;
 mod group;
 mod nets;
 mod row;

@@ -1,22 +1,27 @@
 //! What the node does for an attachment: address, interface, policy, and the answer only when all are in force.
 
+use crate::addresses::{Addresses, PodRef};
+use crate::interface::{Interface, Sandbox, disconnect, text};
 use crate::ipam;
 use crate::journal::{Attachment, Journal, JournalError};
-use crate::protocol::{Answer, AttachmentKey, Command, Failure, Request, Success, code};
-use crate::server::Handler;
-use dataplane_netlink::conntrack::Conntrack;
-use dataplane_netlink::workload::{ConnectRequest, WorkloadError, WorkloadSettings, Workloads};
-use dataplane_netlink::{InterfaceName, NetlinkError, NetworkNamespace, host_interface_name};
+use crate::protocol::{
+    AddressWishes, Answer, AttachmentKey, Command, Failure, Request, Success, Valid, code,
+};
+use crate::server::{Caller, Handler};
+use dataplane_netlink::workload::{GATEWAY_V4, WorkloadSettings};
+use dataplane_netlink::{InterfaceName, MacAddress, host_interface_name};
 use policy_model::{Kind, Object, Resource, WorkloadEndpointSpec};
 use policy_model_datastore::{Datastore, Selection};
-use policy_model_ipam::engine::{AssignSpecific, AutoAssign, Outcome, Request as IpamRequest};
-use policy_model_ipam::{Family, annotation, handle};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// How long the datastore may take to answer when the node is asked how it stands.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// An endpoint that is in force on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +34,9 @@ pub struct ProgrammedEndpoint {
 
 /// What is in force on this node, by interface.
 pub type EndpointView = Arc<BTreeMap<String, ProgrammedEndpoint>>;
+
+/// Says why the node is not ready to connect workloads; nothing where it is.
+pub type Unreadiness = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// Settings of the attachments of one node.
 #[derive(Clone, Debug)]
@@ -52,9 +60,15 @@ pub struct Attacher {
     journal: Mutex<Journal>,
     programmed: watch::Receiver<EndpointView>,
     boot_id: String,
+    unreadiness: Unreadiness,
     /// One request at a time for each attachment: a repeated one waits for the first and then finds its work done.
-    running: Mutex<HashMap<AttachmentKey, Arc<tokio::sync::Mutex<()>>>>,
+    running: Gates<AttachmentKey>,
+    /// One at a time for each interface of the node: the sandbox that follows another of the same pod has its name.
+    interfaces: Gates<String>,
 }
+
+/// Doors through which one goes at a time, one for each name.
+type Gates<K> = Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>;
 
 impl std::fmt::Debug for Attacher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -67,6 +81,13 @@ impl std::fmt::Debug for Attacher {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What the lock guards is written in single steps; a panic between them leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn gate<K: Hash + Eq + Clone>(gates: &Gates<K>, name: &K) -> Arc<tokio::sync::Mutex<()>> {
+    let mut gates = locked(gates);
+    // Nobody waits at a gate that only the map holds.
+    gates.retain(|k, gate| k == name || Arc::strong_count(gate) > 1);
+    gates.entry(name.clone()).or_default().clone()
 }
 
 impl Attacher {
@@ -90,27 +111,46 @@ impl Attacher {
             journal: Mutex::new(journal),
             programmed,
             boot_id,
+            unreadiness: Box::new(|| None),
             running: Mutex::default(),
+            interfaces: Mutex::default(),
         })
     }
 
-    async fn add(
-        &self,
-        key: AttachmentKey,
-        netns: String,
-        pod: PodRef,
-        mtu: u32,
-    ) -> Result<Success, Failure> {
-        let endpoint = self.find_endpoint(&pod).await?;
-        let interface = self.interface_of(&endpoint, &pod)?;
-        let addresses = self.addresses_for(&key, &endpoint, &pod).await?;
-        let result = self
-            .connect(&key, netns, &pod, &interface, addresses.clone(), mtu)
-            .await;
+    /// Asks this whether the node is ready when a caller wants to know ([`Command::Status`]).
+    #[must_use]
+    pub fn with_unreadiness(mut self, unreadiness: Unreadiness) -> Self {
+        self.unreadiness = unreadiness;
+        self
+    }
+
+    fn addresses(&self) -> Addresses<'_> {
+        Addresses {
+            store: self.store.as_ref(),
+            node: &self.settings.node,
+        }
+    }
+
+    async fn add(&self, add: Add, caller: &Caller) -> Result<Success, Failure> {
+        let endpoint = tokio::select! {
+            endpoint = self.find_endpoint(&add.pod) => endpoint?,
+            () = caller.gone() => return Err(vanished()),
+        };
+        let interface = self.interface_of(&endpoint, &add.pod)?;
+        let addresses = self.addresses();
+        let addresses = addresses
+            .of_endpoint(&add.key, &endpoint, &add.pod, &add.wishes)
+            .await?;
+        let result = self.connect(&add, &interface, addresses, caller).await;
         match result {
+            // Nobody heard of it: the runtime will remove the sandbox, or ask again and get it anew.
+            Ok(_) if caller.is_gone() => {
+                self.take_back(&add.key).await;
+                Err(vanished())
+            }
             Ok(success) => Ok(success),
             Err(failure) => {
-                self.take_back(&key, &interface).await;
+                self.take_back(&add.key).await;
                 Err(failure)
             }
         }
@@ -118,37 +158,73 @@ impl Attacher {
 
     async fn connect(
         &self,
-        key: &AttachmentKey,
-        netns: String,
-        pod: &PodRef,
+        add: &Add,
         interface: &InterfaceName,
         addresses: Vec<IpAddr>,
-        mtu: u32,
+        caller: &Caller,
     ) -> Result<Success, Failure> {
-        // On the disk before the interface exists: whatever dies from here on, the removal knows what to remove.
-        self.record(Attachment {
+        let mtu = if add.mtu == 0 { self.settings.mtu } else { add.mtu };
+        let attachment = self.attachment(&add.key, &add.pod, &addresses, interface.as_str(), mtu);
+        let wanted = Interface {
+            settings: self.settings.workloads.clone(),
+            sandbox: add.sandbox.clone(),
+            inside: add.key.interface.clone(),
+            outside: interface.clone(),
+            addresses: addresses.clone(),
+            mtu,
+        };
+        let mac = {
+            let gate = gate(&self.interfaces, &attachment.host_interface);
+            let _turn = gate.lock().await;
+            // On the disk before the interface exists: whatever dies from here on, the removal knows what to remove.
+            self.record(attachment.clone())?;
+            blocking(move || wanted.connect()).await?
+        };
+        tokio::select! {
+            waited = self.wait_programmed(interface, &addresses) => waited?,
+            () = caller.gone() => return Err(vanished()),
+        }
+        Ok(success(&attachment, mac))
+    }
+
+    fn attachment(
+        &self,
+        key: &AttachmentKey,
+        pod: &PodRef,
+        addresses: &[IpAddr],
+        interface: &str,
+        mtu: u32,
+    ) -> Attachment {
+        Attachment {
             key: key.clone(),
             namespace: pod.namespace.clone(),
             pod: pod.name.clone(),
             uid: pod.uid.clone(),
-            addresses: addresses.clone(),
+            addresses: addresses.to_vec(),
             host_interface: interface.to_string(),
             boot_id: self.boot_id.clone(),
-        })?;
-        let mtu = if mtu == 0 { self.settings.mtu } else { mtu };
-        let (settings, name, inside) = (
-            self.settings.workloads.clone(),
-            interface.clone(),
-            key.interface.clone(),
-        );
-        let wanted = addresses.clone();
-        let connected = blocking(move || connect(settings, &netns, &inside, name, wanted, mtu)).await?;
-        self.wait_programmed(interface, &addresses).await?;
-        Ok(Success {
-            addresses,
-            mac: connected,
-            host_interface: interface.to_string(),
-        })
+            mtu,
+        }
+    }
+
+    /// Gives addresses without an interface.
+    async fn assign(
+        &self,
+        key: &AttachmentKey,
+        pod: &PodRef,
+        wishes: &AddressWishes,
+        caller: &Caller,
+    ) -> Result<Success, Failure> {
+        let addresses = self
+            .addresses()
+            .of_pools(key, pod, &BTreeMap::new(), wishes)
+            .await?;
+        let attachment = self.attachment(key, pod, &addresses, "", 0);
+        let recorded = self.record(attachment.clone());
+        if recorded.is_err() || caller.is_gone() {
+            self.take_back(key).await;
+        }
+        recorded.map(|()| success(&attachment, String::new()))
     }
 
     /// Waits until the pod's endpoint on this node is known.
@@ -204,127 +280,6 @@ impl Attacher {
             .map_err(|e| Failure::new(code::INVALID_REQUEST, e))
     }
 
-    /// The attachment's addresses: those that it has, those that it asks for, or new ones.
-    async fn addresses_for(
-        &self,
-        key: &AttachmentKey,
-        endpoint: &Object<WorkloadEndpointSpec>,
-        pod: &PodRef,
-    ) -> Result<Vec<IpAddr>, Failure> {
-        let fixed: Vec<IpAddr> = endpoint.spec.ip_networks.iter().map(|n| n.addr()).collect();
-        let invalid = |e: annotation::InvalidAnnotation| Failure::new(code::INVALID_REQUEST, e);
-        let annotations = &endpoint.metadata.annotations;
-        let asked = match annotations.get(annotation::IP_ADDRS) {
-            Some(text) => annotation::addresses(text).map_err(invalid)?,
-            None => fixed.clone(),
-        };
-        let attributes = self.attributes(pod);
-        if !asked.is_empty() {
-            let request = IpamRequest::AssignSpecific(AssignSpecific {
-                addresses: asked.clone(),
-                handle: key.handle(),
-                attributes,
-                node: self.settings.node.clone(),
-                strict_affinity: Some(false),
-            });
-            return match self.assign(request).await {
-                Ok(addresses) => Ok(addresses),
-                // An address that the endpoint itself states and that no pool covers needs no bookkeeping.
-                Err(error) if !fixed.is_empty() && self.outside_pools(&asked).await? => {
-                    tracing::debug!(%error, "addresses outside all pools are taken as they are");
-                    Ok(sorted(asked))
-                }
-                Err(error) => Err(error),
-            };
-        }
-        let (ipv4, ipv6) = self.families().await?;
-        if ipv4 + ipv6 == 0 {
-            return Err(Failure::new(
-                code::NO_ADDRESS,
-                "there is no enabled IP pool to take an address from",
-            ));
-        }
-        let pools = |family, name| match annotations.get(name) {
-            Some(text) => annotation::pools(family, text).map_err(invalid),
-            None => Ok(Vec::new()),
-        };
-        let request = AutoAssign {
-            ipv4,
-            ipv6,
-            attributes,
-            ipv4_pools: pools(Family::V4, annotation::IPV4_POOLS)?,
-            ipv6_pools: pools(Family::V6, annotation::IPV6_POOLS)?,
-            node_labels: self.node_labels().await?,
-            ..AutoAssign::new(&self.settings.node, &key.handle())
-        };
-        self.assign(IpamRequest::AutoAssign(request)).await
-    }
-
-    fn attributes(&self, pod: &PodRef) -> BTreeMap<String, String> {
-        let mut attributes = BTreeMap::from([
-            (handle::ATTRIBUTE_NAMESPACE.to_string(), pod.namespace.clone()),
-            (handle::ATTRIBUTE_POD.to_string(), pod.name.clone()),
-            (handle::ATTRIBUTE_NODE.to_string(), self.settings.node.clone()),
-        ]);
-        if !pod.uid.is_empty() {
-            attributes.insert(handle::ATTRIBUTE_UID.to_string(), pod.uid.clone());
-        }
-        attributes
-    }
-
-    async fn assign(&self, request: IpamRequest) -> Result<Vec<IpAddr>, Failure> {
-        match ipam::run(self.store.as_ref(), request).await? {
-            Outcome::Assigned(assigned) => Ok(sorted(assigned.into_iter().map(|a| a.address).collect())),
-            other => Err(Failure::new(
-                code::STORE,
-                format!("address management answered {other:?}"),
-            )),
-        }
-    }
-
-    async fn list(&self, kind: Kind) -> Result<Vec<Arc<Resource>>, Failure> {
-        let listing = self
-            .store
-            .list(Selection::kinds([kind]))
-            .await
-            .map_err(ipam::failure)?;
-        Ok(listing.items.into_iter().map(|v| v.resource).collect())
-    }
-
-    /// How many addresses of each family a workload gets: one of each that an enabled pool has.
-    async fn families(&self) -> Result<(usize, usize), Failure> {
-        let (mut v4, mut v6) = (0, 0);
-        for resource in self.list(Kind::IPPool).await? {
-            if let Resource::IPPool(pool) = resource.as_ref()
-                && !pool.spec.disabled
-            {
-                let count = if pool.spec.cidr.addr().is_ipv4() {
-                    &mut v4
-                } else {
-                    &mut v6
-                };
-                *count = 1;
-            }
-        }
-        Ok((v4, v6))
-    }
-
-    async fn outside_pools(&self, addresses: &[IpAddr]) -> Result<bool, Failure> {
-        let pools = self.list(Kind::IPPool).await?;
-        let inside = |a: &IpAddr| {
-            pools
-                .iter()
-                .any(|r| matches!(r.as_ref(), Resource::IPPool(pool) if pool.spec.cidr.contains(a)))
-        };
-        Ok(!addresses.iter().any(inside))
-    }
-
-    async fn node_labels(&self) -> Result<BTreeMap<String, String>, Failure> {
-        let nodes = self.list(Kind::Node).await?;
-        let own = nodes.iter().find(|n| n.metadata().name == self.settings.node);
-        Ok(own.map(|n| n.metadata().labels.clone()).unwrap_or_default())
-    }
-
     /// Waits until policy, routes and interface are in the kernel.
     async fn wait_programmed(&self, interface: &InterfaceName, addresses: &[IpAddr]) -> Result<(), Failure> {
         let mut programmed = self.programmed.clone();
@@ -350,105 +305,186 @@ impl Attacher {
             .map_err(|e| store_failure(&e))
     }
 
+    fn recorded(&self, key: &AttachmentKey) -> Option<Attachment> {
+        locked(&self.journal).get(key).cloned()
+    }
+
+    /// Whether an attachment was made before the machine was last started, so that nothing of it is in the kernel.
+    fn is_of_another_boot(&self, attachment: &Attachment) -> bool {
+        !attachment.boot_id.is_empty() && attachment.boot_id != self.boot_id
+    }
+
     /// Undoes an attachment that did not come to be. What cannot be undone now is undone by the removal.
-    async fn take_back(&self, key: &AttachmentKey, interface: &InterfaceName) {
+    async fn take_back(&self, key: &AttachmentKey) {
         if let Err(failure) = self.remove(key).await {
-            tracing::warn!(%key, %interface, %failure, "cannot take back a failed attachment");
+            tracing::warn!(%key, %failure, "cannot take back a failed attachment");
         }
     }
 
     /// Interface first, then the flows of its addresses, then the addresses: none is given again while something of
     /// the old holder is left.
     async fn remove(&self, key: &AttachmentKey) -> Result<Success, Failure> {
-        let Some(attachment) = locked(&self.journal).get(key).cloned() else {
+        let Some(attachment) = self.recorded(key) else {
             // Unknown here, but a lost journal must not leak an address.
-            self.release(key).await?;
+            self.addresses().release(key).await?;
             return Ok(Success::default());
         };
-        let settings = self.settings.workloads.clone();
-        let (interface, addresses) = (attachment.host_interface.clone(), attachment.addresses.clone());
-        let others = locked(&self.journal)
-            .iter()
-            .any(|a| a.key != *key && a.host_interface == interface);
-        // A newer sandbox of the same pod has taken the interface over: it is no longer this one's.
-        if !others {
+        let gate = gate(&self.interfaces, &attachment.host_interface);
+        let _turn = gate.lock().await;
+        // A newer sandbox of the same pod has taken the interface over: it is no longer this one's. What another boot
+        // of the machine had is gone.
+        if !self.has_successor(&attachment) && !self.is_of_another_boot(&attachment) {
+            let settings = self.settings.workloads.clone();
+            let (interface, addresses) = (attachment.host_interface.clone(), attachment.addresses.clone());
             blocking(move || disconnect(settings, &interface, &addresses)).await?;
         }
-        self.release(key).await?;
+        self.addresses().release(key).await?;
         locked(&self.journal).remove(key).map_err(|e| store_failure(&e))?;
         Ok(Success::default())
     }
 
-    async fn release(&self, key: &AttachmentKey) -> Result<(), Failure> {
-        ipam::run(self.store.as_ref(), IpamRequest::ReleaseByHandle(key.handle()))
-            .await
-            .map(|_| ())
+    fn has_successor(&self, attachment: &Attachment) -> bool {
+        !attachment.host_interface.is_empty()
+            && locked(&self.journal).iter().any(|other| {
+                other.key != attachment.key
+                    && other.host_interface == attachment.host_interface
+                    && !self.is_of_another_boot(other)
+            })
     }
 
-    async fn check(&self, key: &AttachmentKey, netns: String) -> Result<Success, Failure> {
-        let Some(attachment) = locked(&self.journal).get(key).cloned() else {
+    async fn check(&self, key: &AttachmentKey, sandbox: Sandbox) -> Result<Success, Failure> {
+        let known = self.recorded(key).filter(|a| !self.is_of_another_boot(a));
+        let Some(attachment) = known else {
             return Err(Failure::new(
                 code::UNKNOWN_SANDBOX,
                 format!("attachment {key} is not known on this node"),
             ));
         };
-        let name = InterfaceName::new(attachment.host_interface.clone())
-            .map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
-        let (settings, inside, mtu) = (
-            self.settings.workloads.clone(),
-            key.interface.clone(),
-            self.settings.mtu,
-        );
-        let addresses = attachment.addresses.clone();
-        blocking(move || check(settings, &netns, &inside, name, addresses, mtu)).await?;
-        Ok(Success {
-            addresses: attachment.addresses,
-            mac: String::new(),
-            host_interface: attachment.host_interface,
-        })
+        if !attachment.host_interface.is_empty() {
+            let outside = InterfaceName::new(attachment.host_interface.clone())
+                .map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
+            let mtu = if attachment.mtu == 0 {
+                self.settings.mtu
+            } else {
+                attachment.mtu
+            };
+            let wanted = Interface {
+                settings: self.settings.workloads.clone(),
+                sandbox,
+                inside: key.interface.clone(),
+                outside,
+                addresses: attachment.addresses.clone(),
+                mtu,
+            };
+            blocking(move || wanted.check()).await?;
+        }
+        Ok(success(&attachment, String::new()))
     }
 
-    fn gate(&self, key: &AttachmentKey) -> Arc<tokio::sync::Mutex<()>> {
-        let mut running = locked(&self.running);
-        // Nobody waits at a gate that only the map holds.
-        running.retain(|k, gate| k == key || Arc::strong_count(gate) > 1);
-        running.entry(key.clone()).or_default().clone()
+    /// Removes every attachment of a network that is not named. All are tried, whatever becomes of one.
+    async fn collect(&self, network: &str, valid: Vec<Valid>) -> Result<Success, Failure> {
+        let valid: BTreeSet<Valid> = valid.into_iter().collect();
+        let stale: Vec<AttachmentKey> = locked(&self.journal)
+            .iter()
+            .map(|attachment| &attachment.key)
+            .filter(|key| key.network == network)
+            .filter(|key| {
+                !valid.contains(&Valid {
+                    container_id: key.container_id.clone(),
+                    interface: key.interface.clone(),
+                })
+            })
+            .cloned()
+            .collect();
+        let mut failures = Vec::new();
+        for key in stale {
+            let gate = gate(&self.running, &key);
+            let _turn = gate.lock().await;
+            tracing::info!(%key, "collecting an attachment that the runtime does not know");
+            if let Err(failure) = self.remove(&key).await {
+                failures.push(format!("{key}: {failure}"));
+            }
+        }
+        if failures.is_empty() {
+            return Ok(Success::default());
+        }
+        Err(Failure::new(
+            code::TRY_AGAIN,
+            format!("not everything could be collected: {}", failures.join("; ")),
+        ))
     }
 
-    async fn answer(&self, request: Request) -> Result<Success, Failure> {
+    async fn status(&self) -> Result<Success, Failure> {
+        if let Some(reason) = (self.unreadiness)() {
+            return Err(Failure::new(
+                code::NOT_AVAILABLE,
+                format!("felix is not ready: {reason}"),
+            ));
+        }
+        let asked = tokio::time::timeout(STATUS_PATIENCE, self.addresses().families()).await;
+        let not_available = |reason| Failure::new(code::NOT_AVAILABLE, reason);
+        match asked {
+            Ok(Ok((false, false))) => Err(not_available("there is no enabled IP pool".to_owned())),
+            Ok(Ok(_)) => Ok(Success::default()),
+            Ok(Err(failure)) => Err(not_available(failure.message)),
+            Err(_) => Err(not_available("the datastore does not answer".to_owned())),
+        }
+    }
+
+    async fn answer(&self, request: Request, caller: &Caller) -> Result<Success, Failure> {
+        let wishes = request.addresses;
         match request.command {
             Command::Add {
                 key,
                 netns,
                 namespace,
-                pod,
+                pod: name,
                 uid,
                 mtu,
             } => {
-                let gate = self.gate(&key);
+                let gate = gate(&self.running, &key);
                 let _turn = gate.lock().await;
-                let pod = PodRef {
-                    namespace,
-                    name: pod,
-                    uid,
+                if caller.is_gone() {
+                    return Err(vanished());
+                }
+                let sandbox = Sandbox::new(netns, caller);
+                let pod = PodRef { namespace, name, uid };
+                let add = Add {
+                    key,
+                    sandbox,
+                    pod,
+                    mtu,
+                    wishes,
                 };
-                self.add(key, netns, pod, mtu).await
+                self.add(add, caller).await
+            }
+            Command::Assign {
+                key,
+                namespace,
+                pod: name,
+                uid,
+            } => {
+                let gate = gate(&self.running, &key);
+                let _turn = gate.lock().await;
+                let pod = PodRef { namespace, name, uid };
+                self.assign(&key, &pod, &wishes, caller).await
             }
             Command::Del { key } => {
-                let gate = self.gate(&key);
+                let gate = gate(&self.running, &key);
                 let _turn = gate.lock().await;
                 self.remove(&key).await
             }
-            Command::Check { key, netns } => self.check(&key, netns).await,
-            Command::Status => Ok(Success::default()),
+            Command::Check { key, netns } => self.check(&key, Sandbox::new(netns, caller)).await,
+            Command::Gc { network, valid } => self.collect(&network, valid).await,
+            Command::Status => self.status().await,
         }
     }
 }
 
 impl Handler for Attacher {
-    async fn handle(&self, request: Request) -> Answer {
+    async fn handle(&self, request: Request, caller: Caller) -> Answer {
         let what = format!("{:?}", std::mem::discriminant(&request.command));
-        match self.answer(request).await {
+        match self.answer(request, &caller).await {
             Ok(success) => Answer::Ok(success),
             Err(failure) => {
                 tracing::warn!(request = what, %failure, "a CNI request failed");
@@ -456,18 +492,69 @@ impl Handler for Attacher {
             }
         }
     }
+
+    /// Gives back the addresses of what a start of the machine has ended.
+    async fn settle(&self) -> bool {
+        let dead: Vec<AttachmentKey> = locked(&self.journal)
+            .iter()
+            .filter(|attachment| self.is_of_another_boot(attachment))
+            .map(|attachment| attachment.key.clone())
+            .collect();
+        let mut is_settled = true;
+        for key in dead {
+            let gate = gate(&self.running, &key);
+            let _turn = gate.lock().await;
+            // The same sandbox may have been attached anew meanwhile.
+            if self.recorded(&key).is_none_or(|a| !self.is_of_another_boot(&a)) {
+                continue;
+            }
+            match self.remove(&key).await {
+                Ok(_) => {
+                    tracing::info!(%key, "the machine was started anew: released an attachment's addresses")
+                }
+                Err(failure) => {
+                    tracing::warn!(%key, %failure, "cannot release what another boot of the machine left");
+                    is_settled = false;
+                }
+            }
+        }
+        is_settled
+    }
 }
 
-#[derive(Clone, Debug)]
-struct PodRef {
-    namespace: String,
-    name: String,
-    uid: String,
+/// What is to be attached.
+struct Add {
+    key: AttachmentKey,
+    sandbox: Sandbox,
+    pod: PodRef,
+    mtu: u32,
+    wishes: AddressWishes,
 }
 
-fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
-    addresses.sort_unstable();
-    addresses
+fn success(attachment: &Attachment, mac: String) -> Success {
+    let is_ours = !attachment.host_interface.is_empty();
+    let has = |is_v4: bool| is_ours && attachment.addresses.iter().any(|a| a.is_ipv4() == is_v4);
+    let v4 = has(true).then_some(IpAddr::V4(GATEWAY_V4));
+    let v6 = has(false).then(|| IpAddr::V6(MacAddress::HOST_SIDE.link_local()));
+    Success {
+        addresses: attachment.addresses.clone(),
+        mac,
+        host_interface: attachment.host_interface.clone(),
+        host_mac: if is_ours {
+            MacAddress::HOST_SIDE.to_string()
+        } else {
+            String::new()
+        },
+        gateways: v4.into_iter().chain(v6).collect(),
+        mtu: attachment.mtu,
+    }
+}
+
+fn vanished() -> Failure {
+    Failure::new(
+        code::TRY_AGAIN,
+        "the caller did not wait for the answer; the attachment was taken back",
+    )
 }
 
 /// Runs what waits for the kernel away from the threads that answer requests.
@@ -483,97 +570,6 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-fn connect(
-    settings: WorkloadSettings,
-    netns: &str,
-    inside: &str,
-    host_interface: InterfaceName,
-    addresses: Vec<IpAddr>,
-    mtu: u32,
-) -> Result<String, Failure> {
-    let namespace =
-        NetworkNamespace::open(netns).map_err(|e| Failure::new(code::UNKNOWN_SANDBOX, text(&e)))?;
-    let container_interface =
-        InterfaceName::new(inside).map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
-    let mut workloads = Workloads::open(settings).map_err(|e| kernel_failure(&e))?;
-    let request = ConnectRequest {
-        namespace: &namespace,
-        container_interface,
-        host_interface,
-        addresses,
-        mtu,
-        container_mac: None,
-        routes: Vec::new(),
-    };
-    let connected = workloads.connect(&request).map_err(workload_failure)?;
-    Ok(connected.container_mac.to_string())
-}
-
-fn check(
-    settings: WorkloadSettings,
-    netns: &str,
-    inside: &str,
-    host_interface: InterfaceName,
-    addresses: Vec<IpAddr>,
-    mtu: u32,
-) -> Result<(), Failure> {
-    let namespace =
-        NetworkNamespace::open(netns).map_err(|e| Failure::new(code::UNKNOWN_SANDBOX, text(&e)))?;
-    let container_interface =
-        InterfaceName::new(inside).map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
-    let mut workloads = Workloads::open(settings).map_err(|e| kernel_failure(&e))?;
-    let request = ConnectRequest {
-        namespace: &namespace,
-        container_interface,
-        host_interface,
-        addresses,
-        mtu,
-        container_mac: None,
-        routes: Vec::new(),
-    };
-    let faults = workloads.check(&request).map_err(workload_failure)?;
-    if faults.is_empty() {
-        return Ok(());
-    }
-    let list: Vec<String> = faults.iter().map(|f| f.remedy.clone()).collect();
-    Err(Failure::new(
-        code::KERNEL,
-        format!(
-            "the attachment is not as it was made; it would take: {}",
-            list.join(", ")
-        ),
-    ))
-}
-
-fn disconnect(settings: WorkloadSettings, interface: &str, addresses: &[IpAddr]) -> Result<(), Failure> {
-    let name = InterfaceName::new(interface).map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
-    let mut workloads = Workloads::open(settings).map_err(|e| kernel_failure(&e))?;
-    workloads.disconnect(&name).map_err(workload_failure)?;
-    let mut conntrack = Conntrack::open().map_err(|e| kernel_failure(&e))?;
-    conntrack
-        .forget_addresses(addresses)
-        .map_err(|e| kernel_failure(&e))?;
-    Ok(())
-}
-
-fn workload_failure(error: WorkloadError) -> Failure {
-    Failure::new(code::KERNEL, text(&error))
-}
-
-fn kernel_failure(error: &NetlinkError) -> Failure {
-    Failure::new(code::KERNEL, text(error))
-}
-
 fn store_failure(error: &JournalError) -> Failure {
     Failure::new(code::STORE, text(error))
-}
-
-fn text(error: &dyn std::error::Error) -> String {
-    let mut out = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        out.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    out
 }

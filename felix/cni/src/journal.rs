@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// One attachment.
@@ -24,11 +24,14 @@ pub struct Attachment {
     pub uid: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// Interface on the node.
+    /// Interface on the node; empty where somebody else made the interface and only addresses were given.
     pub host_interface: String,
     /// The boot of the machine in which it was made; after another boot it does not exist any more.
     #[serde(default)]
     pub boot_id: String,
+    /// Largest packet of its interface in bytes; 0 where it is the node's.
+    #[serde(default)]
+    pub mtu: u32,
 }
 
 /// The journal could not be read or written.
@@ -43,9 +46,6 @@ pub struct JournalError {
     #[source]
     pub source: std::io::Error,
 }
-
-/// Longest part of a key that stands in a file's name, in bytes; file systems take 255.
-const LONGEST_NAME: usize = 200;
 
 /// The attachments of a node.
 #[derive(Debug)]
@@ -123,7 +123,13 @@ impl Journal {
         let text =
             serde_json::to_vec_pretty(&attachment).map_err(|e| failed("encode")(std::io::Error::other(e)))?;
         let temporary = path.with_extension("tmp");
-        let mut file = std::fs::File::create(&temporary).map_err(failed("create"))?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(failed("create"))?;
         file.write_all(&text).map_err(failed("write"))?;
         file.sync_all().map_err(failed("flush"))?;
         std::fs::rename(&temporary, &path).map_err(failed("rename"))?;
@@ -164,26 +170,7 @@ impl Journal {
             .map_err(failed)
     }
 
-    /// The file of an attachment: its key, with everything that a path could misread written as a number.
     fn path(&self, key: &AttachmentKey) -> PathBuf {
-        let mut name = String::new();
-        for part in [&key.network, &key.container_id, &key.interface] {
-            for byte in part.bytes() {
-                match byte {
-                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => name.push(char::from(byte)),
-                    other => name.push_str(&format!("%{other:02x}")),
-                }
-            }
-            name.push('_');
-        }
-        if name.len() > LONGEST_NAME {
-            // Cut names stay different: the rest is in the number (FNV-1a).
-            let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
-                (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
-            });
-            name.truncate(LONGEST_NAME);
-            name.push_str(&format!("{hash:016x}"));
-        }
-        self.folder.join(format!("{name}.json"))
+        self.folder.join(format!("{}.json", key.file_stem()))
     }
 }

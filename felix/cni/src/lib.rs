@@ -1,17 +1,22 @@
-//! Connecting a workload to its node: the node-local server, its protocol, and the client that calls it.
+//! Connecting a workload to its node: the node-local server, and what it does for each request.
 //!
 //! Whoever starts workloads (the CNI plugin, the lab) calls the node's felix over a Unix socket that only root may
 //! open. felix allocates the addresses, makes the interface, writes policy and routes, and answers when all of it is
 //! in the kernel. No credential and no datastore client on the caller's side.
 
+mod addresses;
 pub mod attach;
-pub mod client;
+pub mod conflist;
+mod interface;
 mod ipam;
 pub mod journal;
-pub mod protocol;
 pub mod server;
 
+/// The words of the protocol; a crate of their own, for the plugin.
+pub use felix_cni_protocol::words as protocol;
+
 pub use attach::{AttachSettings, Attacher, EndpointView, ProgrammedEndpoint};
-pub use client::{CallError, call};
-pub use protocol::{Answer, AttachmentKey, Command, Failure, Request, Success, code};
-pub use server::{Handler, ServerError, serve};
+pub use felix_cni_protocol::{
+    Answer, AttachmentKey, CallError, Command, Failure, Request, Success, call, code,
+};
+pub use server::{Caller, Handler, ServerError, serve};

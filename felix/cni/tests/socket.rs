@@ -10,7 +10,7 @@
 use felix_cni::journal::{Attachment, Journal};
 use felix_cni::protocol::{VERSION, understands};
 use felix_cni::{
-    Answer, AttachmentKey, CallError, Command, Failure, Handler, Request, Success, call, code, serve,
+    Answer, AttachmentKey, CallError, Caller, Command, Failure, Handler, Request, Success, call, code, serve,
 };
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -38,6 +38,7 @@ fn attachment(id: &str) -> Attachment {
         addresses: vec!["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()],
         host_interface: "cali0123456789a".into(),
         boot_id: "b".into(),
+        mtu: 1400,
     }
 }
 
@@ -45,7 +46,7 @@ fn attachment(id: &str) -> Attachment {
 struct Counting(AtomicUsize);
 
 impl Handler for Counting {
-    async fn handle(&self, request: Request) -> Answer {
+    async fn handle(&self, request: Request, _caller: Caller) -> Answer {
         let n = self.0.fetch_add(1, Ordering::SeqCst);
         match request.command {
             Command::Del { key } => Answer::Error(Failure::new(code::KERNEL, format!("no removal of {key}"))),

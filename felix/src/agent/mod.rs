@@ -3,6 +3,7 @@
 mod engine;
 mod figures;
 mod following;
+mod network_config;
 mod state;
 mod timers;
 mod wiring;

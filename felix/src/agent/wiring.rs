@@ -2,6 +2,7 @@
 
 use super::engine::{Engine, EngineError, EngineHandle, EngineOptions, Input};
 use super::following;
+use super::network_config::{self, NetworkConfig};
 use super::state::{StateError, StateFolder};
 use super::timers::RefreshIntervals;
 use crate::health::{Counts, HealthAggregator, HealthPages};
@@ -99,6 +100,9 @@ pub async fn run(
 ) -> Result<Ended, AgentError> {
     let settings = &cluster.settings().clone();
     let _state = StateFolder::take(&settings.state_dir)?;
+    let network_config =
+        NetworkConfig::from_environment(&settings.felix_hostname, |name| std::env::var_os(name))
+            .map_err(|error| AgentError::Settings(error.to_string()))?;
     let health = HealthAggregator::new(&settings.health_timeout_overrides);
     let now = Instant::now();
     let engine_reporter = health.register("engine", Counts::Both, settings.dataplane_watchdog_timeout, now);
@@ -132,7 +136,8 @@ pub async fn run(
         },
         store.clone(),
         programmed,
-    )?;
+    )?
+    .with_unreadiness(network_config::unreadiness(health.clone()));
     let socket = PathBuf::from(&settings.cni_socket_path);
     refuse_foreign_file(&socket)?;
     let mut cni = tokio::spawn({
@@ -142,6 +147,11 @@ pub async fn run(
     let sync = tokio::spawn(following::objects(store.clone(), engine.clone(), sync_reporter));
     let mut other_settings = tokio::spawn(following::settings(store, cluster));
     let bypasses = tokio::spawn(look_for_bypasses(engine.clone()));
+    let configuring = tokio::spawn(async move {
+        if let Some(config) = network_config {
+            config.write_when_ready(health).await;
+        }
+    });
 
     let ended = tokio::select! {
         ended = wait_for_end(&engine, &mut other_settings) => ended?,
@@ -163,7 +173,7 @@ pub async fn run(
             Ok(Ok(())) => {}
         }
     }
-    for task in [sync, bypasses, other_settings] {
+    for task in [sync, bypasses, other_settings, configuring] {
         task.abort();
         // The one that ended the agent has been waited for.
         if !task.is_finished() {

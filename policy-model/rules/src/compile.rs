@@ -132,9 +132,9 @@ fn namespaced(policy: &Object<NetworkPolicySpec>) -> Result<Source<'_>, FieldErr
         tier: tier_name(&spec.tier),
         order: spec.order,
         subject: selector::of_namespace(&metadata.namespace)
-            .and(&selector::endpoints("spec.selector", &spec.selector)?)
+            .and(&selector::endpoints(&"spec.selector", &spec.selector)?)
             .and(&selector::service_accounts(
-                "spec.serviceAccountSelector",
+                &"spec.serviceAccountSelector",
                 &spec.service_account_selector,
             )?),
         applies_ingress,
@@ -146,15 +146,15 @@ fn namespaced(policy: &Object<NetworkPolicySpec>) -> Result<Source<'_>, FieldErr
 
 fn global(policy: &Object<GlobalNetworkPolicySpec>) -> Result<Source<'_>, FieldError> {
     let spec = &policy.spec;
-    let mut subject = selector::endpoints("spec.selector", &spec.selector)?;
+    let mut subject = selector::endpoints(&"spec.selector", &spec.selector)?;
     if !spec.namespace_selector.is_empty() {
         subject = subject.and(&selector::namespaces(
-            "spec.namespaceSelector",
+            &"spec.namespaceSelector",
             &spec.namespace_selector,
         )?);
     }
     subject = subject.and(&selector::service_accounts(
-        "spec.serviceAccountSelector",
+        &"spec.serviceAccountSelector",
         &spec.service_account_selector,
     )?);
     let (applies_ingress, applies_egress) = directions(&spec.types, &spec.ingress, &spec.egress);
@@ -220,7 +220,7 @@ fn rules(
             compiled.extend(rule::closed(written.action, index));
             continue;
         }
-        let at = format!("spec.{direction}[{index}]");
+        let at = format_args!("spec.{direction}[{index}]");
         match rule::compile(&at, written, index, source.namespace) {
             Ok(done) => {
                 compiled.extend(done.rule);
@@ -237,6 +237,9 @@ fn rules(
 
 /// Positions of the rules of one direction that validation found a fault in.
 fn faulty_rules(direction: &str, faults: &[FieldError]) -> BTreeSet<usize> {
+    if faults.is_empty() {
+        return BTreeSet::new();
+    }
     let prefix = format!("spec.{direction}[");
     let position = |fault: &FieldError| {
         let rest = fault.field.strip_prefix(&prefix)?;

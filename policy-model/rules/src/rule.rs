@@ -68,9 +68,9 @@ pub struct Side<A> {
     /// The address is in none of these sets. Compiled sides hold only sets without ports here.
     pub not_sets: Vec<A>,
     /// The port is one of these. `None` matches every port, and packets without ports.
-    pub ports: Option<PortMatch<A>>,
+    pub ports: Option<Box<PortMatch<A>>>,
     /// The port is none of these.
-    pub not_ports: Option<PortMatch<A>>,
+    pub not_ports: Option<Box<PortMatch<A>>>,
 }
 
 /// Ports by number and by name; a packet matches when any of them does.
@@ -129,13 +129,14 @@ impl<A> Side<A> {
     }
 
     fn map_sets<B>(&self, mut f: impl FnMut(&A) -> B) -> Side<B> {
-        let mut ports = |p: &PortMatch<A>| PortMatch {
-            ranges: p.ranges.clone(),
-            named: p.named.iter().map(&mut f).collect(),
+        let mut ports = |p: &PortMatch<A>| {
+            let ranges = p.ranges.clone();
+            let named = p.named.iter().map(&mut f).collect();
+            Box::new(PortMatch { ranges, named })
         };
         let (yes, no) = (
-            self.ports.as_ref().map(&mut ports),
-            self.not_ports.as_ref().map(&mut ports),
+            self.ports.as_deref().map(&mut ports),
+            self.not_ports.as_deref().map(&mut ports),
         );
         Side {
             sets: self.sets.iter().map(&mut f).collect(),

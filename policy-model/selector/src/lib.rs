@@ -25,6 +25,7 @@ mod expr;
 pub mod index;
 mod labels;
 mod lexer;
+mod memo;
 mod parser;
 mod selector;
 

@@ -11,6 +11,7 @@ use crate::canonical;
 use crate::error::ParseError;
 use crate::expr::Expr;
 use crate::labels::{self, Labels};
+use crate::memo;
 use crate::parser;
 
 /// Which labelled things are meant.
@@ -33,7 +34,7 @@ impl Selector {
     /// [`MAX_KEY_LENGTH`](crate::MAX_KEY_LENGTH), or parentheses nest deeper than
     /// [`MAX_DEPTH`](crate::MAX_DEPTH).
     pub fn parse(text: &str) -> Result<Selector, ParseError> {
-        parser::parse(text).map(Selector::from_expr)
+        memo::remembered(text, || parser::parse(text).map(Selector::from_expr))
     }
 
     /// The selector `all()`.

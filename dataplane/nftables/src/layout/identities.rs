@@ -52,6 +52,9 @@ pub(super) struct Whereabouts {
     pub(super) interval_of: Option<bool>,
 }
 
+/// Where an address was: in a class, or (true for IPv6) in some interval of a family.
+pub(super) type Origin = Result<ClassId, bool>;
+
 /// Addresses that left a number.
 #[derive(Debug)]
 pub(super) struct Leavers {
@@ -62,7 +65,7 @@ pub(super) struct Leavers {
 }
 
 /// Beyond this many classes it is not worth knowing where addresses went.
-const MOST_WHEREABOUTS: usize = 16;
+pub(super) const MOST_WHEREABOUTS: usize = 16;
 
 /// A number.
 #[derive(Debug, Default)]
@@ -285,20 +288,20 @@ impl Identities {
             .filter(|list| !list.is_empty())
     }
 
-    /// Those who left and were in one class may now be in another. `from` without a class: in an interval of a family.
-    pub(super) fn follow(&mut self, from: Result<ClassId, bool>, to: Whereabouts) {
+    /// Those who left and were in a class may now be where its addresses went.
+    pub(super) fn follow(&mut self, went: &FxHashMap<Origin, Vec<Whereabouts>>) {
         for number in &self.frozen {
             let Some(leavers) = self.numbers.get_mut(number).and_then(|i| i.leavers.as_mut()) else {
                 continue;
             };
-            let concerned = leavers.now_in.as_ref().is_some_and(|list| {
-                list.iter().any(|w| match from {
-                    Ok(class) => w.class == class,
-                    Err(v6) => w.interval_of == Some(v6),
-                })
-            });
-            if concerned {
-                add_whereabouts(&mut leavers.now_in, to);
+            // Nobody goes on twice in one pass: what is added here is not followed again.
+            let mut places = Vec::new();
+            for known in leavers.now_in.iter().flatten() {
+                places.extend(went.get(&Ok(known.class)));
+                places.extend(known.interval_of.and_then(|v6| went.get(&Err(v6))));
+            }
+            for place in places.into_iter().flatten() {
+                add_whereabouts(&mut leavers.now_in, *place);
             }
         }
     }
@@ -319,13 +322,13 @@ impl Identities {
         }
     }
 
-    /// A class went; its number may be given to another class later.
-    pub(super) fn lose_class(&mut self, class: ClassId) {
+    /// Classes (sorted) went; their numbers may be given to other classes later.
+    pub(super) fn lose_classes(&mut self, gone: &[ClassId]) {
         for number in &self.frozen {
             if let Some(leavers) = self.numbers.get_mut(number).and_then(|i| i.leavers.as_mut())
                 && let Some(list) = &mut leavers.now_in
             {
-                list.retain(|w| w.class != class);
+                list.retain(|w| gone.binary_search(&w.class).is_err());
             }
         }
     }

@@ -110,6 +110,12 @@ impl Monitor {
         Ok(())
     }
 
+    /// Whether it listens.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.subscribed
+    }
+
     /// Listens again.
     ///
     /// # Errors

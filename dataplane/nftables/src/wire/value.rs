@@ -16,7 +16,7 @@ const IFNAMSIZ: usize = 16;
 
 /// The bytes of a key or datum. Two values are equal if their bytes are.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Value(SmallVec<[u8; 32]>);
+pub struct Value(SmallVec<[u8; 16]>);
 
 impl Value {
     /// Any bytes, as they are.

@@ -80,8 +80,8 @@ pub(super) struct Family<K> {
     of_class: FxHashMap<ClassId, Vec<K>>,
     /// From each start to the next one: the networks that contain it. Always has an entry at zero.
     intervals: BTreeMap<K, ClassId>,
-    /// What addresses had before the running change; `None` value: were not there.
-    touched: BTreeMap<K, Option<ClassId>>,
+    /// What addresses had before they were changed, change by change; `None`: were not there.
+    touched: Vec<(K, Option<ClassId>)>,
     intervals_touched: bool,
 }
 
@@ -94,7 +94,7 @@ impl<K: Point> Family<K> {
             exact: BTreeMap::new(),
             of_class: FxHashMap::default(),
             intervals: BTreeMap::from([(K::ZERO, world)]),
-            touched: BTreeMap::new(),
+            touched: Vec::new(),
             intervals_touched: false,
         }
     }
@@ -104,7 +104,17 @@ impl<K: Point> Family<K> {
         if let Some(class) = class {
             classes.hold(class);
         }
-        if let Some(old) = self.exact.get(&at).copied() {
+        let place = class.map(|class| {
+            let list = self.of_class.entry(class).or_default();
+            list.push(at);
+            let place = (list.len() - 1) as u32;
+            Single { class, place }
+        });
+        let old = match place {
+            Some(single) => self.exact.insert(at, single),
+            None => self.exact.remove(&at),
+        };
+        if let Some(old) = old {
             if let Some(list) = self.of_class.get_mut(&old.class) {
                 list.swap_remove(old.place as usize);
                 if let Some(filler) = list.get(old.place as usize)
@@ -117,17 +127,6 @@ impl<K: Point> Family<K> {
                 }
             }
             classes.release(old.class);
-        }
-        match class {
-            None => {
-                self.exact.remove(&at);
-            }
-            Some(class) => {
-                let list = self.of_class.entry(class).or_default();
-                let place = list.len() as u32;
-                list.push(at);
-                self.exact.insert(at, Single { class, place });
-            }
         }
     }
 
@@ -163,7 +162,7 @@ impl<K: Point> Family<K> {
             return;
         }
         if track {
-            self.touched.entry(at).or_insert(before);
+            self.touched.push((at, before));
         }
         let version = self.version;
         let class = (after != SetId::EMPTY).then(|| {
@@ -249,7 +248,7 @@ impl<K: Point> Family<K> {
                 continue;
             }
             if track {
-                self.touched.entry(at).or_insert(Some(before));
+                self.touched.push((at, Some(before)));
             }
             let class = classes.of(ClassKey { cover, ..key });
             self.place(at, Some(class), classes);
@@ -275,19 +274,31 @@ impl<K: Point> Family<K> {
         track: bool,
     ) {
         for (before, memberships) in with {
-            let Some(addresses) = self.of_class.get(before).cloned() else {
+            // All of them go, so nobody need find their places in the list.
+            let Some(addresses) = self.of_class.remove(before) else {
                 continue;
             };
+            let key = classes.key(*before);
+            let exact = classes.sets.without(key.exact, memberships);
+            let cover = classes.sets.without(key.cover, memberships);
+            let class = (exact != SetId::EMPTY).then(|| classes.of(ClassKey { exact, cover, ..key }));
+            let mut list = class.map(|class| self.of_class.entry(class).or_default());
             for at in addresses {
-                // The class lives as long as its last address, which is what this loop takes away.
-                let key = classes.key(*before);
-                let exact = classes.sets.without(key.exact, memberships);
-                let cover = classes.sets.without(key.cover, memberships);
                 if track {
-                    self.touched.entry(at).or_insert(Some(*before));
+                    self.touched.push((at, Some(*before)));
                 }
-                let class = (exact != SetId::EMPTY).then(|| classes.of(ClassKey { exact, cover, ..key }));
-                self.place(at, class, classes);
+                match (class, &mut list) {
+                    (Some(class), Some(list)) => {
+                        classes.hold(class);
+                        list.push(at);
+                        let place = (list.len() - 1) as u32;
+                        self.exact.insert(at, Single { class, place });
+                    }
+                    _ => {
+                        self.exact.remove(&at);
+                    }
+                }
+                classes.release(*before);
             }
         }
         let cut: Vec<(K, ClassId)> = self
@@ -315,7 +326,11 @@ impl<K: Point> Family<K> {
     }
 
     pub(super) fn take_moved(&mut self, out: &mut AddressChanges) {
-        for (at, before) in std::mem::take(&mut self.touched) {
+        let mut touched = std::mem::take(&mut self.touched);
+        // Stable, so that of an address what it had first stays first, and is what is kept.
+        touched.sort_by_key(|(at, _)| *at);
+        touched.dedup_by_key(|(at, _)| *at);
+        for (at, before) in touched {
             let after = self.exact(at);
             // A number that was given up and given out again within one batch counts as another class; the numbers
             // of gone classes stay reserved until the batch ends, so equal numbers mean an unchanged class.

@@ -4,10 +4,13 @@ mod place;
 mod rows;
 
 use crate::address::{AddressChanges, AddressIndex, ClassId};
-use crate::group::{GroupKey, GroupRules};
+use crate::chain::{Chain, ChainId};
+use crate::group::{GroupKey, GroupRules, OwnSide};
 use crate::row::Row;
 use crate::sets::Membership;
-use dataplane_api::{AtomId, AtomScope, EndpointId, Member, Policy, PolicyId, Update, WorkloadEndpoint};
+use dataplane_api::{
+    AtomId, AtomScope, EndpointId, Member, Policy, PolicyId, TierPolicies, Update, WorkloadEndpoint,
+};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,7 +26,7 @@ pub type RowRef = Rc<Row>;
 
 #[derive(Debug)]
 struct Group {
-    key: Rc<GroupKey>,
+    key: GroupKey,
     rules: GroupRules,
     endpoints: FxHashSet<EndpointId>,
     /// The row of peers that belong to nothing, per family.
@@ -85,9 +88,15 @@ pub struct Tables {
     holders: FxHashMap<IpAddr, Vec<EndpointId>>,
     placed: FxHashMap<EndpointId, Placed>,
     groups: FxHashMap<GroupId, Group>,
-    group_by_key: FxHashMap<Rc<GroupKey>, GroupId>,
-    /// The groups whose rules come from a policy.
-    groups_of: FxHashMap<PolicyId, FxHashSet<GroupId>>,
+    /// By chains (these are of one direction) and own side.
+    group_by_key: FxHashMap<([ChainId; 2], OwnSide, OwnSide), GroupId>,
+    chains: FxHashMap<ChainId, Chain>,
+    /// Of each direction.
+    chain_of_tiers: [FxHashMap<Rc<[TierPolicies]>, ChainId>; 2],
+    chain_of_profiles: [FxHashMap<Rc<[PolicyId]>, ChainId>; 2],
+    /// The chains whose rules come from a policy.
+    chains_of: FxHashMap<PolicyId, FxHashSet<ChainId>>,
+    next_chain: u32,
     next_group: u32,
     rows: FxHashSet<RowRef>,
     /// How many rows there were after those that nobody uses were last dropped.

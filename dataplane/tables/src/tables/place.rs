@@ -1,17 +1,15 @@
 //! Which group each endpoint is in: what its policies, and its own addresses as far as they ask, make of it.
 
 use super::{Changes, Group, GroupId, Placed, RowRef, Tables};
+use crate::chain::{Chain, ChainId, Content};
 use crate::group::{Direction, GroupKey, GroupRules, OwnSide};
 use crate::row::{Row, Verdict};
-use dataplane_api::{AtomId, EndpointId, PolicyId, WorkloadEndpoint};
+use crate::sets::Membership;
+use dataplane_api::{EndpointId, PolicyId, TierPolicies, WorkloadEndpoint};
 use policy_model_rules::IpVersion;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-
-fn policies_of(key: &GroupKey) -> impl Iterator<Item = &PolicyId> {
-    key.tiers.iter().flat_map(|t| &t.policies).chain(&key.profiles)
-}
 
 impl Tables {
     /// Endpoints whose own addresses came into or left a set that rules ask of their own side.
@@ -27,17 +25,33 @@ impl Tables {
         }
     }
 
-    /// Groups with a changed policy get their rules anew.
+    /// Chains with a changed policy get their rules anew. Returns the groups that have them.
     pub(super) fn rebuild_groups(&mut self) -> FxHashSet<GroupId> {
         let mut rebuilt = FxHashSet::default();
-        for policy in &self.dirty_policies {
-            rebuilt.extend(self.groups_of.get(policy).into_iter().flatten().copied());
+        let of_policies = self
+            .dirty_policies
+            .iter()
+            .flat_map(|p| self.chains_of.get(p))
+            .flatten();
+        let dirty: FxHashSet<ChainId> = of_policies.copied().collect();
+        if dirty.is_empty() {
+            return rebuilt;
         }
         let policies = &self.policies;
-        for id in &rebuilt {
-            if let Some(group) = self.groups.get_mut(id) {
-                group.rules = GroupRules::new(&group.key, |p| policies.get(p).cloned());
+        for id in &dirty {
+            if let Some(chain) = self.chains.get_mut(id) {
+                let groups = chain.groups;
+                *chain = Chain::new(chain.direction, chain.content.clone(), |p| {
+                    policies.get(p).cloned()
+                });
+                chain.groups = groups;
+            }
+        }
+        for (id, group) in &mut self.groups {
+            if group.rules.chains.iter().any(|chain| dirty.contains(chain)) {
+                group.rules.forget();
                 self.dirty_endpoints.extend(group.endpoints.iter().cloned());
+                rebuilt.insert(*id);
             }
         }
         rebuilt
@@ -54,8 +68,8 @@ impl Tables {
                 left.extend(groups_before.map(|g| (g, id.clone())));
                 continue;
             };
-            let ingress = self.join(&id, self.key_of(&endpoint, Direction::Ingress), changes);
-            let egress = self.join(&id, self.key_of(&endpoint, Direction::Egress), changes);
+            let ingress = self.join(&endpoint, Direction::Ingress, changes);
+            let egress = self.join(&endpoint, Direction::Egress, changes);
             left.extend(
                 groups_before
                     .filter(|g| ![ingress, egress].contains(g))
@@ -83,18 +97,16 @@ impl Tables {
                 continue;
             };
             group.endpoints.remove(&endpoint);
-            if group.endpoints.is_empty() {
-                let key = group.key.clone();
-                self.groups.remove(&id);
-                self.group_by_key.remove(&key);
-                for policy in policies_of(&key) {
-                    if let Some(groups) = self.groups_of.get_mut(policy) {
-                        groups.remove(&id);
-                        if groups.is_empty() {
-                            self.groups_of.remove(policy);
-                        }
-                    }
-                }
+            if group.endpoints.is_empty()
+                && let Some(group) = self.groups.remove(&id)
+            {
+                let GroupKey { own_v4, own_v6, .. } = group.key;
+                self.group_by_key.remove(&(group.rules.chains, own_v4, own_v6));
+                group
+                    .rules
+                    .chains
+                    .iter()
+                    .for_each(|chain| self.leave_chain(*chain));
                 changes.gone_groups.push(id);
             }
         }
@@ -116,90 +128,143 @@ impl Tables {
             .collect();
     }
 
-    fn join(&mut self, endpoint: &EndpointId, key: GroupKey, changes: &mut Changes) -> GroupId {
+    /// Puts an endpoint into its group of a direction, which is made if there is none.
+    fn join(&mut self, endpoint: &WorkloadEndpoint, direction: Direction, changes: &mut Changes) -> GroupId {
+        let tiers = match direction {
+            Direction::Ingress => &endpoint.ingress,
+            Direction::Egress => &endpoint.egress,
+        };
+        let chains = [
+            self.chain_of_tiers(direction, tiers),
+            self.chain_of_profiles(direction, &endpoint.profiles),
+        ];
+        let own_v4 = self.own_side(endpoint, chains, IpVersion::V4);
+        let own_v6 = self.own_side(endpoint, chains, IpVersion::V6);
+        let key = (chains, own_v4, own_v6);
         if let Some(id) = self.group_by_key.get(&key) {
             let id = *id;
             if let Some(group) = self.groups.get_mut(&id) {
-                group.endpoints.insert(endpoint.clone());
+                group.endpoints.insert(endpoint.id.clone());
             }
             return id;
         }
         let id = GroupId(self.next_group);
         self.next_group += 1;
-        let key = Rc::new(key);
-        let policies = &self.policies;
-        let rules = GroupRules::new(&key, |p| policies.get(p).cloned());
-        let nothing: RowRef = Rc::new(Row::uniform(Verdict::Deny));
-        let world = [nothing.clone(), nothing];
-        for policy in policies_of(&key) {
-            self.groups_of.entry(policy.clone()).or_default().insert(id);
+        let (mut tiers, mut profiles) = (Rc::from([]), Rc::from([]));
+        for chain in chains {
+            if let Some(chain) = self.chains.get_mut(&chain) {
+                chain.groups += 1;
+                match &chain.content {
+                    Content::Tiers(list) => tiers = list.clone(),
+                    Content::Profiles(list) => profiles = list.clone(),
+                }
+            }
         }
+        self.group_by_key.insert(key.clone(), id);
+        let (_, own_v4, own_v6) = key;
+        let key = GroupKey {
+            direction,
+            tiers,
+            profiles,
+            own_v4,
+            own_v6,
+        };
+        let nothing: RowRef = Rc::new(Row::uniform(Verdict::Deny));
         let group = Group {
-            key: key.clone(),
-            rules,
-            endpoints: FxHashSet::from_iter([endpoint.clone()]),
-            world,
+            rules: GroupRules::new(&key, chains),
+            key,
+            endpoints: FxHashSet::from_iter([endpoint.id.clone()]),
+            world: [nothing.clone(), nothing],
             rows: FxHashMap::default(),
         };
         self.groups.insert(id, group);
-        self.group_by_key.insert(key, id);
         changes.new_groups.push(id);
         id
     }
 
-    fn key_of(&self, endpoint: &WorkloadEndpoint, direction: Direction) -> GroupKey {
-        let tiers = match direction {
-            Direction::Ingress => endpoint.ingress.clone(),
-            Direction::Egress => endpoint.egress.clone(),
+    fn chain_of_tiers(&mut self, direction: Direction, tiers: &[TierPolicies]) -> ChainId {
+        if let Some(id) = self.chain_of_tiers[direction as usize].get(tiers) {
+            return *id;
+        }
+        let tiers: Rc<[TierPolicies]> = tiers.into();
+        let id = self.new_chain(direction, Content::Tiers(tiers.clone()));
+        self.chain_of_tiers[direction as usize].insert(tiers, id);
+        id
+    }
+
+    fn chain_of_profiles(&mut self, direction: Direction, profiles: &[PolicyId]) -> ChainId {
+        if let Some(id) = self.chain_of_profiles[direction as usize].get(profiles) {
+            return *id;
+        }
+        let profiles: Rc<[PolicyId]> = profiles.into();
+        let id = self.new_chain(direction, Content::Profiles(profiles.clone()));
+        self.chain_of_profiles[direction as usize].insert(profiles, id);
+        id
+    }
+
+    fn new_chain(&mut self, direction: Direction, content: Content) -> ChainId {
+        let id = ChainId(self.next_chain);
+        self.next_chain += 1;
+        for policy in content.policies() {
+            self.chains_of.entry(policy.clone()).or_default().insert(id);
+        }
+        let policies = &self.policies;
+        let chain = Chain::new(direction, content, |p| policies.get(p).cloned());
+        self.chains.insert(id, chain);
+        id
+    }
+
+    /// One group less has a chain.
+    fn leave_chain(&mut self, id: ChainId) {
+        let Some(chain) = self.chains.get_mut(&id) else {
+            return;
         };
-        let mut asked: FxHashSet<AtomId> = FxHashSet::default();
-        for id in tiers.iter().flat_map(|t| &t.policies).chain(&endpoint.profiles) {
-            let Some(policy) = self.policies.get(id) else {
-                continue;
-            };
-            let rules = if direction == Direction::Ingress {
-                &policy.ingress
-            } else {
-                &policy.egress
-            };
-            for rule in rules {
-                let own = if direction == Direction::Ingress {
-                    &rule.destination
-                } else {
-                    &rule.source
-                };
-                asked.extend(own.all_sets());
+        chain.groups -= 1;
+        if chain.groups > 0 {
+            return;
+        }
+        let Some(chain) = self.chains.remove(&id) else {
+            return;
+        };
+        let direction = chain.direction as usize;
+        match &chain.content {
+            Content::Tiers(list) => self.chain_of_tiers[direction].remove(list),
+            Content::Profiles(list) => self.chain_of_profiles[direction].remove(list),
+        };
+        for policy in chain.content.policies() {
+            if let Some(chains) = self.chains_of.get_mut(policy) {
+                chains.remove(&id);
+                if chains.is_empty() {
+                    self.chains_of.remove(policy);
+                }
             }
         }
-        let side = |version: IpVersion| -> OwnSide {
-            if asked.is_empty() {
-                return Vec::new();
-            }
-            let of_family = endpoint
-                .addresses
+    }
+
+    /// What an endpoint's addresses of a family are in, as far as its chains ask.
+    fn own_side(&self, endpoint: &WorkloadEndpoint, chains: [ChainId; 2], version: IpVersion) -> OwnSide {
+        let chains = chains.map(|id| self.chains.get(&id));
+        let asked = |m: &&Membership| {
+            chains
                 .iter()
-                .filter(|a| IpVersion::of(**a) == version);
-            let mut all: OwnSide = of_family
-                .map(|a| {
-                    let content = self.own.class(self.own.lookup(*a));
-                    content
-                        .iter()
-                        .filter(|m| asked.contains(&m.atom()))
-                        .copied()
-                        .collect()
-                })
-                .collect();
-            all.sort();
-            all.dedup();
-            all
+                .flatten()
+                .any(|c| c.asked_of_own.contains(&m.atom()))
         };
-        let (own_v4, own_v6) = (side(IpVersion::V4), side(IpVersion::V6));
-        GroupKey {
-            direction,
-            tiers,
-            profiles: endpoint.profiles.clone(),
-            own_v4,
-            own_v6,
+        if chains.iter().flatten().all(|chain| chain.asked_of_own.is_empty()) {
+            return Vec::new();
         }
+        let of_family = endpoint
+            .addresses
+            .iter()
+            .filter(|a| IpVersion::of(**a) == version);
+        let mut all: OwnSide = of_family
+            .map(|a| {
+                let content = self.own.class(self.own.lookup(*a));
+                content.iter().filter(asked).copied().collect()
+            })
+            .collect();
+        all.sort();
+        all.dedup();
+        all
     }
 }

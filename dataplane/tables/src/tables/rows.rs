@@ -2,6 +2,7 @@
 
 use super::{Changes, GroupId, RowRef, Tables};
 use crate::address::ClassId;
+use crate::row::Row;
 use policy_model_rules::IpVersion;
 use rustc_hash::FxHashSet;
 use std::rc::Rc;
@@ -28,14 +29,18 @@ impl Tables {
             };
             let before = group.world[0].clone();
             for (n, version) in [IpVersion::V4, IpVersion::V6].into_iter().enumerate() {
-                group.world[n] = intern(&mut self.rows, group.rules.row(version, &[]));
+                let rows = &mut self.rows;
+                group.world[n] = group
+                    .rules
+                    .row(&mut self.chains, version, &[], |row| intern(rows, row));
             }
             let rows_before = std::mem::take(&mut group.rows);
             for class in self.peers.classes() {
+                let (version, content) = (self.peers.version(class), self.peers.class(class));
+                let rows = &mut self.rows;
                 let row = group
                     .rules
-                    .row(self.peers.version(class), &self.peers.class(class));
-                let row = intern(&mut self.rows, row);
+                    .row(&mut self.chains, version, &content, |row| intern(rows, row));
                 if !Rc::ptr_eq(&row, &group.world[0]) {
                     group.rows.insert(class, row);
                 }
@@ -66,10 +71,11 @@ impl Tables {
                 continue;
             }
             for class in new_classes {
+                let (version, content) = (self.peers.version(*class), self.peers.class(*class));
+                let rows = &mut self.rows;
                 let row = group
                     .rules
-                    .row(self.peers.version(*class), &self.peers.class(*class));
-                let row = intern(&mut self.rows, row);
+                    .row(&mut self.chains, version, &content, |row| intern(rows, row));
                 if !Rc::ptr_eq(&row, &group.world[0]) {
                     group.rows.insert(*class, row);
                 }
@@ -87,10 +93,11 @@ impl Tables {
     }
 }
 
-fn intern(rows: &mut FxHashSet<RowRef>, row: RowRef) -> RowRef {
+fn intern(rows: &mut FxHashSet<RowRef>, row: Row) -> RowRef {
     match rows.get(&row) {
         Some(same) => same.clone(),
         None => {
+            let row = Rc::new(row);
             rows.insert(row.clone());
             row
         }

@@ -174,7 +174,7 @@ impl World {
         side
     }
 
-    fn ports(&mut self, scope: AtomScope, dice: &mut Dice) -> PortMatch<AtomId> {
+    fn ports(&mut self, scope: AtomScope, dice: &mut Dice) -> Box<PortMatch<AtomId>> {
         let mut edges = [*dice.pick(&PORTS), *dice.pick(&PORTS)];
         edges.sort_unstable();
         let range = if dice.chance(60) {
@@ -192,7 +192,7 @@ impl World {
         } else {
             Vec::new()
         };
-        PortMatch { ranges, named }
+        Box::new(PortMatch { ranges, named })
     }
 
     fn rule(&mut self, index: usize, ingress: bool, dice: &mut Dice) -> Rule<AtomId> {

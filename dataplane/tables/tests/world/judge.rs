@@ -132,7 +132,7 @@ impl World {
         };
         side.sets.iter().all(inside)
             && !side.not_sets.iter().any(inside)
-            && side.ports.as_ref().is_none_or(has_port)
-            && !side.not_ports.as_ref().is_some_and(has_port)
+            && side.ports.as_deref().is_none_or(has_port)
+            && !side.not_ports.as_deref().is_some_and(has_port)
     }
 }

@@ -109,7 +109,14 @@ fn call_once(
     };
     stream.write_all(line.get(sent..).unwrap_or_default())?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer)?;
+    BufReader::new(stream)
+        .read_line(&mut answer)
+        .map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => {
+                std::io::Error::new(ErrorKind::TimedOut, "it took the request and did not end it")
+            }
+            _ => error,
+        })?;
     if answer.is_empty() {
         return Err(std::io::Error::new(
             ErrorKind::UnexpectedEof,

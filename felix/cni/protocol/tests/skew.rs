@@ -29,7 +29,11 @@ fn a_request_of_the_first_version_is_read() {
 #[test]
 fn what_the_first_version_knows_is_written_as_it_was() {
     let request: Request = serde_json::from_str(FIRST).unwrap();
-    let now = serde_json::to_value(Request { version: 1, ..request }).unwrap();
+    let now = serde_json::to_value(Request {
+        version: 1,
+        ..request
+    })
+    .unwrap();
     assert_eq!(now, serde_json::from_str::<serde_json::Value>(FIRST).unwrap());
 }
 
@@ -42,7 +46,10 @@ fn an_answer_of_the_first_version_is_read() {
         host_interface: "cali1".into(),
         ..Success::default()
     };
-    assert_eq!(serde_json::from_str::<Answer>(text).unwrap(), Answer::Ok(expected));
+    assert_eq!(
+        serde_json::from_str::<Answer>(text).unwrap(),
+        Answer::Ok(expected)
+    );
 }
 
 #[test]

@@ -49,7 +49,7 @@ impl Follower {
             jitter: 0.5,
         };
         let (mut failures, mut failing_since) = (0u32, None::<Instant>);
-        loop {
+        while !self.mouth.is_closed() {
             let (next, outcome) = self.step(position).await;
             position = next;
             let error = match outcome {
@@ -147,7 +147,7 @@ impl Follower {
             };
             let event = match message {
                 Ok(None) => return End::Closed,
-                Ok(Some(message)) if message.is_empty() => continue,
+                Ok(Some([])) => continue,
                 Ok(Some(message)) => read::event(self.origin, format, message),
                 Err(RequestError::Silent(_)) => return End::Closed,
                 Err(error) => Err(error),

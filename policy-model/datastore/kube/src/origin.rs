@@ -186,12 +186,14 @@ fn profile(name: &str) -> Place {
 fn pod_of(name: &str) -> Option<String> {
     const MIDDLE: &str = "-k8s-";
     let rest = name.strip_suffix("-eth0")?;
-    let at = rest.match_indices(MIDDLE).map(|(at, _)| at).find(|at| {
-        let before = rest.get(..*at).is_some_and(|node| !node.ends_with('-'));
-        let after = rest
-            .get(at + MIDDLE.len()..)
-            .is_some_and(|pod| !pod.starts_with('-'));
-        before && after
+    // Every place is looked at: one that is none may reach into the one that is.
+    let (at, _) = rest.match_indices('-').find(|(at, _)| {
+        let (Some(node), Some(behind)) = (rest.get(..*at), rest.get(*at..)) else {
+            return false;
+        };
+        let pod = behind.strip_prefix(MIDDLE);
+        let is_part = |text: &str| !text.is_empty() && !text.starts_with('-') && !text.ends_with('-');
+        is_part(node) && pod.is_some_and(is_part)
     })?;
     Some(rest.get(at + MIDDLE.len()..)?.replace("--", "-"))
 }

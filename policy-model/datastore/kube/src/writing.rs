@@ -15,7 +15,7 @@ const JSON_PATCH: &str = "application/json-patch+json";
 pub(crate) async fn create(store: &KubeStore, resource: Resource) -> Result<Versioned, DatastoreError> {
     let key = resource.key();
     let (origin, _) = target(store, &key, Some(&resource))?;
-    let mut body = resource.to_value();
+    let mut body = with_whole_numbers(resource.to_value());
     // The API server gives identities; one of our own would be refused.
     if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("uid");
@@ -41,16 +41,7 @@ pub(crate) async fn update(
     let (origin, path) = target(store, &key, Some(&resource))?;
     let operation = || format!("update {key}");
     if is_revision(expected) {
-        let value = resource.to_value();
-        let field = |path: &str| value.pointer(path).cloned().unwrap_or_else(|| json!({}));
-        // Only what is ours is replaced: owners, finalizers and the status belong to others. The version goes with it,
-        // so that the API server compares and swaps.
-        let patch = json!([
-            { "op": "replace", "path": "/metadata/resourceVersion", "value": expected.as_str() },
-            { "op": "add", "path": "/metadata/labels", "value": field("/metadata/labels") },
-            { "op": "add", "path": "/metadata/annotations", "value": field("/metadata/annotations") },
-            { "op": "add", "path": "/spec", "value": field("/spec") },
-        ]);
+        let patch = replacement(&resource, expected);
         match store.api().write(Method::PATCH, &path, JSON_PATCH, &patch).await {
             Ok(value) => return written(store, origin, &key, value),
             Err(RequestError::Refused(refusal)) if matches!(refusal.code, 404 | 409) => {}
@@ -58,6 +49,53 @@ pub(crate) async fn update(
         }
     }
     Err(conflict(store, key).await)
+}
+
+/// The patch that makes an object of this version into a resource.
+///
+/// Only what is ours is replaced: owners, finalizers and the status belong to others. The version goes with it, so that
+/// the API server compares and swaps.
+fn replacement(resource: &Resource, expected: &Version) -> Value {
+    let value = with_whole_numbers(resource.to_value());
+    let mut steps =
+        vec![json!({ "op": "replace", "path": "/metadata/resourceVersion", "value": expected.as_str() })];
+    for path in ["/metadata/labels", "/metadata/annotations"] {
+        let wanted = value.pointer(path).cloned();
+        let is_absent = wanted.is_none();
+        // What is absent must not be there, and an empty map would count as a change; only what is there can be taken
+        // away.
+        steps.push(json!({ "op": "add", "path": path, "value": wanted.unwrap_or_else(|| json!({})) }));
+        if is_absent {
+            steps.push(json!({ "op": "remove", "path": path }));
+        }
+    }
+    let spec = value.get("spec").cloned().unwrap_or_else(|| json!({}));
+    steps.push(json!({ "op": "add", "path": "/spec", "value": spec }));
+    Value::Array(steps)
+}
+
+/// The same value with 1 in place of 1.0. The API server keeps a whole number as such; the same number written as a
+/// fraction would be a change to it.
+fn with_whole_numbers(mut value: Value) -> Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match &mut value {
+        Value::Object(fields) => fields
+            .values_mut()
+            .for_each(|field| *field = with_whole_numbers(field.take())),
+        Value::Array(list) => list
+            .iter_mut()
+            .for_each(|item| *item = with_whole_numbers(item.take())),
+        Value::Number(number) if number.is_f64() => {
+            let whole = number.as_f64().filter(|n| n.fract() == 0.0 && n.abs() <= EXACT);
+            // Exact by the check before.
+            #[allow(clippy::cast_possible_truncation)]
+            if let Some(whole) = whole {
+                return json!(whole as i64);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+    value
 }
 
 pub(crate) async fn delete(

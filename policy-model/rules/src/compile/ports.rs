@@ -4,16 +4,17 @@ use crate::rule::PortMatch;
 use crate::set::AddressSet;
 use policy_model::{FieldError, Port, PortRange, Protocol};
 use policy_model_selector::Selector;
+use std::fmt::Display;
 
 /// Compiles a list of ports; an empty one restricts nothing.
 ///
 /// A name is looked for among the endpoints that `side` selects: a packet of another endpoint fails the side anyway.
 pub(super) fn compile(
-    field: &str,
+    field: &dyn Display,
     ports: &[Port],
     protocol: Option<Protocol>,
     side: &Selector,
-) -> Result<Option<PortMatch<AddressSet>>, FieldError> {
+) -> Result<Option<Box<PortMatch<AddressSet>>>, FieldError> {
     if ports.is_empty() {
         return Ok(None);
     }
@@ -25,7 +26,7 @@ pub(super) fn compile(
             Port::Name(name) => {
                 let Some(protocol) = protocol else {
                     return Err(FieldError::new(
-                        field,
+                        field.to_string(),
                         format!("port name '{name}' needs a protocol"),
                     ));
                 };
@@ -39,10 +40,10 @@ pub(super) fn compile(
     }
     named.sort_unstable();
     named.dedup();
-    Ok(Some(PortMatch {
+    Ok(Some(Box::new(PortMatch {
         ranges: merge(ranges),
         named,
-    }))
+    })))
 }
 
 /// The same ports as the fewest ranges, sorted, neither overlapping nor touching.

@@ -4,6 +4,7 @@ use super::side;
 use crate::rule::{IpVersion, Rule, RuleAction, RuleSide, Side};
 use crate::set::AddressSet;
 use policy_model::{FieldError, Icmp, PolicyRule};
+use std::fmt::Display;
 
 /// What became of a rule without faults.
 pub(super) struct Done {
@@ -15,7 +16,7 @@ pub(super) struct Done {
 
 /// Compiles a rule. `at` is its path; `namespace` that of its policy, if it has one.
 pub(super) fn compile(
-    at: &str,
+    at: &dyn Display,
     written: &PolicyRule,
     index: usize,
     namespace: Option<&str>,
@@ -26,7 +27,6 @@ pub(super) fn compile(
         Some(6) => Some(IpVersion::V6),
         Some(_) => return Err(FieldError::new(format!("{at}.ipVersion"), "must be 4 or 6")),
     };
-    let (source, destination) = (format!("{at}.source"), format!("{at}.destination"));
     let mut rule = Rule {
         action: written.action,
         index,
@@ -36,14 +36,14 @@ pub(super) fn compile(
         icmp: restricting(written.icmp),
         not_icmp: restricting(written.not_icmp),
         source: side::compile(
-            &source,
+            &format_args!("{at}.source"),
             &written.source,
             RuleSide::Source,
             written.protocol,
             namespace,
         )?,
         destination: side::compile(
-            &destination,
+            &format_args!("{at}.destination"),
             &written.destination,
             RuleSide::Destination,
             written.protocol,

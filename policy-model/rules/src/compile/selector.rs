@@ -7,14 +7,15 @@ use policy_model::{
     FieldError, LABEL_NAMESPACE, LABEL_SERVICE_ACCOUNT, NAMESPACE_LABEL_PREFIX, SERVICE_ACCOUNT_LABEL_PREFIX,
 };
 use policy_model_selector::{Expr, Selector};
+use std::fmt::Display;
 
-fn parse(field: &str, text: &str) -> Result<Selector, FieldError> {
+fn parse(field: &dyn Display, text: &str) -> Result<Selector, FieldError> {
     Selector::parse(text)
-        .map_err(|error| FieldError::new(field, format!("invalid selector '{text}': {error}")))
+        .map_err(|error| FieldError::new(field.to_string(), format!("invalid selector '{text}': {error}")))
 }
 
 /// A selector over endpoints' own labels.
-pub(super) fn endpoints(field: &str, text: &str) -> Result<Selector, FieldError> {
+pub(super) fn endpoints(field: &dyn Display, text: &str) -> Result<Selector, FieldError> {
     parse(field, text)
 }
 
@@ -26,7 +27,7 @@ pub(super) fn of_namespace(namespace: &str) -> Selector {
 /// A selector over namespaces' labels.
 ///
 /// `all()` means all namespaces and `global()` what is in none: neither may come to mean every endpoint there is.
-pub(super) fn namespaces(field: &str, text: &str) -> Result<Selector, FieldError> {
+pub(super) fn namespaces(field: &dyn Display, text: &str) -> Result<Selector, FieldError> {
     let prefixed = parse(field, text)?.rewrite_keys(|key| format!("{NAMESPACE_LABEL_PREFIX}{key}"));
     let in_a_namespace = || Expr::Has(LABEL_NAMESPACE.to_string());
     Ok(prefixed.map_expr(|expr| match expr {
@@ -37,7 +38,7 @@ pub(super) fn namespaces(field: &str, text: &str) -> Result<Selector, FieldError
 }
 
 /// A selector over service accounts' labels.
-pub(super) fn service_accounts(field: &str, text: &str) -> Result<Selector, FieldError> {
+pub(super) fn service_accounts(field: &dyn Display, text: &str) -> Result<Selector, FieldError> {
     Ok(parse(field, text)?.rewrite_keys(|key| format!("{SERVICE_ACCOUNT_LABEL_PREFIX}{key}")))
 }
 

@@ -6,10 +6,11 @@ use crate::set::AddressSet;
 use ipnet::IpNet;
 use policy_model::{EntityRule, FieldError, Protocol, ServiceMatch};
 use policy_model_selector::Selector;
+use std::fmt::Display;
 
 /// Compiles a side. `namespace` is that of the policy, if it has one.
 pub(super) fn compile(
-    at: &str,
+    at: &dyn Display,
     written: &EntityRule,
     which: RuleSide,
     protocol: Option<Protocol>,
@@ -18,7 +19,7 @@ pub(super) fn compile(
     let mut side = Side::default();
     let mut selected = positive(at, written, namespace)?;
     if !written.not_selector.is_empty() {
-        let excluded = selector::endpoints(&format!("{at}.notSelector"), &written.not_selector)?;
+        let excluded = selector::endpoints(&format_args!("{at}.notSelector"), &written.not_selector)?;
         match &mut selected {
             // Among known endpoints, those that are not excluded: one set instead of two.
             Some(selected) => *selected = selected.and(&excluded.not()),
@@ -37,8 +38,13 @@ pub(super) fn compile(
         side.not_sets.push(AddressSet::Nets(networks(&written.not_nets)));
     }
     let bearers = selected.unwrap_or_else(Selector::all);
-    side.ports = ports::compile(&format!("{at}.ports"), &written.ports, protocol, &bearers)?;
-    side.not_ports = ports::compile(&format!("{at}.notPorts"), &written.not_ports, protocol, &bearers)?;
+    side.ports = ports::compile(&format_args!("{at}.ports"), &written.ports, protocol, &bearers)?;
+    side.not_ports = ports::compile(
+        &format_args!("{at}.notPorts"),
+        &written.not_ports,
+        protocol,
+        &bearers,
+    )?;
     if let Some(service) = &written.services {
         add_service(at, service, which, namespace, &mut side)?;
     }
@@ -48,7 +54,11 @@ pub(super) fn compile(
 /// What the positive selectors of a side select together, or `None` where none is written: then any address will do.
 ///
 /// In a policy of a namespace they look into that namespace, unless they name others.
-fn positive(at: &str, written: &EntityRule, namespace: Option<&str>) -> Result<Option<Selector>, FieldError> {
+fn positive(
+    at: &dyn Display,
+    written: &EntityRule,
+    namespace: Option<&str>,
+) -> Result<Option<Selector>, FieldError> {
     let accounts = written
         .service_accounts
         .as_ref()
@@ -56,7 +66,7 @@ fn positive(at: &str, written: &EntityRule, namespace: Option<&str>) -> Result<O
     let mut parts = Vec::new();
     if !written.namespace_selector.is_empty() {
         parts.push(selector::namespaces(
-            &format!("{at}.namespaceSelector"),
+            &format_args!("{at}.namespaceSelector"),
             &written.namespace_selector,
         )?);
     } else if let Some(namespace) = namespace
@@ -65,15 +75,20 @@ fn positive(at: &str, written: &EntityRule, namespace: Option<&str>) -> Result<O
         parts.push(selector::of_namespace(namespace));
     }
     if !written.selector.is_empty() {
-        parts.push(selector::endpoints(&format!("{at}.selector"), &written.selector)?);
+        parts.push(selector::endpoints(
+            &format_args!("{at}.selector"),
+            &written.selector,
+        )?);
     }
     if let Some(accounts) = accounts {
         if !accounts.names.is_empty() {
             parts.push(selector::of_service_accounts(&accounts.names));
         }
         if !accounts.selector.is_empty() {
-            let field = format!("{at}.serviceAccounts.selector");
-            parts.push(selector::service_accounts(&field, &accounts.selector)?);
+            parts.push(selector::service_accounts(
+                &format_args!("{at}.serviceAccounts.selector"),
+                &accounts.selector,
+            )?);
         }
     }
     Ok(parts.into_iter().reduce(|all, part| all.and(&part)))
@@ -89,7 +104,7 @@ fn networks(nets: &[IpNet]) -> Vec<IpNet> {
 
 /// A Service as a destination is its endpoints on its ports; as a source its endpoints on any.
 fn add_service(
-    at: &str,
+    at: &dyn Display,
     service: &ServiceMatch,
     which: RuleSide,
     namespace: Option<&str>,
@@ -110,10 +125,9 @@ fn add_service(
         match &mut side.ports {
             Some(ports) => ports.named.push(set),
             none => {
-                *none = Some(PortMatch {
-                    ranges: Vec::new(),
-                    named: vec![set],
-                })
+                let ranges = Vec::new();
+                let named = vec![set];
+                *none = Some(Box::new(PortMatch { ranges, named }));
             }
         }
     } else {

@@ -248,23 +248,23 @@ fn ports_by_number_and_by_name() {
     let range = |first, last| PortRange::new(first, last).unwrap();
     assert_eq!(
         rule.source.ports,
-        Some(PortMatch {
+        Some(Box::new(PortMatch {
             ranges: vec![range(53, 53)],
             named: vec![named("all()", "b")]
-        })
+        }))
     );
     let own = "projectcalico.org/namespace == 'ns' && has(a)";
     let expected = PortMatch {
         ranges: vec![range(80, 91), range(443, 443)],
         named: vec![named(own, "web")],
     };
-    assert_eq!(rule.destination.ports, Some(expected));
+    assert_eq!(rule.destination.ports, Some(Box::new(expected)));
     assert_eq!(
         rule.destination.not_ports,
-        Some(PortMatch {
+        Some(Box::new(PortMatch {
             ranges: vec![range(85, 86)],
             named: vec![]
-        })
+        }))
     );
 }
 
@@ -285,7 +285,7 @@ fn services() {
         ranges: vec![],
         named: vec![service("other", true)],
     };
-    assert_eq!(policy.egress[0].destination.ports, Some(expected));
+    assert_eq!(policy.egress[0].destination.ports, Some(Box::new(expected)));
 }
 
 #[test]

@@ -1,22 +1,43 @@
 //! The labelled things: items with their own labels, parents with what they pass on.
 //!
-//! Labels stand in sorted boxed slices of eight bytes a label, and nothing else is kept of an item but its
-//! parents: with 250,000 items each byte is a quarter of a megabyte.
+//! An item's labels and parents stand in a boxed slice of four bytes each, and nothing else is kept of it:
+//! with 250,000 items each byte is a quarter of a megabyte.
 
 use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
 use super::compiled::{SymbolLabels, value_in};
-use super::postings::{Holders, Posting};
+use super::postings::{Holders, LabelNumber, Posting};
 use super::{ItemId, Label, ParentId, Symbol};
 
+/// Whose labels an item inherits, the stronger first, each once.
+pub(super) type Parents = SmallVec<[ParentId; 4]>;
+
 /// One item.
+#[derive(Default)]
 pub(super) struct Item {
-    /// Its own labels, sorted, each key once.
-    pub(super) labels: Box<[Label]>,
-    /// Whose labels it inherits, the stronger first, each once.
-    pub(super) parents: SmallVec<[ParentId; 4]>,
+    /// Its own labels, sorted by what they stand for, each key once; then its parents.
+    numbers: Box<[u32]>,
+    /// How many of the numbers are labels.
+    labels: u32,
+}
+
+impl Item {
+    fn labels(&self) -> impl Iterator<Item = LabelNumber> {
+        self.numbers
+            .iter()
+            .take(self.labels as usize)
+            .map(|number| LabelNumber(*number))
+    }
+
+    /// Whose labels it inherits.
+    pub(super) fn parents(&self) -> impl Iterator<Item = ParentId> {
+        self.numbers
+            .iter()
+            .skip(self.labels as usize)
+            .map(|number| ParentId(*number))
+    }
 }
 
 /// One parent. It may have children before it has labels.
@@ -70,35 +91,40 @@ impl Labelled {
             .unwrap_or_default()
     }
 
-    /// Puts `new` in the place of an item, or takes the item out, and returns what was there.
-    pub(super) fn replace_item(&mut self, item: ItemId, new: Option<Item>) -> Option<Item> {
+    /// An item's own labels, sorted, each key once.
+    pub(super) fn own_labels<'a>(&'a self, item: &'a Item) -> impl Iterator<Item = Label> + 'a {
+        item.labels().filter_map(|number| self.own.label(number))
+    }
+
+    /// Gives an item these labels (sorted, each key once) and parents.
+    pub(super) fn put_item(&mut self, item: ItemId, labels: &[Label], parents: &[ParentId]) {
         let place = item.0 as usize;
         if place >= self.items.len() {
-            new.as_ref()?;
             self.items.resize_with(place + 1, || None);
         }
-        let slot = self.items.get_mut(place)?;
-        let old = std::mem::replace(slot, new);
-        let new = slot.as_ref();
-        self.item_count = self.item_count + usize::from(new.is_some()) - usize::from(old.is_some());
+        let Some(slot) = self.items.get_mut(place) else {
+            return;
+        };
+        self.item_count += usize::from(slot.is_none());
+        let old = slot.take().unwrap_or_default();
+        let mut numbers = Vec::with_capacity(labels.len() + parents.len());
+        self.own.exchange(item.0, old.labels(), labels, &mut numbers);
+        let labels = numbers.len() as u32;
+        numbers.extend(parents.iter().map(|parent| parent.0));
+        move_child(&mut self.parents, item.0, &old, parents);
+        *slot = Some(Item {
+            numbers: numbers.into_boxed_slice(),
+            labels,
+        });
+    }
 
-        let labels = |item: Option<&Item>| item.map(|item| item.labels.len()).unwrap_or_default();
-        if labels(old.as_ref()) + labels(new) > 0 {
-            let old_labels = old.as_ref().map(|item| &*item.labels).unwrap_or_default();
-            let new_labels = new.map(|item| &*item.labels).unwrap_or_default();
-            self.own.replace(item.0, old_labels, new_labels);
+    /// Takes an item out.
+    pub(super) fn take_item(&mut self, item: ItemId) {
+        if let Some(old) = self.items.get_mut(item.0 as usize).and_then(Option::take) {
+            self.item_count -= 1;
+            self.own.exchange(item.0, old.labels(), &[], &mut Vec::new());
+            move_child(&mut self.parents, item.0, &old, &[]);
         }
-        let old_parents = old.as_ref().map(|item| &*item.parents).unwrap_or_default();
-        let new_parents = new.map(|item| &*item.parents).unwrap_or_default();
-        for parent in old_parents.iter().filter(|parent| !new_parents.contains(parent)) {
-            if let Some(parent) = self.parents.get_mut(parent.0 as usize) {
-                parent.children.remove(item.0);
-            }
-        }
-        for parent in new_parents.iter().filter(|parent| !old_parents.contains(parent)) {
-            parent_slot(&mut self.parents, *parent).children.insert(item.0);
-        }
-        old
     }
 
     /// Gives a parent these labels (sorted, each key once) and returns those that it had.
@@ -119,21 +145,43 @@ impl Labelled {
 
     /// Writes the labels of an item as selectors see them, sorted; `labels_of` knows the parents'.
     pub(super) fn effective<'a>(
-        item: &Item,
+        own: impl IntoIterator<Item = Label>,
+        parents: impl IntoIterator<Item = ParentId>,
         labels_of: impl Fn(ParentId) -> &'a [Label],
         effective: &mut Vec<Label>,
     ) {
         effective.clear();
-        effective.extend_from_slice(&item.labels);
+        effective.extend(own);
         let own = effective.len();
-        for parent in &item.parents {
-            effective.extend_from_slice(labels_of(*parent));
+        for parent in parents {
+            effective.extend_from_slice(labels_of(parent));
         }
         if effective.len() > own {
             // Stable, so of equal keys the strongest stays first, and is the one that is kept.
             effective.sort_by_key(|(key, _)| *key);
             effective.dedup_by_key(|(key, _)| *key);
         }
+    }
+
+    /// Writes the labels that an item has now.
+    pub(super) fn effective_of(&self, item: &Item, effective: &mut Vec<Label>) {
+        let labels_of = |parent| self.parent_labels(parent);
+        Labelled::effective(self.own_labels(item), item.parents(), labels_of, effective);
+    }
+}
+
+/// Makes an item the child of its new parents, and of the others no more.
+fn move_child(parents: &mut Vec<Parent>, child: u32, old: &Item, new: &[ParentId]) {
+    for parent in old.parents().filter(|parent| !new.contains(parent)) {
+        if let Some(parent) = parents.get_mut(parent.0 as usize) {
+            parent.children.remove(child);
+        }
+    }
+    for parent in new
+        .iter()
+        .filter(|parent| old.parents().all(|other| other != **parent))
+    {
+        parent_slot(parents, *parent).children.insert(child);
     }
 }
 
@@ -154,12 +202,14 @@ pub(super) struct View<'a> {
 
 impl SymbolLabels for View<'_> {
     fn value_of(&self, key: Symbol) -> Option<Symbol> {
-        value_in(&self.item.labels, key).or_else(|| {
-            self.item
-                .parents
-                .iter()
-                .find_map(|parent| value_in(self.labelled.parent_labels(*parent), key))
-        })
+        let mut own = self.labelled.own_labels(self.item);
+        own.find(|(other, _)| *other == key)
+            .map(|(_, value)| value)
+            .or_else(|| {
+                self.item
+                    .parents()
+                    .find_map(|parent| value_in(self.labelled.parent_labels(parent), key))
+            })
     }
 }
 

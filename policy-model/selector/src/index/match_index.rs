@@ -1,8 +1,6 @@
 //! The operations of the index: each changes one thing and reports exactly the matches that it changed.
 
-use smallvec::SmallVec;
-
-use super::labelled::{Item, Labelled, differing_keys, normalised};
+use super::labelled::{Item, Labelled, Parents, differing_keys, normalised};
 use super::selector_table::SelectorTable;
 use super::{Interner, ItemId, Label, ParentId, SelectorId, Symbol};
 use crate::selector::Selector;
@@ -61,48 +59,50 @@ impl MatchIndex {
         changes: &mut Vec<MatchChange>,
     ) {
         let labels = normalised(labels);
-        let mut distinct: SmallVec<[ParentId; 4]> = SmallVec::new();
+        let mut distinct = Parents::new();
         for parent in parents {
             if !distinct.contains(parent) {
                 distinct.push(*parent);
             }
         }
         if let Some(old) = self.labelled.item(item)
-            && *old.labels == *labels
-            && old.parents == distinct
+            && old.parents().eq(distinct.iter().copied())
+            && self.labelled.own_labels(old).eq(labels.iter().copied())
         {
             return;
         }
-        let new = Item {
-            labels: labels.into(),
-            parents: distinct,
-        };
         let quiet = self.selectors.len() == 0;
         if !quiet {
             let parent_labels = |parent| self.labelled.parent_labels(parent);
-            Labelled::effective(&new, parent_labels, &mut self.new);
+            Labelled::effective(
+                labels.iter().copied(),
+                distinct.iter().copied(),
+                parent_labels,
+                &mut self.new,
+            );
             match self.labelled.item(item) {
                 None => {
                     self.selectors
                         .report_all(interner, item, &self.new, Transition::Started, changes);
                 }
                 Some(old) => {
-                    Labelled::effective(old, parent_labels, &mut self.old);
+                    self.labelled.effective_of(old, &mut self.old);
                     self.selectors
                         .report_difference(interner, item, (&self.old, &self.new), changes);
                 }
             }
         }
-        self.labelled.replace_item(item, Some(new));
+        self.labelled.put_item(item, &labels, &distinct);
     }
 
     /// Forgets an item; one that is not known is no matter.
     pub fn remove_item(&mut self, interner: &Interner, item: ItemId, changes: &mut Vec<MatchChange>) {
-        let Some(old) = self.labelled.replace_item(item, None) else {
+        let Some(old) = self.labelled.item(item) else {
             return;
         };
+        self.labelled.effective_of(old, &mut self.old);
+        self.labelled.take_item(item);
         if self.selectors.len() > 0 {
-            Labelled::effective(&old, |parent| self.labelled.parent_labels(parent), &mut self.old);
             self.selectors
                 .report_all(interner, item, &self.old, Transition::Stopped, changes);
         }
@@ -146,11 +146,12 @@ impl MatchIndex {
             }
             let now = |other| self.labelled.parent_labels(other);
             Labelled::effective(
-                item,
+                self.labelled.own_labels(item),
+                item.parents(),
                 |other| if other == parent { &before } else { now(other) },
                 &mut self.old,
             );
-            Labelled::effective(item, now, &mut self.new);
+            self.labelled.effective_of(item, &mut self.new);
             self.selectors
                 .report_difference(interner, ItemId(child), (&self.old, &self.new), changes);
         }
@@ -201,12 +202,11 @@ impl MatchIndex {
 /// Whether an item gets, or would get, the value of `key` from this parent.
 fn inherits_from(labelled: &Labelled, item: &Item, parent: ParentId, key: Symbol) -> bool {
     let has = |labels: &[Label]| super::compiled::value_in(labels, key).is_some();
-    !has(&item.labels)
+    labelled.own_labels(item).all(|(own, _)| own != key)
         && !item
-            .parents
-            .iter()
-            .take_while(|other| **other != parent)
-            .any(|other| has(labelled.parent_labels(*other)))
+            .parents()
+            .take_while(|other| *other != parent)
+            .any(|other| has(labelled.parent_labels(other)))
 }
 
 /// Reports the members of `here` that are not in `there`; both are sorted.

@@ -44,7 +44,7 @@ impl Posting {
     pub(super) fn insert(&mut self, number: u32) -> bool {
         match self {
             Posting::Few(list) => {
-                let Err(place) = list.binary_search(&number) else {
+                let Some(place) = place_of(list, &number) else {
                     return false;
                 };
                 list.insert(place, number);
@@ -118,12 +118,25 @@ impl Posting {
     }
 }
 
+/// Where a number that is not in a sorted list belongs; mostly at the end, since numbers are given in order.
+fn place_of<T: Ord>(list: &[T], number: &T) -> Option<usize> {
+    if list.last().is_none_or(|last| last < number) {
+        return Some(list.len());
+    }
+    list.binary_search(number).err()
+}
+
 fn split(number: u32) -> (u16, u16) {
     ((number >> 16) as u16, number as u16)
 }
 
 fn insert_into(ranges: &mut Vec<Range>, number: u32) -> bool {
     let (upper, lower) = split(number);
+    if let Some(last) = ranges.last_mut()
+        && last.upper == upper
+    {
+        return last.members.insert(lower);
+    }
     match ranges.binary_search_by_key(&upper, |range| range.upper) {
         Ok(place) => ranges
             .get_mut(place)
@@ -167,7 +180,7 @@ impl Members {
     fn insert(&mut self, lower: u16) -> bool {
         match self {
             Members::List(list) => {
-                let Err(place) = list.binary_search(&lower) else {
+                let Some(place) = place_of(list, &lower) else {
                     return false;
                 };
                 if list.len() < LIST {
@@ -247,66 +260,113 @@ fn set_bit(words: &mut [u64], lower: u16) -> bool {
     added
 }
 
+/// Number of a label that somebody carries: half the bytes of the label itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LabelNumber(pub(super) u32);
+
 /// From a label to those that carry it.
 #[derive(Default)]
 pub(super) struct Holders {
     keys: FxHashMap<Symbol, KeyHolders>,
+    /// By number; the numbers of labels that nobody carries any more are given again.
+    labels: Vec<(Label, Posting)>,
+    free: Vec<LabelNumber>,
 }
 
-/// The holders of one key, by its value.
+/// The holders of one key.
 #[derive(Default)]
-pub(super) struct KeyHolders {
-    pub(super) values: FxHashMap<Symbol, Posting>,
+struct KeyHolders {
+    values: FxHashMap<Symbol, LabelNumber>,
     /// How many hold the key, whatever the value.
-    pub(super) count: usize,
+    count: usize,
 }
 
 impl Holders {
-    pub(super) fn insert(&mut self, (key, value): Label, holder: u32) {
-        let of_key = self.keys.entry(key).or_default();
-        if of_key.values.entry(value).or_default().insert(holder) {
+    fn insert(&mut self, label: Label, holder: u32) -> LabelNumber {
+        let of_key = self.keys.entry(label.0).or_default();
+        let number = *of_key.values.entry(label.1).or_insert_with(|| {
+            let entry = (label, Posting::default());
+            match self.free.pop() {
+                Some(number) => {
+                    if let Some(slot) = self.labels.get_mut(number.0 as usize) {
+                        *slot = entry;
+                    }
+                    number
+                }
+                None => {
+                    self.labels.push(entry);
+                    // More than 2^32 labels do not fit in memory.
+                    LabelNumber((self.labels.len() - 1) as u32)
+                }
+            }
+        });
+        if let Some((_, posting)) = self.labels.get_mut(number.0 as usize)
+            && posting.insert(holder)
+        {
             of_key.count += 1;
         }
+        number
     }
 
-    pub(super) fn remove(&mut self, (key, value): Label, holder: u32) {
-        let Some(of_key) = self.keys.get_mut(&key) else {
-            return;
-        };
-        let Some(posting) = of_key.values.get_mut(&value) else {
+    fn remove(&mut self, number: LabelNumber, holder: u32) {
+        let Some(((key, value), posting)) = self.labels.get_mut(number.0 as usize) else {
             return;
         };
         if !posting.remove(holder) {
             return;
         }
+        let Some(of_key) = self.keys.get_mut(key) else {
+            return;
+        };
         of_key.count -= 1;
         if posting.is_empty() {
-            of_key.values.remove(&value);
+            of_key.values.remove(value);
+            self.free.push(number);
             // Keys with a value per pod would otherwise keep a table of the largest size ever.
             if of_key.values.len() * 8 < of_key.values.capacity() {
                 of_key.values.shrink_to(of_key.values.len() * 2);
             }
         }
         if of_key.values.is_empty() {
-            self.keys.remove(&key);
+            self.keys.remove(key);
         }
     }
 
-    /// Those with this label; none if nobody has it.
-    pub(super) fn of(&self, (key, value): Label) -> Option<&Posting> {
-        self.keys.get(&key)?.values.get(&value)
+    /// What a number stands for.
+    pub(super) fn label(&self, number: LabelNumber) -> Option<Label> {
+        self.labels.get(number.0 as usize).map(|(label, _)| *label)
     }
 
-    /// Those with this key, by its value.
-    pub(super) fn of_key(&self, key: Symbol) -> Option<&KeyHolders> {
-        self.keys.get(&key)
+    fn number_of(&self, (key, value): Label) -> Option<LabelNumber> {
+        self.keys.get(&key)?.values.get(&value).copied()
+    }
+
+    /// Those with this label; none if nobody has it.
+    pub(super) fn of(&self, label: Label) -> Option<&Posting> {
+        let number = self.number_of(label)?;
+        self.labels.get(number.0 as usize).map(|(_, posting)| posting)
+    }
+
+    /// How many have this key, each once.
+    pub(super) fn count_of_key(&self, key: Symbol) -> usize {
+        self.keys.get(&key).map_or(0, |of_key| of_key.count)
+    }
+
+    /// Those with this key: one posting for each of its values.
+    pub(super) fn of_key(&self, key: Symbol) -> impl Iterator<Item = &Posting> {
+        let numbers = self
+            .keys
+            .get(&key)
+            .into_iter()
+            .flat_map(|of_key| of_key.values.values());
+        numbers.filter_map(|number| self.labels.get(number.0 as usize).map(|(_, posting)| posting))
     }
 
     /// Moves `holder` from its `old` labels to its `new` ones; both are sorted by key, with each key once.
     pub(super) fn replace(&mut self, holder: u32, old: &[Label], new: &[Label]) {
-        for label in old {
-            if new.binary_search(label).is_err() {
-                self.remove(*label, holder);
+        for label in old.iter().filter(|label| new.binary_search(label).is_err()) {
+            if let Some(number) = self.number_of(*label) {
+                self.remove(number, holder);
             }
         }
         for label in new {
@@ -314,6 +374,26 @@ impl Holders {
                 self.insert(*label, holder);
             }
         }
+    }
+
+    /// The same for one whose labels are kept as numbers; appends the numbers of the new ones.
+    pub(super) fn exchange(
+        &mut self,
+        holder: u32,
+        old: impl Iterator<Item = LabelNumber>,
+        new: &[Label],
+        numbers: &mut Vec<u32>,
+    ) {
+        for number in old {
+            if self
+                .label(number)
+                .is_none_or(|label| new.binary_search(&label).is_err())
+            {
+                self.remove(number, holder);
+            }
+        }
+        // Entering a label that the holder has already changes nothing.
+        numbers.extend(new.iter().map(|label| self.insert(*label, holder).0));
     }
 }
 

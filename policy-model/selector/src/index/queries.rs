@@ -1,6 +1,5 @@
 //! The questions that can be asked of an index; none of them changes it.
 
-use super::labelled::Labelled;
 use super::match_index::MatchIndex;
 use super::{Interner, ItemId, Label, ParentId, SelectorId, Symbol};
 use crate::selector::Selector;
@@ -54,17 +53,15 @@ impl MatchIndex {
     pub fn effective_labels(&self, item: ItemId) -> Vec<Label> {
         let mut labels = Vec::new();
         if let Some(item) = self.labelled.item(item) {
-            Labelled::effective(item, |parent| self.labelled.parent_labels(parent), &mut labels);
+            self.labelled.effective_of(item, &mut labels);
         }
         labels
     }
 
     /// The labels that an item carries itself, sorted by symbol.
-    pub fn own_labels(&self, item: ItemId) -> &[Label] {
-        self.labelled
-            .item(item)
-            .map(|item| &*item.labels)
-            .unwrap_or_default()
+    pub fn own_labels(&self, item: ItemId) -> impl Iterator<Item = Label> {
+        let item = self.labelled.item(item);
+        item.into_iter().flat_map(|item| self.labelled.own_labels(item))
     }
 
     /// The labels that a parent passes on, sorted by symbol.
@@ -95,11 +92,15 @@ impl MatchIndex {
     /// Calls `visit` with every symbol that the index holds, many of them repeatedly, for
     /// [`Interner::sweep`]. Takes time proportional to the index.
     pub fn for_each_symbol(&self, mut visit: impl FnMut(Symbol)) {
-        let of_items = self.labelled.items().flat_map(|(_, item)| item.labels.iter());
-        let of_parents = self.labelled.parents().flat_map(|parent| parent.labels.iter());
+        let items = self.labelled.items();
+        let of_items = items.flat_map(|(_, item)| self.labelled.own_labels(item));
+        let of_parents = self
+            .labelled
+            .parents()
+            .flat_map(|parent| parent.labels.iter().copied());
         for (key, value) in of_items.chain(of_parents) {
-            visit(*key);
-            visit(*value);
+            visit(key);
+            visit(value);
         }
         for entry in self.selectors.entries() {
             entry.compiled.for_each_symbol(&mut visit);

@@ -216,15 +216,12 @@ fn append_holders(labelled: &Labelled, atom: Atom, own: &mut Vec<u32>, inherited
             }
         }
         Atom::Key(key) => {
-            if let Some(of_key) = labelled.own.of_key(key) {
-                of_key.values.values().for_each(|posting| posting.append_to(own));
-            }
-            if let Some(of_key) = labelled.inherited.of_key(key) {
-                of_key
-                    .values
-                    .values()
-                    .for_each(|posting| posting.append_to(&mut parents));
-            }
+            labelled
+                .own
+                .of_key(key)
+                .for_each(|posting| posting.append_to(own));
+            let inherited = labelled.inherited.of_key(key);
+            inherited.for_each(|posting| posting.append_to(&mut parents));
         }
     }
     for parent in parents {
@@ -251,11 +248,8 @@ fn weight(labelled: &Labelled, atom: Atom) -> usize {
                 + labelled.inherited.of(label).map_or(0, children)
         }
         Atom::Key(key) => {
-            16 + labelled.own.of_key(key).map_or(0, |of_key| of_key.count)
-                + labelled
-                    .inherited
-                    .of_key(key)
-                    .map_or(0, |of_key| of_key.values.values().map(children).sum())
+            let inherited: usize = labelled.inherited.of_key(key).map(children).sum();
+            16 + labelled.own.count_of_key(key) + inherited
         }
     }
 }

@@ -18,6 +18,10 @@ pub(crate) struct Move {
     pub(crate) class: Option<ClassId>,
 }
 
+/// Taking out an element costs the kernel ten times what adding one does, and removing a whole map nothing: when more
+/// than these, and most of all, leave a map, those that stay go to a new one.
+const MANY_LEAVE: usize = 4_096;
+
 impl Planner {
     pub(super) fn write_addresses(
         &mut self,
@@ -27,18 +31,21 @@ impl Planner {
         plan: &mut Plan,
     ) {
         let (v4, v6) = pass.tables.peers().address_counts();
-        let mut grown = [false, false];
+        let mut replaced = [false, false];
         for (n, count) in [v4, v6].into_iter().enumerate() {
-            if count > self.state.id_size[n] as usize {
-                self.grow(n, pass.tables, pass.now, plan);
-                grown[n] = true;
+            let leaves =
+                |m: &&Move| m.before.is_some() && m.class.is_none() && usize::from(m.address.is_ipv6()) == n;
+            let leaving = moves.iter().filter(leaves).count();
+            if count > self.state.id_size[n] as usize || leaving > MANY_LEAVE.max(count) {
+                self.replace(n, pass.tables, pass.now, plan);
+                replaced[n] = true;
             }
         }
         let mut removed: [Vec<Element>; 2] = Default::default();
         let mut added: [Vec<Element>; 2] = Default::default();
         let mut change = |address: IpAddr, before: Option<u32>, after: Option<u32>| {
             let n = usize::from(address.is_ipv6());
-            if before == after || grown[n] {
+            if before == after || replaced[n] {
                 return;
             }
             if before.is_some() {
@@ -77,8 +84,8 @@ impl Planner {
         }
     }
 
-    /// Builds a larger address map beside the full one, and lets the rules use it.
-    fn grow(&mut self, n: usize, tables: &Tables, now: u64, plan: &mut Plan) {
+    /// Builds an address map that fits beside the one that does not, and lets the rules use it.
+    fn replace(&mut self, n: usize, tables: &Tables, now: u64, plan: &mut Plan) {
         let old = maps_of(&self.state).id[n].clone();
         self.state.id_generation[n] += 1;
         let counts = tables.peers().address_counts();

@@ -6,7 +6,7 @@
 use super::addresses::Move;
 use super::endpoints::Placing;
 use super::{DIRECTIONS, GRACE, Pass, Planner, slot};
-use crate::layout::identities::{Print, Whereabouts};
+use crate::layout::identities::{MOST_WHEREABOUTS, Origin, Print, Whereabouts};
 use crate::layout::names::NOTHING;
 use dataplane_tables::{ClassId, Direction, GroupId};
 use policy_model_rules::IpVersion;
@@ -240,14 +240,16 @@ impl Planner {
                 self.identities.lose_intervals(version == IpVersion::V6);
             }
         }
-        let mut seen: FxHashSet<(Result<ClassId, bool>, ClassId)> = FxHashSet::default();
+        let mut went: FxHashMap<Origin, Vec<Whereabouts>> = FxHashMap::default();
         for (address, from, to) in &changes.moved {
             let to = to.unwrap_or_else(|| pass.tables.peers().lookup(*address));
-            let from = from.ok_or(address.is_ipv6());
-            if seen.insert((from, to)) {
-                self.identities.follow(from, whereabouts(pass, to));
+            let places = went.entry(from.ok_or(address.is_ipv6())).or_default();
+            // Of more than can be remembered it only matters that they are too many.
+            if places.len() <= MOST_WHEREABOUTS && places.iter().all(|place| place.class != to) {
+                places.push(whereabouts(pass, to));
             }
         }
+        self.identities.follow(&went);
         let mut order: Vec<((ClassId, ClassId), usize)> = heirs.into_iter().collect();
         order.sort_unstable_by_key(|(pair, count)| (std::cmp::Reverse(*count), *pair));
         for ((from, to), _) in order {
@@ -262,8 +264,8 @@ impl Planner {
                 taken.push(to);
             }
         }
+        self.identities.lose_classes(&changes.gone_classes);
         for class in &changes.gone_classes {
-            self.identities.lose_class(*class);
             emptied.extend(self.identities.forget_class(*class));
         }
         (emptied, taken)

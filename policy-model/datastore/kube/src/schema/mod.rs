@@ -103,3 +103,17 @@ pub fn definition(kind: Kind) -> Value {
         },
     })
 }
+
+/// The name of the chart's file for a kind.
+pub fn template_name(kind: Kind) -> String {
+    format!("{}.yaml", kind.plural())
+}
+
+/// The chart's file around a definition's YAML. Definitions are templates and not in Helm's own folder for them,
+/// because what is there is neither upgraded nor watched over.
+pub fn template(definition: &str) -> String {
+    format!(
+        "# Made by `cargo run -p policy-model-datastore-kube --example definitions`: change the types, not this.\n\
+             {{{{- if .Values.crds.install }}}}\n{definition}{{{{- end }}}}\n"
+    )
+}

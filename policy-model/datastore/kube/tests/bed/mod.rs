@@ -5,7 +5,8 @@
 use http::{Method, Request};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use policy_model::Kind;
+use policy_model::{Key, Kind};
+use policy_model_datastore::{Versioned, Watch, WatchEvent};
 use policy_model_datastore_kube::{KubeStore, Settings, schema};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -14,10 +15,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// How long anything may take that a test waits for.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// An API server with an etcd of its own. Both end with this value, or with the test's process.
-pub struct ApiServer {
+pub(crate) struct ApiServer {
     script: Child,
     dir: tempfile::TempDir,
 }
@@ -28,7 +29,7 @@ fn script() -> PathBuf {
 
 impl ApiServer {
     /// Starts one, with flags beside its usual ones. Builds its programs first where they are missing.
-    pub fn start(flags: &[&str]) -> Self {
+    pub(crate) fn start(flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut script = Command::new(script())
             .arg("run")
@@ -45,12 +46,12 @@ impl ApiServer {
         ApiServer { script, dir }
     }
 
-    pub fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         self.dir.path().join("server")
     }
 
     /// Stops the API server and starts it again with other flags, on the same data.
-    pub fn restart(&self, flags: &[&str]) {
+    pub(crate) fn restart(&self, flags: &[&str]) {
         let done = Command::new(script())
             .arg("restart")
             .arg(self.folder())
@@ -61,7 +62,7 @@ impl ApiServer {
     }
 
     /// Sends a signal (`STOP`, `CONT`, `KILL`) to the API server.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = std::fs::read_to_string(self.folder().join("apiserver.pid")).unwrap();
         let done = Command::new("kill")
             .arg(format!("-{name}"))
@@ -72,7 +73,7 @@ impl ApiServer {
     }
 
     /// The administrator's way to it.
-    pub async fn config(&self) -> Config {
+    pub(crate) async fn config(&self) -> Config {
         let read = Kubeconfig::read_from(self.folder().join("kubeconfig")).unwrap();
         Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
             .await
@@ -80,12 +81,12 @@ impl ApiServer {
     }
 
     /// The administrator's client.
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::try_from(self.config().await).unwrap()
     }
 
     /// A store on it.
-    pub async fn store(&self, settings: Settings) -> KubeStore {
+    pub(crate) async fn store(&self, settings: Settings) -> KubeStore {
         KubeStore::with_config(self.config().await, settings).unwrap()
     }
 }
@@ -99,7 +100,12 @@ impl Drop for ApiServer {
 }
 
 /// A request as the administrator; the status and the answer.
-pub async fn request(client: &Client, method: Method, path: &str, body: Option<&Value>) -> (u16, Value) {
+pub(crate) async fn request(
+    client: &Client,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> (u16, Value) {
     let kind = if method == Method::PATCH {
         "application/merge-patch+json"
     } else {
@@ -121,7 +127,7 @@ pub async fn request(client: &Client, method: Method, path: &str, body: Option<&
 }
 
 /// Makes an object, or replaces what is there under its name.
-pub async fn put(client: &Client, path: &str, body: Value) -> Value {
+pub(crate) async fn put(client: &Client, path: &str, body: Value) -> Value {
     let (status, answer) = request(client, Method::POST, path, Some(&body)).await;
     if status == 409 {
         let at = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap());
@@ -134,21 +140,21 @@ pub async fn put(client: &Client, path: &str, body: Value) -> Value {
 }
 
 /// Changes an object.
-pub async fn change(client: &Client, path: &str, body: Value) -> Value {
+pub(crate) async fn change(client: &Client, path: &str, body: Value) -> Value {
     let (status, answer) = request(client, Method::PATCH, path, Some(&body)).await;
     assert_eq!(status, 200, "{path}: {answer}");
     answer
 }
 
 /// Removes an object at once.
-pub async fn remove(client: &Client, path: &str) {
+pub(crate) async fn remove(client: &Client, path: &str) {
     let now = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0 });
     let (status, answer) = request(client, Method::DELETE, path, Some(&now)).await;
     assert!((200..300).contains(&status), "{path}: {status} {answer}");
 }
 
 /// Waits until a request brings this status.
-pub async fn until_status(client: &Client, path: &str, wanted: u16) {
+pub(crate) async fn until_status(client: &Client, path: &str, wanted: u16) {
     until(&format!("{path} answers {wanted}"), async || {
         request(client, Method::GET, path, None).await.0 == wanted
     })
@@ -156,7 +162,7 @@ pub async fn until_status(client: &Client, path: &str, wanted: u16) {
 }
 
 /// Waits for a condition.
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let patience = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -168,7 +174,7 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Defines our kinds.
-pub async fn define(client: &Client, kinds: impl IntoIterator<Item = Kind>) {
+pub(crate) async fn define(client: &Client, kinds: impl IntoIterator<Item = Kind>) {
     let kinds: Vec<Kind> = kinds.into_iter().collect();
     for kind in &kinds {
         put(client, DEFINITIONS, schema::definition(*kind)).await;
@@ -184,14 +190,43 @@ pub async fn define(client: &Client, kinds: impl IntoIterator<Item = Kind>) {
 }
 
 /// Where definitions are.
-pub const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub(crate) const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /// Makes a namespace.
-pub async fn namespace(client: &Client, name: &str, labels: Value) {
+pub(crate) async fn namespace(client: &Client, name: &str, labels: Value) {
     put(
         client,
         "/api/v1/namespaces",
         json!({ "metadata": { "name": name, "labels": labels } }),
     )
     .await;
+}
+
+/// Patience for a test: what takes minutes in a cluster takes moments here.
+pub(crate) fn quick() -> Settings {
+    Settings {
+        request_timeout: Duration::from_secs(5),
+        absence: Duration::from_millis(100),
+        pauses: (Duration::from_millis(20), Duration::from_millis(200)),
+        ..Settings::default()
+    }
+}
+
+/// Waits for the next event of a key.
+pub(crate) async fn next_of(watch: &mut Watch, key: &Key) -> WatchEvent {
+    let patience = async {
+        loop {
+            let event = watch.next().await.unwrap();
+            if event.key() == *key {
+                return event;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, patience)
+        .await
+        .expect("an event comes")
+}
+
+pub(crate) fn keys(items: &[Versioned]) -> Vec<String> {
+    items.iter().map(|item| item.key().to_string()).collect()
 }

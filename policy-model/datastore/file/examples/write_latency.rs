@@ -1,6 +1,6 @@
 //! Prints how long a write takes, and how long until a watcher of another view of the folder has it.
 //!
-//! `cargo run --release -p policy-model-datastore-file --example latency -- [objects] [folder]`
+//! `cargo run --release -p policy-model-datastore-file --example write_latency -- [objects] [folder]`
 
 use policy_model::{Object, Resource, TierSpec};
 use policy_model_datastore::{Datastore, Selection, WatchEvent};

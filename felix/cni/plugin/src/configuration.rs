@@ -1,0 +1,344 @@
+//! What the operator wrote: the network configuration, read field by field so that each fault is named.
+//!
+//! The fields are Calico's, so that existing configurations carry over; unknown ones are others'.
+
+use crate::call::is_identifier;
+use crate::failure::Failure;
+use felix_cni_protocol::words::Valid;
+use felix_cni_protocol::{AddressWishes, Family};
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where felix listens.
+const DEFAULT_SOCKET: &str = "/run/manx/cni.sock";
+/// How long to wait for felix; a kubelet gives up after two minutes.
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait that may be configured, in seconds.
+const LONGEST_PATIENCE: f64 = 600.0;
+/// The version of configurations that name none.
+const FIRST_VERSION: &str = "0.1.0";
+/// The versions of the specification.
+pub(crate) const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+/// Levels of the log.
+const LOG_LEVELS: [&str; 9] = [
+    "", "debug", "info", "warn", "warning", "error", "fatal", "panic", "none",
+];
+
+/// One network as it is configured.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Configuration {
+    /// One of [`VERSIONS`].
+    pub(crate) version: &'static str,
+    pub(crate) network: String,
+    /// Largest packet in bytes; 0 leaves it to felix.
+    pub(crate) mtu: u32,
+    pub(crate) addresses: AddressWishes,
+    pub(crate) socket: PathBuf,
+    pub(crate) patience: Duration,
+    /// Whether the pod may forward packets; the pod's own setting stays where nobody says.
+    pub(crate) forwarding: Option<bool>,
+    pub(crate) log: Option<PathBuf>,
+    pub(crate) dns: Option<Value>,
+    pub(crate) previous: Option<Value>,
+}
+
+/// A JSON object with the path to it.
+#[derive(Clone, Copy)]
+struct Fields<'a> {
+    path: &'a str,
+    map: &'a Map<String, Value>,
+}
+
+/// Reads the text of a configuration.
+pub(crate) fn document(input: &[u8]) -> Result<Map<String, Value>, Failure> {
+    match serde_json::from_slice(input) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(Failure::decode("the network configuration is no JSON object")),
+        Err(error) => Err(Failure::decode(format!(
+            "the network configuration on standard input is not valid JSON: {error}"
+        ))),
+    }
+}
+
+/// The version in which the runtime speaks and is to be answered.
+pub(crate) fn version(document: &Map<String, Value>) -> Result<&'static str, Failure> {
+    let stated = whole(document).text("cniVersion")?;
+    let stated = if stated.is_empty() { FIRST_VERSION } else { stated };
+    VERSIONS
+        .iter()
+        .find(|known| **known == stated)
+        .copied()
+        .ok_or_else(|| {
+            Failure::version(format!("field cniVersion: {stated:?} is not supported"))
+                .with_details(format!("supported: {}", VERSIONS.join(", ")))
+        })
+}
+
+/// The plugin that the configuration names, and its address management.
+pub(crate) fn types(document: &Map<String, Value>) -> (&str, &str) {
+    let kind = document.get("type").and_then(Value::as_str).unwrap_or_default();
+    let ipam = document.get("ipam").and_then(|ipam| ipam.get("type"));
+    (kind, ipam.and_then(Value::as_str).unwrap_or_default())
+}
+
+fn whole(map: &Map<String, Value>) -> Fields<'_> {
+    Fields { path: "", map }
+}
+
+impl Configuration {
+    /// Reads a configuration.
+    pub(crate) fn read(document: &Map<String, Value>) -> Result<Self, Failure> {
+        let fields = whole(document);
+        let version = version(document)?;
+        let network = fields.text("name")?.to_owned();
+        if !is_identifier(&network) {
+            return Err(fields.fault(
+                "name",
+                format!("{network:?} does not begin with a letter or digit and go on with these, dots, hyphens and underscores"),
+            ));
+        }
+        for accepted in ["datastore_type", "nodename", "type"] {
+            fields.text(accepted)?;
+        }
+        let level = fields.text("log_level")?;
+        if !LOG_LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
+            return Err(fields.fault(
+                "log_level",
+                format!("{level:?} is no level; one of debug, info, warning, error"),
+            ));
+        }
+        if let Some(policy) = fields.object("policy")? {
+            let kind = policy.text("type")?;
+            if !["", "k8s"].contains(&kind) {
+                return Err(Failure::unsupported(
+                    "policy.type",
+                    format!("{kind:?} is not known; use \"k8s\""),
+                ));
+            }
+        }
+        if let Some(kubernetes) = fields.object("kubernetes")? {
+            kubernetes.text("kubeconfig")?;
+        }
+        let container_settings = fields.object("container_settings")?;
+        let forwarding = match container_settings {
+            Some(settings) => settings.switch("allow_ip_forwarding")?,
+            None => None,
+        };
+        refuse_port_mappings(fields)?;
+        let log = fields.path("log_file_path")?;
+        Ok(Configuration {
+            version,
+            network,
+            mtu: fields.mtu()?,
+            addresses: addresses(fields)?,
+            socket: fields
+                .path("manx_socket")?
+                .unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
+            patience: fields.patience()?,
+            forwarding,
+            log,
+            dns: fields
+                .object("dns")?
+                .filter(|d| !d.map.is_empty())
+                .map(|d| Value::Object(d.map.clone())),
+            previous: fields.object("prevResult")?.map(|p| Value::Object(p.map.clone())),
+        })
+    }
+}
+
+/// The attachments that are still valid; nothing where the runtime does not say. An absent list is not an empty one: it
+/// must not empty the node.
+pub(crate) fn valid_attachments(document: &Map<String, Value>) -> Result<Option<Vec<Valid>>, Failure> {
+    const FIELD: &str = "cni.dev/valid-attachments";
+    // The second name is that of early texts of the specification.
+    let found = document
+        .get(FIELD)
+        .or_else(|| document.get("cni.dev/attachments"));
+    let list = match found {
+        Some(Value::Array(list)) => list,
+        None => return Ok(None),
+        Some(_) => return Err(Failure::configuration(FIELD, "it is no list")),
+    };
+    list.iter()
+        .map(|item| {
+            let text = |name| {
+                item.get(name)
+                    .and_then(Value::as_str)
+                    .filter(|t: &&str| !t.is_empty())
+            };
+            match (text("containerID"), text("ifname")) {
+                (Some(container), Some(interface)) => Ok(Valid {
+                    container_id: container.to_owned(),
+                    interface: interface.to_owned(),
+                }),
+                _ => Err(Failure::configuration(
+                    FIELD,
+                    format!("{item} has no containerID or no ifname"),
+                )),
+            }
+        })
+        .collect::<Result<Vec<Valid>, Failure>>()
+        .map(Some)
+}
+
+fn addresses(fields: Fields<'_>) -> Result<AddressWishes, Failure> {
+    let Some(ipam) = fields.object("ipam")? else {
+        return Ok(AddressWishes::default());
+    };
+    let source = ipam.text("type")?;
+    if !["", "calico-ipam", "manx-ipam", "host-local"].contains(&source) {
+        return Err(Failure::unsupported(
+            "ipam.type",
+            format!("{source:?} is not known; use \"calico-ipam\" or \"host-local\""),
+        ));
+    }
+    let family = |assign, pools| -> Result<Family, Failure> {
+        Ok(Family {
+            assign: ipam.switch(assign)?,
+            pools: ipam.texts(pools)?,
+        })
+    };
+    Ok(AddressWishes {
+        source: if source == "host-local" {
+            source.to_owned()
+        } else {
+            String::new()
+        },
+        v4: family("assign_ipv4", "ipv4_pools")?,
+        v6: family("assign_ipv6", "ipv6_pools")?,
+    })
+}
+
+fn refuse_port_mappings(fields: Fields<'_>) -> Result<(), Failure> {
+    let Some(runtime) = fields.object("runtimeConfig")? else {
+        return Ok(());
+    };
+    let mapped = match runtime.map.get("portMappings") {
+        None | Some(Value::Null) => false,
+        // A port of the pod alone maps nothing.
+        Some(Value::Array(list)) => list
+            .iter()
+            .any(|m| m.get("hostPort").and_then(Value::as_i64) != Some(0)),
+        Some(_) => return Err(runtime.fault("portMappings", "it is no list".to_owned())),
+    };
+    if mapped {
+        return Err(Failure::unsupported(
+            "runtimeConfig.portMappings",
+            "this plugin does not map host ports yet",
+        )
+        .with_details(
+            "take the capability portMappings away from this plugin and chain the plugin portmap after it, or use a pod without hostPort",
+        ));
+    }
+    Ok(())
+}
+
+impl<'a> Fields<'a> {
+    fn fault(&self, name: &str, reason: String) -> Failure {
+        Failure::configuration(&self.full(name), reason)
+    }
+
+    fn full(&self, name: &str) -> String {
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        }
+    }
+
+    fn value(&self, name: &str) -> Option<&'a Value> {
+        self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    fn text(&self, name: &str) -> Result<&'a str, Failure> {
+        match self.value(name) {
+            None => Ok(""),
+            Some(Value::String(text)) => Ok(text),
+            Some(other) => Err(self.fault(name, format!("{} is no text", short(other)))),
+        }
+    }
+
+    fn object(&self, name: &'a str) -> Result<Option<Fields<'a>>, Failure> {
+        match self.value(name) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(Fields { path: name, map })),
+            Some(other) => Err(self.fault(name, format!("{} is no object", short(other)))),
+        }
+    }
+
+    /// Reads true or false, also written as a text, as existing configurations do.
+    fn switch(&self, name: &str) -> Result<Option<bool>, Failure> {
+        match self.value(name) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(*value)),
+            Some(Value::String(text)) if text == "true" => Ok(Some(true)),
+            Some(Value::String(text)) if text == "false" => Ok(Some(false)),
+            Some(other) => Err(self.fault(name, format!("{} is neither true nor false", short(other)))),
+        }
+    }
+
+    fn texts(&self, name: &str) -> Result<Vec<String>, Failure> {
+        let list = match self.value(name) {
+            None => return Ok(Vec::new()),
+            Some(Value::Array(list)) => list,
+            Some(other) => return Err(self.fault(name, format!("{} is no list", short(other)))),
+        };
+        list.iter()
+            .map(|item| match item {
+                Value::String(text) if !text.is_empty() => Ok(text.clone()),
+                other => Err(self.fault(name, format!("{} in the list is no text", short(other)))),
+            })
+            .collect()
+    }
+
+    fn path(&self, name: &str) -> Result<Option<PathBuf>, Failure> {
+        match self.text(name)? {
+            "" => Ok(None),
+            text if text.starts_with('/') => Ok(Some(PathBuf::from(text))),
+            text => Err(self.fault(name, format!("{text:?} is no absolute path"))),
+        }
+    }
+
+    fn mtu(&self) -> Result<u32, Failure> {
+        let Some(value) = self.value("mtu") else {
+            return Ok(0);
+        };
+        let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
+        number
+            .filter(|n| *n == 0 || (68..=65535).contains(n))
+            .ok_or_else(|| {
+                self.fault(
+                    "mtu",
+                    format!(
+                        "{} is no number from 68 to 65535, nor 0 for the agent's choice",
+                        short(value)
+                    ),
+                )
+            })
+    }
+
+    fn patience(&self) -> Result<Duration, Failure> {
+        const FIELD: &str = "manx_patience_seconds";
+        let Some(value) = self.value(FIELD) else {
+            return Ok(DEFAULT_PATIENCE);
+        };
+        let seconds = value.as_f64().filter(|s| (0.0..=LONGEST_PATIENCE).contains(s));
+        seconds.map(Duration::from_secs_f64).ok_or_else(|| {
+            self.fault(
+                FIELD,
+                format!("{} is no number of seconds from 0 to 600", short(value)),
+            )
+        })
+    }
+}
+
+/// A value as it stands, cut where it is long.
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= 40 {
+        text
+    } else {
+        text.chars().take(40).chain(['…']).collect()
+    }
+}

@@ -1,0 +1,303 @@
+//! The plugin as a runtime starts it, against the real felix on a node of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic is the failure itself"
+)]
+
+mod bed;
+
+use bed::{Node, Sandbox, addresses, end, wait_for};
+use serde_json::json;
+use std::collections::BTreeSet;
+
+#[test]
+fn a_pod_comes_is_checked_and_goes() {
+    let node = Node::new();
+    let sandbox = Sandbox::new("c1");
+    let newest = || json!({"cniVersion": "1.1.0"});
+    // Nobody there yet.
+    assert_eq!(
+        node.call(
+            "STATUS",
+            &sandbox,
+            "web",
+            json!({"cniVersion": "1.1.0", "manx_patience_seconds": 0})
+        )
+        .code(),
+        50
+    );
+    let versions = node.call("VERSION", &sandbox, "", json!({})).success();
+    assert_eq!(versions["cniVersion"], "1.0.0");
+    assert_eq!(versions["supportedVersions"].as_array().unwrap().len(), 7);
+    assert!(!node.path("net.d").exists());
+
+    let _felix = node.start_ready("log");
+    // A ready node has the configuration, and a runtime that finds it calls the plugin.
+    let written = wait_for("the configuration", || {
+        std::fs::read_to_string(node.path("net.d/10-calico.conflist")).ok()
+    });
+    assert!(written.contains("node-1"));
+
+    node.announce("web");
+    let result = node.add(&sandbox, "web");
+    assert_eq!(result["cniVersion"], "1.0.0");
+    assert_eq!(result["interfaces"][1]["name"], "eth0");
+    assert_eq!(result["interfaces"][1]["sandbox"], sandbox.path());
+    let host = result["interfaces"][0]["name"].as_str().unwrap();
+    assert!(result["interfaces"][0].get("sandbox").is_none() && host.starts_with("cali"));
+    let given = addresses(&result);
+    assert_eq!(given.len(), 2);
+    for address in &given {
+        assert!(
+            sandbox.has_address(&address.to_string()),
+            "{}",
+            sandbox.ip("addr").1
+        );
+    }
+    assert!(
+        node.ip("route show")
+            .contains(&format!("{} dev {host}", given[0]))
+    );
+    let (_, link) = sandbox.ip("-o link show eth0");
+    assert!(
+        link.contains(result["interfaces"][1]["mac"].as_str().unwrap()),
+        "{link}"
+    );
+    assert_eq!(node.held_by("c1"), 2);
+
+    // The same again is the same, in every form.
+    assert_eq!(node.add(&sandbox, "web"), result);
+    let first_form = node
+        .call("ADD", &sandbox, "web", json!({"cniVersion": "0.2.0"}))
+        .success();
+    assert_eq!(first_form["ip4"]["ip"], format!("{}/32", given[0]));
+    let newest_form = node.call("ADD", &sandbox, "web", newest()).success();
+    assert_eq!(newest_form["interfaces"][1]["mtu"], 1500);
+
+    let check = || node.call("CHECK", &sandbox, "web", json!({"prevResult": result}));
+    assert!(check().is_success);
+    let other = json!({"prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.9.9.9/32"}]}});
+    assert_eq!(node.call("CHECK", &sandbox, "web", other).code(), 100);
+    assert!(sandbox.ip(&format!("addr del {}/32 dev eth0", given[0])).0);
+    let said = check();
+    assert_eq!(said.code(), 100);
+    assert!(
+        said.document["msg"]
+            .as_str()
+            .unwrap()
+            .contains(&given[0].to_string())
+    );
+
+    for _ in 0..2 {
+        assert!(node.call("DEL", &sandbox, "web", json!({})).success().is_null());
+        assert!(!sandbox.ip("link show eth0").0);
+        assert_eq!(node.held_by("c1"), 0);
+    }
+    assert_eq!(check().code(), 3);
+}
+
+#[test]
+fn sandboxes_that_are_gone_are_removed_and_collected() {
+    let node = Node::new();
+    let _felix = node.start_ready("log");
+    let sandboxes: Vec<Sandbox> = ["a", "b", "c"].into_iter().map(Sandbox::new).collect();
+    for sandbox in &sandboxes {
+        node.announce(&sandbox.container);
+        node.add(sandbox, &sandbox.container);
+    }
+    let mut sandboxes = sandboxes.into_iter();
+    let (a, b, _c) = (
+        sandboxes.next().unwrap(),
+        sandboxes.next().unwrap(),
+        sandboxes.next().unwrap(),
+    );
+    // Its namespace goes with its last handle.
+    let gone = a.container.clone();
+    drop(a);
+    let again = Sandbox::new(&gone);
+    assert!(node.call("DEL", &again, "a", json!({})).is_success);
+    assert_eq!(node.held_by(".a\""), 0);
+
+    let valid = |name: &str| {
+        json!({"cniVersion": "1.1.0", "name": name,
+            "cni.dev/valid-attachments": [{"containerID": "b", "ifname": "eth0"}]})
+    };
+    // Another network's collection is none of this one's.
+    node.call("GC", &b, "", valid("other")).success();
+    assert_eq!(node.handles().len(), 4);
+    node.call("GC", &b, "", valid("k8s-pod-network")).success();
+    assert_eq!((node.handles().len(), node.held_by(".b\"")), (2, 2));
+    assert!(b.ip("link show eth0").0);
+}
+
+#[test]
+fn what_is_asked_while_felix_is_away_is_done_when_it_is_back() {
+    let node = Node::new();
+    let felix = node.start_ready("first");
+    let (stays, leaves) = (Sandbox::new("stays"), Sandbox::new("leaves"));
+    for sandbox in [&stays, &leaves] {
+        node.announce(&sandbox.container);
+        node.add(sandbox, &sandbox.container);
+    }
+    felix.kill();
+    let impatient = || json!({"manx_patience_seconds": 0.2});
+    for _ in 0..2 {
+        assert!(node.call("DEL", &leaves, "leaves", impatient()).is_success);
+    }
+    assert_eq!(
+        node.call("ADD", &Sandbox::new("new"), "stays", impatient())
+            .code(),
+        11
+    );
+    // Nobody else gets the address before the old interface is gone.
+    assert_eq!((node.held_by("leaves"), node.held_by("stays")), (2, 2));
+    let _felix = node.start("second");
+    wait_for("the removal", || (node.held_by("leaves") == 0).then_some(()));
+    wait_for("the note to go", || {
+        let mut notes = std::fs::read_dir(node.path("run/cni.sock.deletions")).unwrap();
+        notes.next().is_none().then_some(())
+    });
+    assert!(!leaves.ip("link show eth0").0);
+    assert!(stays.ip("link show eth0").0 && node.held_by("stays") == 2);
+}
+
+#[test]
+fn an_attachment_survives_the_end_of_felix_in_its_midst() {
+    let node = Node::new();
+    let felix = node.start_ready("first");
+    let sandbox = Sandbox::new("c1");
+    // Its pod is not known yet, so felix waits.
+    let running = node.begin("ADD", &sandbox, "late", json!({}));
+    felix.kill();
+    let _felix = node.start("second");
+    node.announce("late");
+    let result = end(running).success();
+    assert!(sandbox.has_address(&addresses(&result)[0].to_string()));
+    assert_eq!(node.handles().len(), 2);
+}
+
+#[test]
+fn an_attachment_whose_caller_vanished_is_taken_back() {
+    let node = Node::new();
+    let felix = node.start_ready("log");
+    let sandbox = Sandbox::new("c1");
+    let mut running = node.begin("ADD", &sandbox, "late", json!({}));
+    // Then its caller dies.
+    wait_until_it_waits(running.id());
+    running.kill().unwrap();
+    running.wait().unwrap();
+    felix.wait_until_it_says("the caller did not wait for the answer");
+    node.announce("late");
+    assert_eq!(node.held_by("c1"), 0);
+    assert!(!sandbox.ip("link show eth0").0);
+    node.add(&sandbox, "late");
+    assert_eq!(node.held_by("c1"), 2);
+}
+
+/// Waits until the plugin has asked felix: it sleeps, with a socket in the sandbox and one to felix.
+fn wait_until_it_waits(process: u32) {
+    wait_for("the plugin to wait", || {
+        let entries = std::fs::read_dir(format!("/proc/{process}/fd")).ok()?;
+        let targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        let sockets = targets
+            .filter(|target| target.to_string_lossy().starts_with("socket:"))
+            .count();
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+        (sockets == 2 && status.contains("State:\tS")).then_some(())
+    });
+}
+
+#[test]
+fn many_at_once_get_an_address_each_and_leave_nothing() {
+    let node = Node::new();
+    let _felix = node.start_ready("log");
+    let sandboxes: Vec<Sandbox> = (0..20).map(|n| Sandbox::new(&format!("c{n}"))).collect();
+    for sandbox in &sandboxes {
+        node.announce(&sandbox.container);
+    }
+    let all = |command| {
+        let begun: Vec<_> = sandboxes
+            .iter()
+            .map(|s| node.begin(command, s, &s.container, json!({})))
+            .collect();
+        begun
+            .into_iter()
+            .map(|child| end(child).success())
+            .collect::<Vec<_>>()
+    };
+    let given: Vec<_> = all("ADD").iter().flat_map(addresses).collect();
+    assert_eq!(given.len(), 40);
+    assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), 40);
+    all("DEL");
+    assert_eq!(node.handles(), Vec::<String>::new());
+    assert_eq!(node.ip("-o link show type veth"), "");
+}
+
+#[test]
+fn nothing_of_another_boot_lives() {
+    let node = Node::new();
+    let felix = node.start_ready("first");
+    let sandbox = Sandbox::new("c1");
+    node.announce("web");
+    node.add(&sandbox, "web");
+    felix.kill();
+    for entry in std::fs::read_dir(node.path("state/attachments")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut attachment: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        attachment["boot_id"] = "an earlier one".into();
+        std::fs::write(&path, attachment.to_string()).unwrap();
+    }
+    let _felix = node.start_ready("second");
+    wait_for("the release", || (node.held_by("c1") == 0).then_some(()));
+    assert_eq!(
+        node.call("CHECK", &sandbox, "web", json!({"prevResult": {}}))
+            .code(),
+        3
+    );
+}
+
+#[test]
+fn another_networks_plugin_gets_addresses() {
+    let node = Node::new();
+    let _felix = node.start_ready("log");
+    let sandbox = Sandbox::new("c1");
+    let bridge = || json!({"type": "bridge", "ipam": {"type": "manx-ipam", "assign_ipv6": "false", "ipv4_pools": ["v4"]}});
+    let result = node.call("ADD", &sandbox, "", bridge()).success();
+    assert!(result.get("interfaces").is_none());
+    assert_eq!(addresses(&result).len(), 1);
+    assert_eq!(node.call("ADD", &sandbox, "", bridge()).success(), result);
+    assert_eq!(node.held_by("c1"), 1);
+    assert!(!sandbox.ip("link show eth0").0);
+    node.call("CHECK", &sandbox, "", {
+        let mut check = bridge();
+        check["prevResult"] = result.clone();
+        check
+    })
+    .success();
+    node.call("DEL", &sandbox, "", bridge()).success();
+    assert_eq!(node.held_by("c1"), 0);
+    let unknown = json!({"type": "bridge", "ipam": {"type": "manx-ipam", "ipv4_pools": ["nowhere"]}});
+    assert!(!node.call("ADD", &sandbox, "", unknown).is_success);
+    let host_local = json!({"ipam": {"type": "host-local"}});
+    node.announce("web");
+    assert_eq!(node.call("ADD", &sandbox, "web", host_local).code(), 2);
+}
+
+#[test]
+fn loopback_comes_up() {
+    let node = Node::new();
+    let sandbox = Sandbox::new("c1");
+    let loopback = || json!({"type": "loopback", "cniVersion": "0.3.1"});
+    let checked = || json!({"type": "loopback", "prevResult": {}});
+    assert_eq!(node.call("CHECK", &sandbox, "", checked()).code(), 100);
+    let result = node.call("ADD", &sandbox, "", loopback()).success();
+    assert_eq!(result["ips"][0]["address"], "127.0.0.1/8");
+    assert_eq!(result["interfaces"][0]["name"], "lo");
+    assert!(sandbox.ip("-o link show lo").1.contains("UP"));
+    assert!(node.call("CHECK", &sandbox, "", checked()).is_success);
+    assert!(node.call("DEL", &sandbox, "", loopback()).is_success);
+}
