@@ -57,12 +57,12 @@ says() {
   if grep -qF -- "$text" <<<"$output"; then pass; printf 'ok: %s\n' "$name"; else fail "$name" "nowhere: $text" "$output"; fi
 }
 
-# within SECONDS COMMAND...: the command succeeds before the time is over.
+# within SECONDS COMMAND...: the command succeeds before the time is over; what it wrote last is shown if not.
 within() {
-  local deadline=$((SECONDS + $1))
+  local deadline=$((SECONDS + $1)) output
   shift
-  until "$@" >/dev/null 2>&1; do
-    [ "$SECONDS" -lt "$deadline" ] || return 1
+  until output="$("$@" 2>&1)"; do
+    [ "$SECONDS" -lt "$deadline" ] || { printf '%s\n' "$output" | grep -iv -e ' ok *$' | tail -n 15; return 1; }
     sleep 0.05
   done
 }

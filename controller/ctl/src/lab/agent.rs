@@ -44,6 +44,7 @@ struct Pod {
     trouble: Option<String>,
     served: Vec<Port>,
     servers: Servers,
+    servers_tried: Option<Instant>,
 }
 
 /// What the datastore says of a pod.
@@ -309,9 +310,23 @@ impl Pod {
     fn open_servers(&mut self, id: &str, has_sctp: bool) {
         let Some(wanted) = &self.wanted else { return };
         let is_up = !self.addresses.is_empty() && self.attached.as_ref() == Some(&wanted.attachment);
-        if !is_up || self.is_busy || self.served == wanted.ports {
+        if !is_up || self.is_busy {
             return;
         }
+        let is_due = self.servers_tried.is_none_or(|tried| tried.elapsed() >= RETRY);
+        if self.served == wanted.ports {
+            if is_due {
+                self.servers_tried = Some(Instant::now());
+                let again = self
+                    .servers
+                    .try_again(&wanted.attachment.netns(), id, &self.addresses);
+                if let Err(error) = again {
+                    self.trouble = Some(format!("{error:#}"));
+                }
+            }
+            return;
+        }
+        self.servers_tried = Some(Instant::now());
         let ports: Vec<Port> = wanted
             .ports
             .iter()

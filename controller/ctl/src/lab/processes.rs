@@ -38,9 +38,11 @@ fn began(pid: i32) -> Option<u64> {
     // The name, in parentheses, may hold anything.
     let rest = stat.rsplit_once(')')?.1;
     let mut fields = rest.split_whitespace();
-    // A zombie has ended; its parent has not looked yet.
-    let state = fields.next()?;
-    (state != "Z").then(|| fields.nth(18)?.parse().ok())?
+    // A zombie whose other threads are gone has ended; its parent has not looked yet. While one of them lives, so do its
+    // sockets, and nobody else can have its ports.
+    let is_zombie = fields.next()? == "Z";
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    (!is_zombie || threads() > 1).then(|| fields.nth(18)?.parse().ok())?
 }
 
 impl Process {

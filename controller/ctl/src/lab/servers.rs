@@ -25,6 +25,26 @@ pub(super) struct Servers {
     tasks: Vec<JoinHandle<()>>,
     /// Ports that do not answer, and why.
     pub(super) silent: Vec<String>,
+    refused: Vec<Port>,
+}
+
+impl Servers {
+    /// Tries the ports that do not answer once more: whoever had one may be gone.
+    pub(super) fn try_again(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        addresses: &[IpAddr],
+    ) -> anyhow::Result<()> {
+        if self.refused.is_empty() {
+            return Ok(());
+        }
+        let mut more = serve(namespace, name, addresses, &self.refused)?;
+        self.tasks.append(&mut more.tasks);
+        self.silent = std::mem::take(&mut more.silent);
+        self.refused = std::mem::take(&mut more.refused);
+        Ok(())
+    }
 }
 
 impl Drop for Servers {
@@ -61,9 +81,11 @@ pub(super) fn serve(
         });
         match started {
             Ok(tasks) => servers.tasks.extend(tasks),
-            Err(error) => servers
-                .silent
-                .push(format!("{}/{}: {}", port.1, port.0, why(&error))),
+            Err(error) => {
+                let text = format!("{}/{}: {}", port.1, port.0, why(&error));
+                servers.silent.push(text);
+                servers.refused.push(port.clone());
+            }
         }
     }
     Ok(servers)
