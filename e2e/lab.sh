@@ -17,8 +17,6 @@ export PATH="$PATH:/usr/sbin:/sbin" NO_COLOR=1
 manx="$bin/manx"
 work="$(mktemp -d /tmp/manx-lab-suite.XXXXXX)"
 manifests="$work/manifests"
-passed=0
-failed=0
 background=()
 
 finish() {
@@ -29,45 +27,10 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-part() { printf '\n== %s\n' "$*"; }
-pass() { passed=$((passed + 1)); }
-fail() { failed=$((failed + 1)); printf 'FAILED: %s\n' "$1"; shift; [ $# = 0 ] || printf '    %s\n' "$@" | head -20; }
-
-# check NAME COMMAND...: the command succeeds.
-check() {
-  local name="$1" output
-  shift
-  if output="$("$@" 2>&1)"; then pass; printf 'ok: %s\n' "$name"; else fail "$name" "$output"; fi
-}
-
-# code NAME CODE COMMAND...: the command ends with this code.
-code() {
-  local name="$1" want="$2" output got
-  shift 2
-  output="$("$@" 2>&1)"
-  got=$?
-  if [ "$got" = "$want" ]; then pass; printf 'ok: %s\n' "$name"; else fail "$name" "exit code $got, not $want" "$output"; fi
-}
-
-# says NAME TEXT COMMAND...: the command writes the text, whatever its code.
-says() {
-  local name="$1" text="$2" output
-  shift 2
-  output="$("$@" 2>&1)"
-  if grep -qF -- "$text" <<<"$output"; then pass; printf 'ok: %s\n' "$name"; else fail "$name" "nowhere: $text" "$output"; fi
-}
-
-# within SECONDS COMMAND...: the command succeeds before the time is over; what it wrote last is shown if not.
-within() {
-  local deadline=$((SECONDS + $1)) output
-  shift
-  until output="$("$@" 2>&1)"; do
-    [ "$SECONDS" -lt "$deadline" ] || { printf '%s\n' "$output" | grep -iv -e ' ok *$' | tail -n 15; return 1; }
-    sleep 0.05
-  done
-}
-
-not() { ! "$@"; }
+# shellcheck source=checks.sh
+. "$here/checks.sh"
+# shellcheck source=traffic.sh
+. "$here/traffic.sh"
 lab() { "$manx" lab "$@"; }
 pid_of() { lab status | sed -n "s/^  $1 *pid \([0-9]*\) .*/\1/p"; }
 flows() { cat >"$work/some.yaml"; lab probe --flows "$work/some.yaml"; }
@@ -213,15 +176,7 @@ if wanted live; then
   wait "$!" 2>/dev/null
 fi
 
-# A server that notes every line it gets, and a client that sends one every 5 ms for ever.
-listen='use IO::Socket::INET; $|=1; my $s=IO::Socket::INET->new(LocalPort=>$ARGV[0],Listen=>1,ReuseAddr=>1) or die "listen: $!"; print "ready\n"; my $c=$s->accept; print while <$c>; print "closed\n"'
-talk='use IO::Socket::INET; my $c=IO::Socket::INET->new(PeerAddr=>$ARGV[0],PeerPort=>$ARGV[1],Timeout=>5) or die "connect: $!"; $c->autoflush(1); $SIG{PIPE}="IGNORE"; my $n=0; while(print $c $n++."\n"){select undef,undef,undef,0.005}'
-hear='use IO::Socket::INET; $|=1; my $s=IO::Socket::INET->new(LocalPort=>$ARGV[0],Proto=>"udp") or die "bind: $!"; print "ready\n"; while(defined $s->recv(my $d,64)){print "heard\n"}'
-# Every packet from a port of its own: each would open a flow.
-flood='use IO::Socket::INET; for(;;){my $s=IO::Socket::INET->new(PeerAddr=>$ARGV[0],PeerPort=>$ARGV[1],Proto=>"udp") or next; $s->send("x"); select undef,undef,undef,0.001}'
 in_pod() { local pod="$1"; shift; exec "$manx" lab exec "$pod" -- "$@"; }
-lines() { wc -l <"$1"; }
-grows() { local before; before="$(lines "$1")"; within 10 eval "[ \"\$(wc -l <'$1')\" -gt $((before + 20)) ]"; }
 address_of() { lab status | sed -n "s|^  $1  *[^ ]* *\([0-9.]*\) .*|\1|p"; }
 
 if wanted crash; then
@@ -461,5 +416,4 @@ if wanted clean; then
   check "nothing of the lab is left" diff "$work/before" "$work/after"
 fi
 
-printf '\n%s passed, %s failed\n' "$passed" "$failed"
-[ "$failed" = 0 ]
+close

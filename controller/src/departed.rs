@@ -128,8 +128,8 @@ async fn blocks(store: &dyn Datastore) -> Result<Vec<IpamBlockSpec>, DatastoreEr
     Ok(blocks.collect())
 }
 
-/// Runs a request of the bookkeeping to its end.
-async fn drive(
+/// Runs a request of the bookkeeping to its end; `node` is named where it fails.
+pub(crate) async fn drive(
     store: &dyn Datastore,
     node: &str,
     request: Request,

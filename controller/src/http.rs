@@ -1,4 +1,4 @@
-//! The small HTTP server behind health and metrics, on this machine only.
+//! The small HTTP server behind health and metrics; who can reach it is the operator's choice.
 //!
 //! It has a thread of its own: when the loop hangs, it still says so.
 
@@ -13,7 +13,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -58,20 +58,89 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// Serves `/metrics`, `/liveness` and `/readiness` on a port of 127.0.0.1 until the process ends. Port 0 is the
-/// kernel's choice. Returns where it listens.
+/// What the pages say at the moment when somebody asks.
+pub trait Pages: Send + Sync {
+    /// The page that Prometheus reads.
+    fn metrics(&self) -> String;
+    /// Whether the program moves, and a line about it.
+    fn liveness(&self, now: Instant) -> (bool, String);
+    /// Whether its work is done, and a line about it.
+    fn readiness(&self, now: Instant) -> (bool, String);
+}
+
+impl Pages for (Metrics, Health) {
+    fn metrics(&self) -> String {
+        self.0.page()
+    }
+
+    fn liveness(&self, now: Instant) -> (bool, String) {
+        self.1.liveness(now)
+    }
+
+    fn readiness(&self, now: Instant) -> (bool, String) {
+        self.1.readiness(now)
+    }
+}
+
+/// Where the pages are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// On one address.
+    One(IpAddr),
+    /// On every address of the machine, of whatever family it has.
+    All,
+}
+
+impl Host {
+    /// The addresses to try, in their order: a machine without IPv6 refuses the first.
+    fn addresses(self, port: u16) -> Vec<SocketAddr> {
+        match self {
+            Host::One(address) => vec![SocketAddr::new(address, port)],
+            Host::All => vec![
+                SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+                SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+            ],
+        }
+    }
+}
+
+/// Serves `/metrics`, `/liveness` and `/readiness` until the process ends. Port 0 is the kernel's choice. Returns where
+/// it listens.
 ///
 /// # Errors
 /// The port cannot be listened on, or there is no thread for it.
-pub fn serve(port: u16, metrics: Metrics, health: Health) -> Result<SocketAddr, ServerError> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let listening = std::net::TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    let listener = listening.map_err(|source| ServerError::Listen { address, source })?;
+pub fn serve(host: Host, port: u16, pages: Arc<dyn Pages>) -> Result<SocketAddr, ServerError> {
+    let mut listening = None;
+    for address in host.addresses(port) {
+        let bound = std::net::TcpListener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        });
+        match bound {
+            Ok(listener) => {
+                listening = Some(Ok((listener, address)));
+                break;
+            }
+            // What stands in the way of the first address is what a person has to hear of, and a port that is taken
+            // there must not be served by half.
+            Err(source) => {
+                let is_final = matches!(
+                    source.kind(),
+                    io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
+                );
+                listening.get_or_insert(Err(ServerError::Listen { address, source }));
+                if is_final {
+                    break;
+                }
+            }
+        }
+    }
+    let nowhere = || ServerError::Listen {
+        address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+        source: io::ErrorKind::AddrNotAvailable.into(),
+    };
+    let (listener, address) = listening.unwrap_or_else(|| Err(nowhere()))?;
     let address = listener.local_addr().unwrap_or(address);
-    let pages = Arc::new((metrics, health));
     std::thread::Builder::new()
         .name("http".to_owned())
         .spawn(move || {
@@ -83,7 +152,7 @@ pub fn serve(port: u16, metrics: Metrics, health: Health) -> Result<SocketAddr, 
     Ok(address)
 }
 
-fn listen(listener: std::net::TcpListener, pages: Arc<(Metrics, Health)>) -> io::Result<()> {
+fn listen(listener: std::net::TcpListener, pages: Arc<dyn Pages>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -94,7 +163,7 @@ fn listen(listener: std::net::TcpListener, pages: Arc<(Metrics, Health)>) -> io:
     })
 }
 
-async fn accept(listener: TcpListener, pages: Arc<(Metrics, Health)>) -> io::Result<()> {
+async fn accept(listener: TcpListener, pages: Arc<dyn Pages>) -> io::Result<()> {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let permit = Arc::clone(&permits).acquire_owned().await;
@@ -114,9 +183,9 @@ async fn accept(listener: TcpListener, pages: Arc<(Metrics, Health)>) -> io::Res
     }
 }
 
-async fn answer(stream: TcpStream, pages: Arc<(Metrics, Health)>) {
+async fn answer(stream: TcpStream, pages: Arc<dyn Pages>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(&request, &pages);
+        let response = respond(&request, pages.as_ref());
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
@@ -131,7 +200,7 @@ async fn answer(stream: TcpStream, pages: Arc<(Metrics, Health)>) {
     }
 }
 
-fn respond(request: &Request<Incoming>, pages: &(Metrics, Health)) -> Response<Full<Bytes>> {
+fn respond(request: &Request<Incoming>, pages: &dyn Pages) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let refusal = "only GET and HEAD are answered here\n".to_owned();
         let mut response = page(StatusCode::METHOD_NOT_ALLOWED, refusal);
@@ -140,7 +209,6 @@ fn respond(request: &Request<Incoming>, pages: &(Metrics, Health)) -> Response<F
             .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    let (metrics, health) = pages;
     let judged = |(is_well, line): (bool, String)| {
         let status = if is_well {
             StatusCode::OK
@@ -151,13 +219,13 @@ fn respond(request: &Request<Incoming>, pages: &(Metrics, Health)) -> Response<F
     };
     match request.uri().path() {
         "/metrics" => {
-            let mut response = page(StatusCode::OK, metrics.page());
+            let mut response = page(StatusCode::OK, pages.metrics());
             let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, format);
             response
         }
-        "/liveness" => judged(health.liveness(Instant::now())),
-        "/readiness" => judged(health.readiness(Instant::now())),
+        "/liveness" => judged(pages.liveness(Instant::now())),
+        "/readiness" => judged(pages.readiness(Instant::now())),
         _ => page(
             StatusCode::NOT_FOUND,
             "there is /metrics, /liveness and /readiness\n".to_owned(),

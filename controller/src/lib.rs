@@ -13,8 +13,10 @@
 //! | `decide` | what is to be done about one object, and when (pure) |
 //! | `controller` | the loop, and the writes |
 //! | `departed` | addresses of nodes that are gone |
-//! | `faults`, `metrics`, `health`, `http` | how it stands, for people and programs |
+//! | `faults`, `metrics`, `health`, `http`, `probe` | how it stands, for people and programs |
+//! | `cluster` | the other mode: Kubernetes' own objects are the datastore, and one of several replicas leads |
 
+mod cluster;
 mod controller;
 mod decide;
 mod departed;
@@ -25,16 +27,22 @@ mod http;
 mod metrics;
 mod observed;
 mod placement;
+mod probe;
 mod sources;
 mod wanted;
 
+pub use cluster::{
+    Cluster, ConnectError, Enabled, InvalidVariable, Settings, Timings, Variables, WantedPools,
+    parse_duration,
+};
 pub use controller::{Controller, Options};
 pub use departed::{ReleaseError, release_node};
 pub use faults::{Fault, FaultFileError, Standing};
 pub use folder::{Content, Edit, Folder, FolderError, FolderOptions, LARGEST_FILE, Texts, read_once};
 pub use health::{Health, SILENCE};
-pub use http::{ServerError, serve};
+pub use http::{Host, Pages, ServerError, serve};
 pub use metrics::Metrics;
+pub use probe::{StatusError, check_status};
 pub use wanted::{ANNOTATION_INCOMPLETE, ANNOTATION_SOURCE, IMPLIED_SOURCE, WantedOptions};
 
 /// An error with everything that caused it, in one line.

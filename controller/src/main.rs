@@ -2,15 +2,20 @@
 //!
 //! Exit status: 0 after SIGTERM or SIGINT, 1 where it cannot start or go on, 2 for options that make no sense.
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use controller::{
-    Controller, Folder, FolderError, FolderOptions, Health, Metrics, Options, ServerError, WantedOptions,
-    chain, serve,
+    Cluster, ConnectError, Controller, Folder, FolderError, FolderOptions, Health, Host, InvalidVariable,
+    Metrics, Options, Pages, ServerError, Settings, Timings, Variables, WantedOptions, chain, check_status,
+    parse_duration, serve,
 };
 use policy_model_datastore::{Datastore, DatastoreError};
-use policy_model_datastore_file::{FileStore, Settings};
+use policy_model_datastore_file::FileStore;
+use std::fmt::Display;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, IsTerminal, Read, Write};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,17 +27,74 @@ use tracing::level_filters::LevelFilter;
 
 /// How long the controller may take to end; a datastore that hangs must not hold it up.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// The Lease that the replicas of a cluster's controller share.
+const LEASE: &str = "manx-controller";
 
-/// Keeps the datastore in step with a folder of Kubernetes manifests.
+/// Keeps the datastore in step with a folder of Kubernetes manifests; or, where Kubernetes is the datastore, keeps the
+/// cluster's own objects: defaults, addresses of vanished nodes and pods, pools.
 #[derive(Debug, Parser)]
-#[command(name = "manx-controller", version)]
+#[command(name = "manx-controller", version, subcommand_negates_reqs = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Where objects are kept: a folder of the file datastore, or the Kubernetes API server.
+    #[arg(
+        long,
+        value_name = "TYPE",
+        env = "DATASTORE_TYPE",
+        default_value = "file",
+        ignore_case = true
+    )]
+    datastore_type: DatastoreType,
+    #[command(flatten)]
+    folders: FolderArguments,
+    #[command(flatten)]
+    lease: LeaseArguments,
+    /// Address on which /metrics, /liveness and /readiness are served: 127.0.0.1, or with Kubernetes all (written `*`).
+    #[arg(long, value_name = "ADDRESS", env = "METRICS_HOST", global = true)]
+    metrics_host: Option<String>,
+    /// Port for /metrics, /liveness and /readiness; 0 for none.
+    #[arg(long, value_name = "PORT", default_value_t = 9094, global = true)]
+    metrics_port: u16,
+    /// Least level of what is logged: off, error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: LevelFilter,
+}
+
+/// Where objects are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DatastoreType {
+    File,
+    Kubernetes,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Asks the controller that runs here how it stands; exit status 0 if well. For probes that run a program.
+    CheckStatus {
+        /// Whether its work is done.
+        #[arg(short, long)]
+        readiness: bool,
+        /// Whether it moves.
+        #[arg(
+            short,
+            long,
+            conflicts_with = "readiness",
+            required_unless_present = "readiness"
+        )]
+        liveness: bool,
+    },
+}
+
+/// What the file datastore needs.
+#[derive(Debug, Args)]
+struct FolderArguments {
     /// Folder of manifests (*.yaml, *.yml, *.json), read with everything below it.
     #[arg(long, value_name = "DIR", env = "MANX_MANIFESTS")]
-    manifests: PathBuf,
+    manifests: Option<PathBuf>,
     /// Folder of the datastore; it is made where it is absent.
     #[arg(long, value_name = "DIR", env = "MANX_DATASTORE")]
-    datastore: PathBuf,
+    datastore: Option<PathBuf>,
     /// Give pods without spec.nodeName a node, and endpoints the addresses that their pods ask for.
     #[arg(long)]
     assign_nodes: bool,
@@ -42,15 +104,29 @@ struct Arguments {
     /// File to which what is wrong is written as JSON.
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
-    /// Port of 127.0.0.1 for /metrics, /liveness and /readiness; 0 for none.
-    #[arg(long, value_name = "PORT", default_value_t = 9094)]
-    metrics_port: u16,
     /// Seconds after which everything is compared anew.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     resync_seconds: u64,
-    /// Least level of what is logged: off, error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    log_level: LevelFilter,
+}
+
+/// How replicas agree on a leader where Kubernetes is the datastore.
+#[derive(Debug, Args)]
+struct LeaseArguments {
+    /// How long a lease that is not renewed is left alone, such as 15s.
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_duration)]
+    leader_elect_lease_duration: Duration,
+    /// For how long a leader that cannot renew its lease goes on.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    leader_elect_renew_deadline: Duration,
+    /// The pause between two tries to take or renew the lease.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    leader_elect_retry_period: Duration,
+}
+
+/// What the file datastore works with.
+struct Folders {
+    manifests: PathBuf,
+    datastore: PathBuf,
 }
 
 /// Why the controller cannot work.
@@ -68,6 +144,10 @@ enum StartError {
     Lock { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Server(#[from] ServerError),
+    #[error(transparent)]
+    Variable(#[from] InvalidVariable),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     #[error("the metrics cannot be made")]
     Metrics(#[from] prometheus::Error),
     #[error("the runtime cannot be started")]
@@ -76,8 +156,11 @@ enum StartError {
     Signals(#[source] io::Error),
 }
 
-fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+pub(crate) fn main() -> ExitCode {
+    let arguments = read_arguments();
+    if let Some(Command::CheckStatus { readiness, .. }) = arguments.command {
+        return check(&arguments, readiness);
+    }
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
@@ -91,6 +174,63 @@ fn main() -> ExitCode {
             eprintln!("manx-controller: {}", chain(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What this process was asked.
+fn read_arguments() -> Arguments {
+    let matches = Arguments::command().get_matches();
+    let mut arguments = match Arguments::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    // The variable is Calico's, so it may stand in a shell for another program's sake; who names folders means folders.
+    let is_said = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+    if !is_said("datastore_type") && is_said("manifests") && is_said("datastore") {
+        arguments.datastore_type = DatastoreType::File;
+    }
+    arguments
+}
+
+/// Ends with the words and the status of a usage that makes no sense.
+fn misused(kind: ErrorKind, reason: impl Display) -> ! {
+    Arguments::command().error(kind, reason).exit()
+}
+
+/// Asks the controller that runs here.
+fn check(arguments: &Arguments, readiness: bool) -> ExitCode {
+    let host = match host(arguments) {
+        Host::One(address) if !address.is_unspecified() => address,
+        Host::One(_) | Host::All => IpAddr::V4(Ipv4Addr::LOCALHOST),
+    };
+    let page = if readiness { "/readiness" } else { "/liveness" };
+    match check_status(host, arguments.metrics_port, page) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("manx-controller: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Where the pages are served. Whoever watches a cluster is elsewhere; whoever works on one machine is on it.
+fn host(arguments: &Arguments) -> Host {
+    match arguments.metrics_host.as_deref().map(str::trim) {
+        None | Some("") => match arguments.datastore_type {
+            DatastoreType::File => Host::One(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            DatastoreType::Kubernetes => Host::All,
+        },
+        Some("*") => Host::All,
+        Some(text) => match text.parse() {
+            Ok(address) => Host::One(address),
+            Err(_) => misused(
+                ErrorKind::InvalidValue,
+                format!("--metrics-host (METRICS_HOST): '{text}' is no address; write one, or * for all"),
+            ),
+        },
     }
 }
 
@@ -109,34 +249,86 @@ async fn run(arguments: Arguments) -> Result<(), StartError> {
     // First, so that a signal during a long start ends it cleanly too.
     let mut term = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-    let options = Options {
-        wanted: WantedOptions {
-            assign_nodes: arguments.assign_nodes,
-            requested_addresses: arguments.requested_addresses || arguments.assign_nodes,
-        },
-        resync: Duration::from_secs(arguments.resync_seconds),
-        fault_file: arguments.faults.clone(),
-        ..Options::new(&arguments.manifests)
-    };
-    let metrics = Metrics::new()?;
-    let health = Health::new();
-    if arguments.metrics_port != 0 {
-        let address = serve(arguments.metrics_port, metrics.clone(), health.clone())?;
-        tracing::info!("metrics and health on http://{address}");
-    }
-    keep_apart(&arguments)?;
-    let store = open_datastore(&arguments.datastore)?;
-    let _sole = Sole::claim(&arguments.datastore)?;
-    let controller = Controller::new(options, store, metrics, health)?;
-    tracing::info!("following {}", arguments.manifests.display());
-    let stop = async {
+    let stop = async move {
         tokio::select! {
             _ = term.recv() => tracing::info!("SIGTERM: the controller ends; what is in force stays in force"),
             _ = interrupt.recv() => tracing::info!("SIGINT: the controller ends; what is in force stays in force"),
         }
     };
+    let given = (&arguments.folders.manifests, &arguments.folders.datastore);
+    match (arguments.datastore_type, given) {
+        (DatastoreType::File, (Some(manifests), Some(datastore))) => {
+            let folders = Folders {
+                manifests: manifests.clone(),
+                datastore: datastore.clone(),
+            };
+            follow_folder(&arguments, folders, stop).await
+        }
+        (DatastoreType::File, _) => misused(
+            ErrorKind::MissingRequiredArgument,
+            "the file datastore needs --manifests <DIR> and --datastore <DIR>; for Kubernetes write --datastore-type \
+             kubernetes",
+        ),
+        (DatastoreType::Kubernetes, (None, None)) => keep_cluster(&arguments, stop).await,
+        (DatastoreType::Kubernetes, _) => misused(
+            ErrorKind::ArgumentConflict,
+            "--manifests and --datastore are for --datastore-type file; Kubernetes' own objects are its datastore",
+        ),
+    }
+}
+
+/// Serves the pages where that is wanted.
+fn show(arguments: &Arguments, pages: Arc<dyn Pages>) -> Result<(), StartError> {
+    if arguments.metrics_port != 0 {
+        let address = serve(host(arguments), arguments.metrics_port, pages)?;
+        tracing::info!("metrics and health on http://{address}");
+    }
+    Ok(())
+}
+
+/// The controller of the file datastore.
+async fn follow_folder(
+    arguments: &Arguments,
+    folders: Folders,
+    stop: impl Future<Output = ()>,
+) -> Result<(), StartError> {
+    let of_folder = &arguments.folders;
+    let options = Options {
+        wanted: WantedOptions {
+            assign_nodes: of_folder.assign_nodes,
+            requested_addresses: of_folder.requested_addresses || of_folder.assign_nodes,
+        },
+        resync: Duration::from_secs(of_folder.resync_seconds),
+        fault_file: of_folder.faults.clone(),
+        ..Options::new(&folders.manifests)
+    };
+    let metrics = Metrics::new()?;
+    let health = Health::new();
+    show(arguments, Arc::new((metrics.clone(), health.clone())))?;
+    keep_apart(&folders)?;
+    let store = open_datastore(&folders.datastore)?;
+    let _sole = Sole::claim(&folders.datastore)?;
+    let controller = Controller::new(options, store, metrics, health)?;
+    tracing::info!("following {}", folders.manifests.display());
     controller.run(stop).await;
     Ok(())
+}
+
+/// The controller of a cluster.
+async fn keep_cluster(arguments: &Arguments, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+    let timings = Timings {
+        duration: arguments.lease.leader_elect_lease_duration,
+        renew_deadline: arguments.lease.leader_elect_renew_deadline,
+        retry: arguments.lease.leader_elect_retry_period,
+    };
+    if let Some(fault) = timings.fault() {
+        misused(ErrorKind::ValueValidation, format!("--leader-elect-…: {fault}"));
+    }
+    let variables = Variables::of_process();
+    let settings = Settings::read(&variables)?;
+    let cluster = Cluster::new(settings, timings, LEASE, &variables)?;
+    show(arguments, cluster.pages())?;
+    Ok(cluster.run(stop).await?)
 }
 
 /// The claim to be a datastore's only controller. The kernel takes it back when the process ends, however it ends.
@@ -186,21 +378,24 @@ fn by(process: Option<u32>) -> String {
 
 /// Opens the datastore. The only place that knows which kind it is.
 fn open_datastore(path: &Path) -> Result<Arc<dyn Datastore>, StartError> {
-    let store = FileStore::open(path, Settings::default()).map_err(|source| StartError::Datastore {
-        path: path.to_owned(),
-        source,
-    })?;
+    let store =
+        FileStore::open(path, policy_model_datastore_file::Settings::default()).map_err(|source| {
+            StartError::Datastore {
+                path: path.to_owned(),
+                source,
+            }
+        })?;
     Ok(Arc::new(store))
 }
 
 /// Refuses folders of which one is in the other, before anything is made in them.
-fn keep_apart(arguments: &Arguments) -> Result<(), StartError> {
-    let (manifests, datastore) = (real(&arguments.manifests), real(&arguments.datastore));
+fn keep_apart(folders: &Folders) -> Result<(), StartError> {
+    let (manifests, datastore) = (real(&folders.manifests), real(&folders.datastore));
     if manifests.starts_with(&datastore) || datastore.starts_with(&manifests) {
         return Err(StartError::Nested { manifests, datastore });
     }
     // The controller's own errors about the folder are the better ones, but must come before a datastore is made.
-    Folder::open(&arguments.manifests, FolderOptions::default())?;
+    Folder::open(&folders.manifests, FolderOptions::default())?;
     Ok(())
 }
 

@@ -191,8 +191,30 @@ fn errors_say_what_is_wrong_and_what_to_do() {
     assert!(text.contains("keep them apart"), "{text}");
     assert!(!nested.exists(), "nothing was made");
 
+    // A variable that stands there for another program's sake is not what the options say.
+    std::fs::remove_dir_all(dir.path().join("manifests")).unwrap();
+    let (absent, text) = output(
+        command(&dir)
+            .args(["--metrics-port", "0"])
+            .env("DATASTORE_TYPE", "kubernetes"),
+    );
+    assert_eq!(absent.status.code(), Some(1));
+    assert!(text.contains("--manifests"), "{text}");
+    let mut both = command(&dir);
+    let (usage, text) = output(both.args(["--datastore-type", "kubernetes"]));
+    assert_eq!(usage.status.code(), Some(2), "{text}");
+    let (usage, text) = output(command(&dir).args(["--datastore-type", "etcdv3"]));
+    assert_eq!(usage.status.code(), Some(2));
+    assert!(text.contains("kubernetes"), "{text}");
+
     let (usage, _) = output(command(&dir).args(["--log-level", "loud"]));
     assert_eq!(usage.status.code(), Some(2));
     let (usage, _) = output(&mut Command::new(env!("CARGO_BIN_EXE_manx-controller")));
     assert_eq!(usage.status.code(), Some(2));
+    let mut check = Command::new(env!("CARGO_BIN_EXE_manx-controller"));
+    let (usage, _) = output(check.arg("check-status"));
+    assert_eq!(usage.status.code(), Some(2));
+    let (nobody, text) = output(check.args(["-r", "--metrics-port", "1"]));
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(text.contains("nobody answers"), "{text}");
 }

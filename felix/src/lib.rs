@@ -7,9 +7,11 @@
 pub mod agent;
 pub mod checks;
 pub mod cleanup;
+pub mod datastore;
 pub mod health;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+pub mod node_address;
 pub mod privileges;
 pub mod settings;

@@ -3,17 +3,14 @@
 use anyhow::Context;
 use clap::Parser;
 use felix::agent::{self, Ended};
+use felix::datastore::{self, Opened};
 use felix::logging::{self, LoggingOptions};
 use felix::metrics::{Metrics, MetricsOptions};
-use felix::settings::{ClusterSettings, DEFAULT_CONFIG_FILE, Layers, Resolution};
-use policy_model::{Kind, Resource};
-use policy_model_datastore::{Datastore, Selection};
-use policy_model_datastore_file::{FileStore, Settings as StoreSettings};
+use felix::settings::{DEFAULT_CONFIG_FILE, Layers, Resolution};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// The policy agent of one node. Settings: FELIX_* variables and the configuration file, by Calico's names.
 #[derive(Debug, Parser)]
@@ -31,7 +28,7 @@ struct Arguments {
     cleanup: bool,
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -83,12 +80,24 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let ended = runtime.block_on(async {
-        let store = open_store(&settings.datastore_path).await?;
-        let cluster = with_cluster_settings(layers, resolution, store.as_ref(), &logging).await?;
+        let Opened {
+            store,
+            kubernetes,
+            cluster,
+            changes,
+            warnings,
+        } = datastore::open(layers, resolution).await?;
+        for (setting, value) in changes {
+            tracing::info!(setting, value, "set by FelixConfiguration");
+        }
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        logging.set_levels(&LoggingOptions::from(cluster.settings()))?;
         if cluster.settings().prometheus_process_metrics_enabled {
             metrics.show_process()?;
         }
-        anyhow::Ok(agent::run(cluster, store, metrics).await?)
+        anyhow::Ok(agent::run(cluster, store, kubernetes, metrics).await?)
     })?;
     // Its threads must not go on beside the new life.
     drop(runtime);
@@ -113,49 +122,6 @@ fn start_anew() -> anyhow::Result<()> {
     // Also where the file was replaced by a newer one: that one is started when somebody decides so.
     let Err(error) = nix::unistd::execv(c"/proc/self/exe", &arguments);
     Err(error).context("starting felix anew with other settings")
-}
-
-/// Adds what FelixConfiguration resources say, for all nodes and for this one.
-async fn with_cluster_settings(
-    layers: Layers,
-    local: Resolution,
-    store: &dyn Datastore,
-    logging: &logging::Logging,
-) -> anyhow::Result<ClusterSettings> {
-    let mut cluster = ClusterSettings::new(layers, local);
-    let listing = store.list(Selection::kinds([Kind::FelixConfiguration])).await?;
-    for object in listing.items {
-        if let Resource::FelixConfiguration(found) = object.resource.as_ref() {
-            cluster.upsert(&found.metadata.name, &found.spec);
-        }
-    }
-    let (changes, warnings) = cluster.begin()?;
-    for change in changes {
-        tracing::info!(
-            setting = change.name,
-            value = change.after,
-            "set by FelixConfiguration"
-        );
-    }
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    logging.set_levels(&LoggingOptions::from(cluster.settings()))?;
-    Ok(cluster)
-}
-
-async fn open_store(path: &Path) -> anyhow::Result<Arc<dyn Datastore>> {
-    let root = path.to_path_buf();
-    // Opening reads every document, which blocks.
-    let opened = tokio::task::spawn_blocking(move || FileStore::open(root, StoreSettings::default())).await?;
-    let store = opened.with_context(|| {
-        format!(
-            "the datastore folder {} cannot be used; make it usable and see that its file system has room, or set \
-             DatastorePath (FELIX_DATASTOREPATH) to another",
-            path.display()
-        )
-    })?;
-    Ok(Arc::new(store))
 }
 
 fn show(resolution: &Resolution) {

@@ -16,6 +16,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 #[derive(Debug)]
 pub struct NetworkNamespace {
     file: File,
+    /// A netlink socket that was opened inside.
+    netlink: Option<OwnedFd>,
 }
 
 /// A network namespace could not be opened, entered or made.
@@ -63,7 +65,7 @@ impl NetworkNamespace {
             path: path.to_owned(),
             source,
         })?;
-        Ok(Self { file })
+        Ok(Self { file, netlink: None })
     }
 
     /// Opens the calling thread's own namespace.
@@ -102,6 +104,21 @@ impl NetworkNamespace {
         })?
     }
 
+    /// Adds a netlink socket (`NETLINK_ROUTE`) that somebody opened inside.
+    ///
+    /// Entering a namespace takes `CAP_SYS_ADMIN`; such a socket does all that is needed for interfaces, addresses and
+    /// routes with `CAP_NET_ADMIN` alone.
+    #[must_use]
+    pub fn with_netlink(mut self, socket: OwnedFd) -> Self {
+        self.netlink = Some(socket);
+        self
+    }
+
+    /// The netlink socket inside, where there is one.
+    pub fn netlink(&self) -> Option<BorrowedFd<'_>> {
+        self.netlink.as_ref().map(AsFd::as_fd)
+    }
+
     /// Whether two handles are of one namespace.
     ///
     /// # Errors
@@ -118,6 +135,7 @@ impl NetworkNamespace {
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             file: self.file.try_clone()?,
+            netlink: self.netlink.as_ref().map(OwnedFd::try_clone).transpose()?,
         })
     }
 }
@@ -138,6 +156,7 @@ impl From<OwnedFd> for NetworkNamespace {
     fn from(descriptor: OwnedFd) -> Self {
         Self {
             file: File::from(descriptor),
+            netlink: None,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! rooms that read them want few attributes of many objects (see `attributes`).
 
 use std::fmt::Display;
+use std::os::fd::BorrowedFd;
 
 use netlink_packet_core::NetlinkSerializable;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -45,6 +46,17 @@ impl Rtnetlink {
     pub fn open_with(patience: Patience) -> Result<Self, NetlinkError> {
         Ok(Self {
             connection: Connection::open(Protocol::Route, patience)?,
+        })
+    }
+
+    /// Uses a socket that somebody opened in another namespace and bound or not. It must be of this protocol and nobody
+    /// else's meanwhile.
+    ///
+    /// # Errors
+    /// The process has no file descriptor left, or it is no netlink socket.
+    pub fn over(socket: BorrowedFd<'_>, patience: Patience) -> Result<Self, NetlinkError> {
+        Ok(Self {
+            connection: Connection::over(socket, Protocol::Route, patience)?,
         })
     }
 

@@ -5,13 +5,18 @@
 
 use std::fmt::Display;
 use std::io;
+use std::io::IoSliceMut;
 use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use netlink_sys::{Socket, SocketAddr};
+use netlink_sys::Socket;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvmsg, sendto,
+    setsockopt, socket, sockopt,
+};
 use nix::sys::time::TimeVal;
 
 use crate::attributes;
@@ -109,11 +114,31 @@ pub(crate) struct Message<'buffer> {
     pub(crate) body: &'buffer [u8],
 }
 
+/// Options of netlink sockets, set on any descriptor: a socket may have been handed over.
+mod options {
+    use nix::{libc, setsockopt_impl, sockopt_impl};
+
+    sockopt_impl!(
+        /// Errors come with the kernel's words.
+        ExtendedAck, SetOnly, libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, bool
+    );
+    sockopt_impl!(
+        /// Errors repeat the request's header alone.
+        CappedAck, SetOnly, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, bool
+    );
+    sockopt_impl!(
+        /// The kernel filters lists by table, protocol and interface, and refuses what it would not honour.
+        StrictCheck, SetOnly, libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK, bool
+    );
+}
+
 /// A socket with its counter and its buffer.
 pub(crate) struct Connection {
-    socket: Socket,
+    socket: OwnedFd,
     sequence: u32,
+    /// Room for a datagram; the last one fills the beginning.
     buffer: Vec<u8>,
+    filled: usize,
     patience: Patience,
 }
 
@@ -140,28 +165,63 @@ pub(crate) fn open(protocol: Protocol) -> Result<Socket, NetlinkError> {
 impl Connection {
     /// Opens a conversation in the calling thread's network namespace.
     pub(crate) fn open(protocol: Protocol, patience: Patience) -> Result<Self, NetlinkError> {
-        let wrap = |source| NetlinkError::Open {
+        let number = match protocol {
+            Protocol::Route => SockProtocol::NetlinkRoute,
+            Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
+        };
+        let opened = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            number,
+        );
+        let socket = opened.map_err(|errno| NetlinkError::Open {
+            protocol: protocol.name(),
+            source: errno.into(),
+        })?;
+        Self::with(socket, protocol, patience)
+    }
+
+    /// Opens a conversation on a socket that somebody opened elsewhere.
+    pub(crate) fn over(
+        socket: BorrowedFd<'_>,
+        protocol: Protocol,
+        patience: Patience,
+    ) -> Result<Self, NetlinkError> {
+        let socket = socket.try_clone_to_owned().map_err(|source| NetlinkError::Open {
             protocol: protocol.name(),
             source,
+        })?;
+        Self::with(socket, protocol, patience)
+    }
+
+    fn with(socket: OwnedFd, protocol: Protocol, patience: Patience) -> Result<Self, NetlinkError> {
+        let wrap = |errno: Errno| NetlinkError::Open {
+            protocol: protocol.name(),
+            source: errno.into(),
         };
-        let socket = open(protocol)?;
-        socket.set_ext_ack(true).map_err(wrap)?;
-        socket.set_cap_ack(true).map_err(wrap)?;
+        match bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0)) {
+            // Bound by whoever opened it.
+            Ok(()) | Err(Errno::EINVAL) => {}
+            Err(errno) => return Err(wrap(errno)),
+        }
+        setsockopt(&socket, options::ExtendedAck, &true).map_err(wrap)?;
+        setsockopt(&socket, options::CappedAck, &true).map_err(wrap)?;
         if protocol == Protocol::Route {
-            // Makes the kernel filter lists by table, protocol and interface, and refuse what it would not honour.
-            socket.set_netlink_get_strict_chk(true).map_err(wrap)?;
+            setsockopt(&socket, options::StrictCheck, &true).map_err(wrap)?;
         }
         let Patience(time) = patience;
         let timeout = TimeVal::new(
             libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
             libc::suseconds_t::from(time.subsec_micros()),
         );
-        setsockopt(&socket, sockopt::ReceiveTimeout, &timeout).map_err(|errno| wrap(errno.into()))?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &timeout).map_err(wrap)?;
         Ok(Self {
             socket,
             patience,
             sequence: 0,
-            buffer: Vec::with_capacity(BUFFER),
+            buffer: vec![0; BUFFER],
+            filled: 0,
         })
     }
 
@@ -316,12 +376,12 @@ impl Connection {
     }
 
     fn send(&self, datagram: &[u8]) -> io::Result<()> {
-        let kernel = SocketAddr::new(0, 0);
+        let kernel = NetlinkAddr::new(0, 0);
         loop {
-            match self.socket.send_to(datagram, &kernel, 0) {
+            match sendto(self.socket.as_raw_fd(), datagram, &kernel, MsgFlags::empty()) {
                 Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
             }
         }
     }
@@ -333,7 +393,7 @@ impl Connection {
         mut take: impl FnMut(Message<'_>) -> ControlFlow<Outcome>,
     ) -> Result<Option<Outcome>, NetlinkError> {
         let Patience(time) = self.patience;
-        let received = receive_datagram(&self.socket, &mut self.buffer).map_err(|source| {
+        let received = receive_into(&self.socket, &mut self.buffer, &mut self.filled).map_err(|source| {
             if source.kind() == io::ErrorKind::WouldBlock {
                 NetlinkError::Timeout {
                     operation: operation.to_string(),
@@ -349,7 +409,7 @@ impl Connection {
                 problem: format!("a datagram is longer than {BUFFER} bytes"),
             });
         }
-        for message in messages(&self.buffer) {
+        for message in messages(self.buffer.get(..self.filled).unwrap_or_default()) {
             if let ControlFlow::Break(outcome) = take(message) {
                 return Ok(Some(outcome));
             }
@@ -379,6 +439,26 @@ pub(crate) fn receive_datagram(socket: &Socket, buffer: &mut Vec<u8>) -> io::Res
             Ok(_) => return Ok(Received::Whole),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The same, for a socket that may have been handed over; says how much of the buffer is filled.
+fn receive_into(socket: &OwnedFd, buffer: &mut [u8], filled: &mut usize) -> io::Result<Received> {
+    loop {
+        let mut parts = [IoSliceMut::new(buffer)];
+        let received = recvmsg::<NetlinkAddr>(socket.as_raw_fd(), &mut parts, None, MsgFlags::empty())
+            .map(|got| (got.bytes, got.address, got.flags.contains(MsgFlags::MSG_TRUNC)));
+        match received {
+            // Another process may write to this socket; only the kernel has the number zero.
+            Ok((_, Some(sender), _)) if sender.pid() != 0 => {}
+            Ok((_, _, true)) => return Ok(Received::Truncated),
+            Ok((length, _, false)) => {
+                *filled = length;
+                return Ok(Received::Whole);
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
 }

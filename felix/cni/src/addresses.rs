@@ -1,185 +1,167 @@
-//! Which addresses an attachment gets, and how they are given back.
+//! Which addresses an attachment gets.
 //!
 //! What the pod's annotations say wins over the network configuration, and both over the choice of the pools.
 
-use crate::ipam;
-use crate::protocol::{AddressWishes, AttachmentKey, Failure, code};
+use crate::allocator::{Allocator, Holder, Promise, Want, as_pool};
+use crate::protocol::{AddressWishes, Failure, code};
 use ipnet::IpNet;
-use policy_model::{Kind, Object, Resource, WorkloadEndpointSpec};
-use policy_model_datastore::{Datastore, Selection};
-use policy_model_ipam::engine::{AssignSpecific, AutoAssign, Outcome, Request as IpamRequest};
-use policy_model_ipam::pool::PoolRef;
-use policy_model_ipam::{Family, annotation, handle};
+use policy_model::{Object, WorkloadEndpointSpec};
+use policy_model_ipam::pool::{self, PoolRef};
+use policy_model_ipam::{Family, annotation};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 /// The names of the node's own address management in network configurations.
 const OWN_SOURCES: [&str; 3] = ["", "calico-ipam", "manx-ipam"];
+/// Addresses from ranges of the node.
+const HOST_LOCAL: &str = "host-local";
 
-/// The pod of an attachment.
-#[derive(Clone, Debug)]
-pub(crate) struct PodRef {
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-    pub(crate) uid: String,
+/// What the addresses of an endpoint's resource mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StatedAddresses {
+    /// Whoever wrote the resource wants these and no others.
+    #[default]
+    Wanted,
+    /// They are what the pod had when somebody last looked (a pod's status): the next sandbox may have others, and an
+    /// earlier one may still hold these.
+    LastKnown,
 }
 
-/// Gives and takes addresses for one node.
-#[derive(Clone, Copy)]
-pub(crate) struct Addresses<'a> {
-    pub(crate) store: &'a dyn Datastore,
-    pub(crate) node: &'a str,
+/// What decides about the addresses of a node's attachments, beside pools and blocks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    pub(crate) stated: StatedAddresses,
+    /// The node's own ranges for pods.
+    pub(crate) ranges: Vec<IpNet>,
 }
 
-impl Addresses<'_> {
-    /// The attachment's addresses: those that it has, those that it asks for, or new ones.
+impl Allocator {
+    /// The addresses of an endpoint: those that it asks for, or new ones.
     pub(crate) async fn of_endpoint(
-        self,
-        key: &AttachmentKey,
+        &self,
+        holder: &Holder,
         endpoint: &Object<WorkloadEndpointSpec>,
-        pod: &PodRef,
         wishes: &AddressWishes,
-    ) -> Result<Vec<IpAddr>, Failure> {
-        known_source(wishes)?;
-        let fixed: Vec<IpAddr> = endpoint.spec.ip_networks.iter().map(|n| n.addr()).collect();
-        let annotations = &endpoint.metadata.annotations;
-        let asked = match annotations.get(annotation::IP_ADDRS) {
-            Some(text) => annotation::addresses(text).map_err(invalid)?,
-            None => fixed.clone(),
-        };
-        if asked.is_empty() {
-            return self.of_pools(key, pod, annotations, wishes).await;
+        rules: &Rules,
+    ) -> Result<Promise, Failure> {
+        if wishes.source == HOST_LOCAL {
+            return self.of_ranges(wishes, &rules.ranges);
         }
-        let request = IpamRequest::AssignSpecific(AssignSpecific {
-            addresses: asked.clone(),
-            handle: key.handle(),
-            attributes: self.attributes(pod),
-            node: self.node.to_owned(),
-            strict_affinity: Some(false),
-        });
-        match self.assign(request).await {
-            Ok(addresses) => Ok(addresses),
-            // An address that the endpoint itself states and that no pool covers needs no bookkeeping.
-            Err(error) if !fixed.is_empty() && self.outside_pools(&asked).await? => {
-                tracing::debug!(%error, "addresses outside all pools are taken as they are");
-                Ok(sorted(asked))
+        known_source(wishes)?;
+        let annotations = &endpoint.metadata.annotations;
+        if let Some(text) = annotations.get(annotation::IP_ADDRS) {
+            let asked = annotation::addresses(text).map_err(invalid)?;
+            return self.these(holder, &asked).await;
+        }
+        let stated: Vec<IpAddr> = endpoint.spec.ip_networks.iter().map(|n| n.addr()).collect();
+        match rules.stated {
+            StatedAddresses::Wanted if !stated.is_empty() => {
+                if self.outside_pools(&stated).await? {
+                    // What no pool covers needs no bookkeeping but the journal's.
+                    return Ok(Promise::outside(stated));
+                }
+                self.these(holder, &stated).await
             }
-            Err(error) => Err(error),
+            StatedAddresses::Wanted | StatedAddresses::LastKnown => {
+                self.of_pools(holder, annotations, wishes).await
+            }
         }
     }
 
+    async fn these(&self, holder: &Holder, addresses: &[IpAddr]) -> Result<Promise, Failure> {
+        match self.named_from_reserve(addresses) {
+            Some(promise) => Ok(promise),
+            None => self.named(holder, addresses).await,
+        }
+    }
+
+    /// Addresses without an interface.
+    pub(crate) async fn of_nobody(
+        &self,
+        holder: &Holder,
+        wishes: &AddressWishes,
+        rules: &Rules,
+    ) -> Result<Promise, Failure> {
+        if wishes.source == HOST_LOCAL {
+            return self.of_ranges(wishes, &rules.ranges);
+        }
+        known_source(wishes)?;
+        self.of_pools(holder, &BTreeMap::new(), wishes).await
+    }
+
     /// Addresses from the pools: one of each family that is wished for, or that an enabled pool has.
-    pub(crate) async fn of_pools(
-        self,
-        key: &AttachmentKey,
-        pod: &PodRef,
+    async fn of_pools(
+        &self,
+        holder: &Holder,
         annotations: &BTreeMap<String, String>,
         wishes: &AddressWishes,
-    ) -> Result<Vec<IpAddr>, Failure> {
-        known_source(wishes)?;
-        let (has_v4, has_v6) = self.families().await?;
-        let ipv4 = usize::from(wishes.v4.assign.unwrap_or(has_v4));
-        let ipv6 = usize::from(wishes.v6.assign.unwrap_or(has_v6));
-        if ipv4 + ipv6 == 0 {
+    ) -> Result<Promise, Failure> {
+        self.wait_begun().await?;
+        let (has_v4, has_v6) = self.families();
+        let families = [
+            (Family::V4, wishes.v4.assign.unwrap_or(has_v4)),
+            (Family::V6, wishes.v6.assign.unwrap_or(has_v6)),
+        ];
+        let mut wants = Vec::new();
+        for (family, is_wanted) in families {
+            if is_wanted {
+                let (name, wished) = match family {
+                    Family::V4 => (annotation::IPV4_POOLS, &wishes.v4.pools),
+                    Family::V6 => (annotation::IPV6_POOLS, &wishes.v6.pools),
+                };
+                let pools = match annotations.get(name) {
+                    Some(text) => annotation::pools(family, text).map_err(invalid)?,
+                    None => wished_pools(family, wished)?,
+                };
+                wants.push(Want { family, pools });
+            }
+        }
+        if wants.is_empty() {
             return Err(Failure::new(
                 code::NO_ADDRESS,
                 if has_v4 || has_v6 {
                     "the network configuration wants no address (ipam.assign_ipv4, ipam.assign_ipv6) of a family that an enabled IP pool has"
                 } else {
-                    "there is no enabled IP pool to take an address from"
+                    NO_POOL
                 },
             ));
         }
-        let pools = |family, name, wished: &[String]| match annotations.get(name) {
-            Some(text) => annotation::pools(family, text).map_err(invalid),
-            None => wished_pools(family, wished),
-        };
-        let request = AutoAssign {
-            ipv4,
-            ipv6,
-            attributes: self.attributes(pod),
-            ipv4_pools: pools(Family::V4, annotation::IPV4_POOLS, &wishes.v4.pools)?,
-            ipv6_pools: pools(Family::V6, annotation::IPV6_POOLS, &wishes.v6.pools)?,
-            node_labels: self.node_labels().await?,
-            ..AutoAssign::new(self.node, &key.handle())
-        };
-        self.assign(IpamRequest::AutoAssign(request)).await
-    }
-
-    /// Gives back everything that an attachment holds.
-    pub(crate) async fn release(self, key: &AttachmentKey) -> Result<(), Failure> {
-        ipam::run(self.store, IpamRequest::ReleaseByHandle(key.handle()))
-            .await
-            .map(|_| ())
+        self.any(holder, &wants).await
     }
 
     /// Whether there is an enabled pool, for IPv4 and for IPv6.
-    pub(crate) async fn families(self) -> Result<(bool, bool), Failure> {
-        let mut has = (false, false);
-        for resource in self.list(Kind::IPPool).await? {
-            if let Resource::IPPool(pool) = resource.as_ref()
-                && !pool.spec.disabled
-            {
-                if pool.spec.cidr.addr().is_ipv4() {
-                    has.0 = true;
-                } else {
-                    has.1 = true;
-                }
-            }
-        }
-        Ok(has)
-    }
-
-    fn attributes(self, pod: &PodRef) -> BTreeMap<String, String> {
-        let stated = [
-            (handle::ATTRIBUTE_NAMESPACE, pod.namespace.as_str()),
-            (handle::ATTRIBUTE_POD, pod.name.as_str()),
-            (handle::ATTRIBUTE_NODE, self.node),
-            (handle::ATTRIBUTE_UID, pod.uid.as_str()),
-        ];
-        stated
-            .into_iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect()
-    }
-
-    async fn assign(self, request: IpamRequest) -> Result<Vec<IpAddr>, Failure> {
-        match ipam::run(self.store, request).await? {
-            Outcome::Assigned(assigned) => Ok(sorted(assigned.into_iter().map(|a| a.address).collect())),
-            other => Err(Failure::new(
-                code::STORE,
-                format!("address management answered {other:?}"),
-            )),
-        }
-    }
-
-    async fn list(self, kind: Kind) -> Result<Vec<Arc<Resource>>, Failure> {
-        let listing = self
-            .store
-            .list(Selection::kinds([kind]))
-            .await
-            .map_err(ipam::failure)?;
-        Ok(listing.items.into_iter().map(|v| v.resource).collect())
-    }
-
-    async fn outside_pools(self, addresses: &[IpAddr]) -> Result<bool, Failure> {
-        let pools = self.list(Kind::IPPool).await?;
-        let inside = |a: &IpAddr| {
-            pools
-                .iter()
-                .any(|r| matches!(r.as_ref(), Resource::IPPool(pool) if pool.spec.cidr.contains(a)))
+    fn families(&self) -> (bool, bool) {
+        let pools = self.pools();
+        let has = |is_v4| {
+            let mut pools = pools.iter().filter_map(as_pool);
+            pools.any(|pool| !pool.spec.disabled && pool.spec.cidr.addr().is_ipv4() == is_v4)
         };
-        Ok(!addresses.iter().any(inside))
+        (has(true), has(false))
     }
 
-    async fn node_labels(self) -> Result<BTreeMap<String, String>, Failure> {
-        let nodes = self.list(Kind::Node).await?;
-        let own = nodes.iter().find(|n| n.metadata().name == self.node);
-        Ok(own.map(|n| n.metadata().labels.clone()).unwrap_or_default())
+    /// Why no pod could be given an address now.
+    pub(crate) fn lack(&self, wishes: &AddressWishes) -> Option<String> {
+        if wishes.source == HOST_LOCAL {
+            return None;
+        }
+        if !self.has_begun() {
+            return Some("the cluster's IP pools and blocks are not known yet".to_owned());
+        }
+        if self.families() == (false, false) {
+            return Some(NO_POOL.to_owned());
+        }
+        self.shortage()
+    }
+
+    async fn outside_pools(&self, addresses: &[IpAddr]) -> Result<bool, Failure> {
+        self.wait_begun().await?;
+        let pools = self.pools();
+        let is_inside = |a: &IpAddr| pool::containing(pools.iter().filter_map(as_pool), *a).is_some();
+        Ok(!addresses.iter().any(is_inside))
     }
 }
+
+const NO_POOL: &str = "there is no enabled IP pool to take an address from";
 
 fn invalid(error: annotation::InvalidAnnotation) -> Failure {
     Failure::new(code::INVALID_REQUEST, error)
@@ -192,7 +174,7 @@ fn known_source(wishes: &AddressWishes) -> Result<(), Failure> {
     Err(Failure::new(
         code::UNSUPPORTED_FIELD,
         format!(
-            "ipam.type {:?}: this felix gives addresses from its pools only; use \"calico-ipam\"",
+            "ipam.type {:?} is not known; use \"calico-ipam\" or \"{HOST_LOCAL}\"",
             wishes.source
         ),
     ))
@@ -213,9 +195,4 @@ fn wished_pools(family: Family, wished: &[String]) -> Result<Vec<PoolRef>, Failu
         Err(_) => Ok(PoolRef::Name(text.clone())),
     };
     wished.iter().map(read).collect()
-}
-
-fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
-    addresses.sort_unstable();
-    addresses
 }

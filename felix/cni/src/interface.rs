@@ -3,8 +3,11 @@
 use crate::protocol::{Failure, code};
 use crate::server::Caller;
 use dataplane_netlink::conntrack::Conntrack;
+use dataplane_netlink::links::{self, AdminState, LinkStep};
+use dataplane_netlink::routes;
 use dataplane_netlink::workload::{ConnectRequest, WorkloadError, WorkloadSettings, Workloads};
-use dataplane_netlink::{InterfaceName, NetlinkError, NetworkNamespace};
+use dataplane_netlink::{InterfaceName, NetlinkError, NetworkNamespace, Rtnetlink};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use std::sync::Arc;
 pub(crate) struct Sandbox {
     path: String,
     handed: Option<Arc<OwnedFd>>,
+    netlink: Option<Arc<OwnedFd>>,
 }
 
 impl Sandbox {
@@ -22,15 +26,24 @@ impl Sandbox {
         Sandbox {
             path,
             handed: caller.namespace.clone(),
+            netlink: caller.netlink.clone(),
         }
     }
 
     fn open(&self) -> Result<NetworkNamespace, Failure> {
-        match &self.handed {
-            Some(descriptor) => descriptor
+        let keep = |descriptor: &Arc<OwnedFd>| {
+            descriptor
                 .try_clone()
-                .map(NetworkNamespace::from)
-                .map_err(|e| Failure::new(code::IO, format!("keeping the sandbox's namespace: {e}"))),
+                .map_err(|e| Failure::new(code::IO, format!("keeping the sandbox's namespace: {e}")))
+        };
+        match &self.handed {
+            Some(descriptor) => {
+                let namespace = NetworkNamespace::from(keep(descriptor)?);
+                match &self.netlink {
+                    Some(socket) => Ok(namespace.with_netlink(keep(socket)?)),
+                    None => Ok(namespace),
+                }
+            }
             None => {
                 NetworkNamespace::open(&self.path).map_err(|e| Failure::new(code::UNKNOWN_SANDBOX, text(&e)))
             }
@@ -97,6 +110,27 @@ impl Interface {
     }
 }
 
+/// Takes an interface of the node down, if there is one: from now on nothing passes. Removing it takes the kernel two
+/// hundred times as long.
+pub(crate) fn cut(settings: &WorkloadSettings, interface: &str) -> Result<(), Failure> {
+    let name = InterfaceName::new(interface).map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
+    if !settings.ownership.prefixes.is_ours(interface) {
+        return Ok(());
+    }
+    let mut netlink = Rtnetlink::open_with(settings.patience).map_err(|e| kernel_failure(&e))?;
+    let Some(link) = links::find(&mut netlink, &name).map_err(|e| kernel_failure(&e))? else {
+        return Ok(());
+    };
+    if !link.is_veth() {
+        return Ok(());
+    }
+    match links::execute(&mut netlink, &link, &[LinkStep::SetState(AdminState::Down)]) {
+        // It went with its sandbox meanwhile.
+        Err(error) if error.is_absent() => Ok(()),
+        other => other.map_err(|e| kernel_failure(&e)),
+    }
+}
+
 /// Removes an interface of the node, if there is one, and the flows of its addresses.
 pub(crate) fn disconnect(
     settings: WorkloadSettings,
@@ -113,6 +147,37 @@ pub(crate) fn disconnect(
         .forget_addresses(addresses)
         .map_err(|e| kernel_failure(&e))?;
     Ok(())
+}
+
+/// The addresses that lead to interfaces of workloads, with the names of these.
+pub(crate) fn routed(settings: &WorkloadSettings) -> Result<BTreeMap<IpAddr, String>, Failure> {
+    let mut netlink = Rtnetlink::open_with(settings.patience).map_err(|e| kernel_failure(&e))?;
+    let observed = routes::observe(&mut netlink, &settings.ownership).map_err(|e| kernel_failure(&e))?;
+    let names: BTreeMap<u32, &InterfaceName> = observed
+        .links
+        .iter()
+        .map(|(name, link)| (link.index, name))
+        .collect();
+    let routed = observed.routes.iter().filter_map(|route| {
+        let name = names.get(&route.interface()?)?;
+        let is_one_address = route.destination.prefix_len() == route.destination.max_prefix_len();
+        let is_workloads = settings.ownership.prefixes.is_ours(name.as_str());
+        (is_one_address && is_workloads).then(|| (route.destination.addr(), name.to_string()))
+    });
+    Ok(routed.collect())
+}
+
+/// Runs what waits for the kernel away from the threads that answer requests.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Failure::new(
+            code::KERNEL,
+            format!("the request's thread ended: {error}"),
+        )),
+    }
 }
 
 fn workload_failure(error: WorkloadError) -> Failure {
@@ -132,4 +197,50 @@ pub(crate) fn text(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     out
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is the failure itself")]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn ip(arguments: &str) {
+        let status = Command::new("ip").args(arguments.split_whitespace()).status();
+        assert!(status.unwrap().success(), "ip {arguments}");
+    }
+
+    #[test]
+    fn addresses_of_workloads_are_found_and_an_interface_is_cut() {
+        let namespace = NetworkNamespace::anonymous().unwrap();
+        let settings = WorkloadSettings::default();
+        let routed = namespace.run(|| {
+            ip("link add cali1 type veth peer name inside");
+            ip("link add other type veth peer name otherinside");
+            for command in [
+                "link set inside up",
+                "link set cali1 up",
+                "link set other up",
+                "route add 10.0.0.7/32 dev cali1 scope link",
+                "-6 route add fd00::7/128 dev cali1",
+                "route add 10.0.0.8/32 dev other",
+                "route add 10.1.0.0/24 dev cali1",
+            ] {
+                ip(command);
+            }
+            let routed = routed(&settings).unwrap();
+            for interface in ["cali1", "cali2", "other"] {
+                cut(&settings, interface).unwrap();
+            }
+            let up = Command::new("ip")
+                .args(["-o", "link", "show", "up"])
+                .output()
+                .unwrap();
+            let up = String::from_utf8(up.stdout).unwrap();
+            assert!(!up.contains(": cali1@") && up.contains(": other@"), "{up}");
+            routed
+        });
+        let expected = ["10.0.0.7", "fd00::7"].map(|a| (a.parse().unwrap(), "cali1".to_owned()));
+        assert_eq!(routed.unwrap(), BTreeMap::from(expected));
+    }
 }

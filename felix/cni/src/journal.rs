@@ -1,14 +1,18 @@
-//! What the node attached, kept on the node: one file an attachment, written before the caller hears of it.
+//! What the node attached, kept on the node: on the disk before the caller hears of it.
 //!
-//! It tells a repeated request from a new one, and lets a removal succeed whatever else is away.
+//! It tells a repeated request from a new one, lets a removal succeed whatever else is away, and is what makes an
+//! address that the node gave from its reserve a pod's: the datastore learns of it later.
+
+mod log;
 
 use crate::protocol::AttachmentKey;
+use log::{Log, Opened};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// One attachment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +38,17 @@ pub struct Attachment {
     pub mtu: u32,
 }
 
+/// How the node came to know an attachment, and whether it is ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It made it.
+    Made,
+    /// It found it, in the kernel or in a block, and had no record of it: its disk was wiped, or another program made it.
+    Found,
+    /// However it came, it is ending: its interface passes nothing any more and has to be removed.
+    Leaving,
+}
+
 /// The journal could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {path}")]
@@ -47,130 +62,177 @@ pub struct JournalError {
     pub source: std::io::Error,
 }
 
+/// All attachments at one moment, in the order in which they came to be, without those that are ending.
+pub type Attachments = Arc<Vec<Attachment>>;
+
 /// The attachments of a node.
 #[derive(Debug)]
 pub struct Journal {
-    folder: PathBuf,
-    attachments: BTreeMap<AttachmentKey, Attachment>,
+    log: Log,
+    known: Mutex<Known>,
+    changes: watch::Sender<Attachments>,
+    is_new: bool,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    entries: BTreeMap<AttachmentKey, Entry>,
+    /// How many there ever were.
+    count: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    attachment: Attachment,
+    origin: Origin,
+}
+
+impl Known {
+    fn put(&mut self, attachment: Attachment, origin: Origin) {
+        let next = self.count;
+        let entry = self.entries.entry(attachment.key.clone());
+        let number = match entry {
+            std::collections::btree_map::Entry::Occupied(ref old) => old.get().number,
+            std::collections::btree_map::Entry::Vacant(_) => next,
+        };
+        self.count = self.count.max(number + 1);
+        self.entries.insert(
+            attachment.key.clone(),
+            Entry {
+                number,
+                attachment,
+                origin,
+            },
+        );
+    }
 }
 
 impl Journal {
-    /// Opens the journal in a folder, which is made where it lacks. A file that cannot be understood is left alone and
-    /// reported.
+    /// Opens the journal in a folder, which is made where it lacks. What cannot be understood is kept aside and reported.
     ///
     /// # Errors
-    /// The folder cannot be made or read.
+    /// The folder cannot be made, read or written.
     pub fn open(folder: &Path) -> Result<Self, JournalError> {
-        let failed = |operation, path: &Path| {
-            let path = path.to_path_buf();
-            move |source| JournalError {
-                operation,
-                path,
-                source,
-            }
-        };
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(failed("create folder", folder))?;
-        let mut attachments = BTreeMap::new();
-        for entry in std::fs::read_dir(folder).map_err(failed("read folder", folder))? {
-            let path = entry.map_err(failed("read folder", folder))?.path();
-            if path.extension().is_none_or(|e| e != "json") {
-                continue;
-            }
-            let text = std::fs::read_to_string(&path).map_err(failed("read", &path))?;
-            match serde_json::from_str::<Attachment>(&text) {
-                Ok(attachment) => {
-                    attachments.insert(attachment.key.clone(), attachment);
-                }
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "a journal entry cannot be read")
-                }
-            }
+        let Opened { log, entries, is_new } = Log::open(folder)?;
+        let mut known = Known::default();
+        for (attachment, origin) in entries {
+            known.put(attachment, origin);
         }
-        Ok(Journal {
-            folder: folder.to_path_buf(),
-            attachments,
-        })
+        let journal = Journal {
+            log,
+            known: Mutex::new(known),
+            changes: watch::Sender::default(),
+            is_new,
+        };
+        journal.publish();
+        Ok(journal)
     }
 
-    /// One attachment.
-    pub fn get(&self, key: &AttachmentKey) -> Option<&Attachment> {
-        self.attachments.get(key)
+    /// Whether there was no journal before: on this disk nothing is known of what was attached earlier.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
-    /// All attachments.
-    pub fn iter(&self) -> impl Iterator<Item = &Attachment> {
-        self.attachments.values()
+    /// Follows the attachments: a reader sees one as soon as it is on the disk.
+    pub fn follow(&self) -> watch::Receiver<Attachments> {
+        self.changes.subscribe()
     }
 
-    /// Records an attachment; it is on the disk when this returns.
+    /// One attachment, also one that is ending.
+    pub fn get(&self, key: &AttachmentKey) -> Option<Attachment> {
+        self.known()
+            .entries
+            .get(key)
+            .map(|entry| entry.attachment.clone())
+    }
+
+    /// The attachment under whose handle addresses are held. It may have another key than who asks for it: a handle does
+    /// not say where the parts of its key end.
+    pub fn with_handle(&self, handle: &str) -> Option<Attachment> {
+        let known = self.known();
+        let mut all = known.entries.values();
+        all.find(|entry| entry.attachment.key.handle() == handle)
+            .map(|entry| entry.attachment.clone())
+    }
+
+    /// Whether an attachment is ending.
+    pub fn is_leaving(&self, key: &AttachmentKey) -> bool {
+        let known = self.known();
+        known
+            .entries
+            .get(key)
+            .is_some_and(|entry| entry.origin == Origin::Leaving)
+    }
+
+    /// All attachments, in the order in which they came to be, without those that are ending.
+    pub fn all(&self) -> Attachments {
+        self.changes.borrow().clone()
+    }
+
+    /// Those that the node found and did not make.
+    pub fn found(&self) -> Vec<Attachment> {
+        self.of_origin(Origin::Found)
+    }
+
+    /// Those that are ending; their addresses are not free yet.
+    pub fn leaving(&self) -> Vec<Attachment> {
+        self.of_origin(Origin::Leaving)
+    }
+
+    fn of_origin(&self, origin: Origin) -> Vec<Attachment> {
+        let known = self.known();
+        let found = known.entries.values().filter(|entry| entry.origin == origin);
+        found.map(|entry| entry.attachment.clone()).collect()
+    }
+
+    /// Records an attachment; it is on the disk when this returns. The same again costs nothing.
     ///
     /// # Errors
-    /// The file could not be written; nothing is recorded then.
-    pub fn put(&mut self, attachment: Attachment) -> Result<(), JournalError> {
-        let path = self.path(&attachment.key);
-        let failed = |operation| {
-            let path = path.clone();
-            move |source| JournalError {
-                operation,
-                path,
-                source,
-            }
-        };
-        let text =
-            serde_json::to_vec_pretty(&attachment).map_err(|e| failed("encode")(std::io::Error::other(e)))?;
-        let temporary = path.with_extension("tmp");
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(failed("create"))?;
-        file.write_all(&text).map_err(failed("write"))?;
-        file.sync_all().map_err(failed("flush"))?;
-        std::fs::rename(&temporary, &path).map_err(failed("rename"))?;
-        self.sync_folder()?;
-        self.attachments.insert(attachment.key.clone(), attachment);
+    /// It could not be written; nothing is recorded then.
+    pub async fn put(&self, attachment: Attachment, origin: Origin) -> Result<(), JournalError> {
+        let is_known = |entry: &Entry| entry.attachment == attachment && entry.origin == origin;
+        if self.known().entries.get(&attachment.key).is_some_and(is_known) {
+            return Ok(());
+        }
+        self.log.put(&attachment, origin).await?;
+        self.known().put(attachment, origin);
+        self.publish();
         Ok(())
     }
 
-    /// Removes an attachment.
+    /// Removes an attachment, if it is there; it is gone from the disk when this returns.
     ///
     /// # Errors
-    /// The file could not be removed.
-    pub fn remove(&mut self, key: &AttachmentKey) -> Result<(), JournalError> {
-        let path = self.path(key);
-        match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(JournalError {
-                    operation: "remove",
-                    path,
-                    source,
-                });
-            }
-            _ => {}
+    /// It could not be written; the attachment stays then.
+    pub async fn remove(&self, key: &AttachmentKey) -> Result<(), JournalError> {
+        if !self.known().entries.contains_key(key) {
+            return Ok(());
         }
-        self.sync_folder()?;
-        self.attachments.remove(key);
+        self.log.remove(key).await?;
+        self.known().entries.remove(key);
+        self.publish();
         Ok(())
     }
 
-    fn sync_folder(&self) -> Result<(), JournalError> {
-        let failed = |source| JournalError {
-            operation: "flush folder",
-            path: self.folder.clone(),
-            source,
-        };
-        std::fs::File::open(&self.folder)
-            .and_then(|f| f.sync_all())
-            .map_err(failed)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // What the lock guards is written in single steps; a panic between them leaves nothing half done.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn path(&self, key: &AttachmentKey) -> PathBuf {
-        self.folder.join(format!("{}.json", key.file_stem()))
+    fn publish(&self) {
+        // Under the lock, so that an older picture never takes the place of a newer one.
+        let known = self.known();
+        let staying = known
+            .entries
+            .values()
+            .filter(|entry| entry.origin != Origin::Leaving);
+        let mut entries: Vec<&Entry> = staying.collect();
+        entries.sort_by_key(|entry| entry.number);
+        let all = entries
+            .into_iter()
+            .map(|entry| entry.attachment.clone())
+            .collect();
+        self.changes.send_replace(Arc::new(all));
     }
 }

@@ -51,6 +51,16 @@ pub trait Handler: Send + Sync + 'static {
     fn settle(&self) -> impl Future<Output = bool> + Send {
         async { true }
     }
+
+    /// Works beside the requests, for as long as these are answered. Dropped at the end.
+    fn run(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// Does what is left to do once no request is running any more.
+    fn finish(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }
 
 /// Who asks, and what was handed over with the request.
@@ -102,6 +112,10 @@ pub async fn serve(
     })?;
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let settling = tokio::spawn(settle(spool::folder(path), handler.clone()));
+    let working = tokio::spawn({
+        let handler = handler.clone();
+        async move { handler.run().await }
+    });
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -132,6 +146,10 @@ pub async fn serve(
     if tokio::time::timeout(LAST_REQUESTS, all).await.is_err() {
         tracing::warn!("CNI requests were still running when felix stopped; their callers repeat them");
     }
+    working.abort();
+    // Whatever it was in the middle of has ended when this returns.
+    let _ = working.await;
+    handler.finish().await;
     Ok(())
 }
 

@@ -7,7 +7,7 @@
     reason = "a panic is the failure itself"
 )]
 
-use felix_cni::journal::{Attachment, Journal};
+use felix_cni::journal::{Attachment, Journal, Origin};
 use felix_cni::protocol::{VERSION, understands};
 use felix_cni::{
     Answer, AttachmentKey, CallError, Caller, Command, Failure, Handler, Request, Success, call, code, serve,
@@ -188,21 +188,24 @@ fn neighbouring_versions_understand_each_other() {
     assert!(!understands(VERSION + 2));
 }
 
-#[test]
-fn the_journal_outlives_its_process_and_survives_rubbish() {
+#[tokio::test]
+async fn the_journal_outlives_its_process_and_survives_rubbish() {
     let folder = tempfile::tempdir().unwrap();
-    let mut journal = Journal::open(&folder.path().join("a/b")).unwrap();
+    let journal = Journal::open(&folder.path().join("a/b")).unwrap();
+    assert!(journal.is_new());
     for id in ["one", "two/../..", "drei mit ä"] {
-        journal.put(attachment(id)).unwrap();
+        journal.put(attachment(id), Origin::Made).await.unwrap();
     }
-    journal.remove(&key("one")).unwrap();
-    journal.remove(&key("never there")).unwrap();
+    journal.remove(&key("one")).await.unwrap();
+    journal.remove(&key("never there")).await.unwrap();
+    drop(journal);
     std::fs::write(folder.path().join("a/b/rubbish.json"), b"{").unwrap();
     std::fs::write(folder.path().join("a/b/half.tmp"), b"{").unwrap();
     let again = Journal::open(&folder.path().join("a/b")).unwrap();
-    assert_eq!(again.iter().count(), 2);
-    assert_eq!(again.get(&key("two/../..")), Some(&attachment("two/../..")));
-    assert_eq!(again.get(&key("drei mit ä")), Some(&attachment("drei mit ä")));
+    assert!(!again.is_new());
+    assert_eq!(again.all().len(), 2);
+    assert_eq!(again.get(&key("two/../..")), Some(attachment("two/../..")));
+    assert_eq!(again.get(&key("drei mit ä")), Some(attachment("drei mit ä")));
     assert_eq!(again.get(&key("one")), None);
     // Nothing was written outside the folder.
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

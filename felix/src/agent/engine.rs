@@ -4,21 +4,24 @@
 //! and no lock. The thread waits for the datastore, for the kernel's events and for its own deadlines, whichever
 //! comes first.
 
+use super::attached::Attached;
 use super::figures::{self, Invalid};
-use super::timers::{RefreshIntervals, Timers};
+use super::handle::{EngineError, EngineHandle, EngineOptions, Input};
+use super::timers::Timers;
 use crate::health::{Report, Reporter};
 use crate::metrics::{Metrics, calculation::ClusterSize, calculation::ResyncState};
-use dataplane::{ApplyError, Dataplane, DataplaneSettings, PassReport};
+use dataplane::{ApplyError, Dataplane, PassReport};
 use felix_calc::{CalcConfig, CalcGraph};
 use felix_cni::{EndpointView, ProgrammedEndpoint};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use policy_model::{Key, Resource};
 use policy_model_datastore::{SyncEvent, SyncStatus};
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -29,79 +32,11 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 /// Longest pause after failed passes.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
-/// What the engine is told.
-#[derive(Debug)]
-pub enum Input {
-    /// What the datastore says.
-    Events(Vec<SyncEvent>),
-    /// Why policy could be by-passed on this node; empty where it cannot.
-    Bypasses(Vec<String>),
-    /// The end.
-    Stop,
-}
-
-/// Options of the engine.
-#[derive(Clone, Debug)]
-pub struct EngineOptions {
-    /// Name of the node.
-    pub node: String,
-    /// The kernel side.
-    pub dataplane: DataplaneSettings,
-    /// How often what is in force is compared with the kernel, whatever the events said.
-    pub refresh: RefreshIntervals,
-}
-
-/// The engine could not begin.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// A socket of the kernel could not be opened.
-    #[error("opening the dataplane")]
-    Dataplane(#[source] ApplyError),
-    /// The thread could not be made.
-    #[error("starting the engine's thread")]
-    Thread(#[source] std::io::Error),
-    /// The thread ended before it said how it stands.
-    #[error("the engine ended at its start")]
-    Ended,
-}
-
-/// Talks to the engine from any thread.
-#[derive(Debug)]
-pub struct EngineHandle {
-    inputs: Sender<Input>,
-    wake: UnixStream,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl EngineHandle {
-    /// Hands something to the engine. Nothing happens once it has ended.
-    pub fn send(&self, input: Input) {
-        if self.inputs.send(input).is_ok() {
-            // A full pipe means that the engine is awake already.
-            let _ = (&self.wake).write(&[1]);
-        }
-    }
-
-    /// Whether the engine still runs.
-    pub fn is_running(&self) -> bool {
-        self.thread.as_ref().is_some_and(|t| !t.is_finished())
-    }
-
-    /// Ends the engine and waits for it. What is in force stays in force.
-    pub fn stop(mut self) {
-        self.send(Input::Stop);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the engine's thread ended in a panic");
-        }
-    }
-}
-
 /// The engine.
 pub struct Engine {
     options: EngineOptions,
     calc: CalcGraph,
+    attached: Attached,
     dataplane: Dataplane,
     inputs: Receiver<Input>,
     wake: UnixStream,
@@ -159,6 +94,7 @@ impl Engine {
             let timers = Timers::new(options.refresh, now);
             Engine {
                 calc: CalcGraph::new(CalcConfig::for_node(options.node.clone())),
+                attached: Attached::of_node(&options.node),
                 options,
                 dataplane,
                 inputs: receiver,
@@ -224,6 +160,12 @@ impl Engine {
                     self.waiting_since.get_or_insert_with(Instant::now);
                     events.into_iter().for_each(|e| self.take_event(e));
                 }
+                Input::Attachments(attachments) => {
+                    self.waiting_since.get_or_insert_with(Instant::now);
+                    for endpoint in self.attached.attach(attachments.iter()) {
+                        self.upsert(endpoint.key(), endpoint);
+                    }
+                }
                 Input::Bypasses(bypasses) => {
                     for bypass in bypasses.iter().filter(|b| !self.bypasses.contains(b)) {
                         tracing::warn!(reason = bypass, "policy can be by-passed on this node");
@@ -239,22 +181,13 @@ impl Engine {
     fn take_event(&mut self, event: SyncEvent) {
         match event {
             SyncEvent::Upsert(versioned) => {
-                let begun = Instant::now();
                 let key = versioned.key();
-                let kind = key.kind;
-                // The syncer keeps a reference to compare later listings with, so the value is copied here.
-                let outcome = self.calc.on_upsert(versioned.resource.as_ref().clone());
-                if let Err(fault) = &outcome {
-                    tracing::warn!(%fault, "an object is not valid; what was in force for it stays in force");
-                    self.metrics.object_rejected(kind.as_str());
-                }
-                self.invalid.set(key, outcome.is_err(), &self.metrics);
-                self.metrics
-                    .calculation()
-                    .update_processed(kind.as_str(), begun.elapsed());
+                let object = self.attached.upsert(versioned.resource);
+                self.upsert(key, object);
             }
             SyncEvent::Delete(key) => {
                 let begun = Instant::now();
+                self.attached.delete(&key);
                 self.calc.on_delete(&key);
                 self.metrics
                     .calculation()
@@ -275,6 +208,20 @@ impl Engine {
                 self.metrics.calculation().set_resync_state(state);
             }
         }
+    }
+
+    fn upsert(&mut self, key: Key, object: Resource) {
+        let begun = Instant::now();
+        let kind = key.kind;
+        let outcome = self.calc.on_upsert(object);
+        if let Err(fault) = &outcome {
+            tracing::warn!(%fault, "an object is not valid; what was in force for it stays in force");
+            self.metrics.object_rejected(kind.as_str());
+        }
+        self.invalid.set(key, outcome.is_err(), &self.metrics);
+        self.metrics
+            .calculation()
+            .update_processed(kind.as_str(), begun.elapsed());
     }
 
     fn calculate(&mut self) {

@@ -1,9 +1,10 @@
 //! Follows the datastore: objects for the engine, and the settings that are kept there.
 
-use super::engine::{EngineHandle, Input};
+use super::handle::{EngineHandle, Input};
 use super::wiring::chain;
 use crate::health::{Report, Reporter};
 use crate::settings::{ClusterSettings, Verdict};
+use felix_cni::ClusterView;
 use policy_model::{Kind, Resource};
 use policy_model_datastore::{BackOff, Datastore, Selection, SyncEvent, SyncStatus, Syncer};
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use std::time::Duration;
 /// Most events that are handed over at once.
 const LARGEST_BATCH: usize = 10_000;
 
-/// What the calculation graph is told of.
-const POLICY_KINDS: [Kind; 12] = [
+/// What the calculation graph is told of, and what those who give addresses need beside it.
+const KINDS: [Kind; 15] = [
     Kind::Tier,
     Kind::NetworkPolicy,
     Kind::GlobalNetworkPolicy,
@@ -26,6 +27,9 @@ const POLICY_KINDS: [Kind; 12] = [
     Kind::IPPool,
     Kind::IPAMBlock,
     Kind::Node,
+    Kind::IPReservation,
+    Kind::BlockAffinity,
+    Kind::IPAMConfig,
 ];
 
 fn syncer(store: Arc<dyn Datastore>, kinds: impl IntoIterator<Item = Kind>) -> Syncer {
@@ -45,9 +49,14 @@ fn syncer(store: Arc<dyn Datastore>, kinds: impl IntoIterator<Item = Kind>) -> S
     Syncer::new(store, Selection::kinds(kinds), back_off, random)
 }
 
-/// Hands what the datastore says to the engine, for good.
-pub(super) async fn objects(store: Arc<dyn Datastore>, engine: Arc<EngineHandle>, reporter: Reporter) {
-    let mut syncer = syncer(store, POLICY_KINDS);
+/// Hands what the datastore says to the engine and to those who attach pods, for good.
+pub(super) async fn objects(
+    store: Arc<dyn Datastore>,
+    engine: Arc<EngineHandle>,
+    view: Arc<ClusterView>,
+    reporter: Reporter,
+) {
+    let mut syncer = syncer(store, KINDS);
     let mut beat = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
@@ -55,6 +64,7 @@ pub(super) async fn objects(store: Arc<dyn Datastore>, engine: Arc<EngineHandle>
                 if let (Some(error), Some(SyncStatus::WaitForDatastore)) = (syncer.last_error(), syncer.status()) {
                     tracing::warn!(error = chain(error), "the datastore is away; what is in force stays in force");
                 }
+                view.take(&batch);
                 engine.send(Input::Events(batch));
             }
             _ = beat.tick() => {}

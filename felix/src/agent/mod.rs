@@ -1,14 +1,20 @@
 //! The running agent: the engine that turns datastore events into kernel state, and what is wired around it.
 
+mod announcing;
+mod attached;
 mod engine;
 mod figures;
 mod following;
+mod handle;
 mod network_config;
 mod state;
 mod timers;
 mod wiring;
 
-pub use engine::{Engine, EngineError, EngineHandle, EngineOptions, Input};
+pub(crate) use wiring::chain;
+
+pub use engine::Engine;
+pub use handle::{EngineError, EngineHandle, EngineOptions, Input};
 pub use state::StateError;
 pub use timers::RefreshIntervals;
 pub use wiring::{AgentError, Ended, run};

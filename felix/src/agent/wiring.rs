@@ -1,7 +1,9 @@
 //! Makes each part and gives it to the next.
 
-use super::engine::{Engine, EngineError, EngineHandle, EngineOptions, Input};
+use super::announcing::Announcement;
+use super::engine::Engine;
 use super::following;
+use super::handle::{EngineError, EngineHandle, EngineOptions, Input};
 use super::network_config::{self, NetworkConfig};
 use super::state::{StateError, StateFolder};
 use super::timers::RefreshIntervals;
@@ -18,8 +20,9 @@ use dataplane_netlink::sysctl::{self, SysctlKey, Sysctls};
 use dataplane_netlink::workload::{ReversePath, RouteSources, WorkloadSettings};
 use dataplane_netlink::{InterfacePrefixes, Patience};
 use dataplane_nftables::layout::{EndpointToHost, Refusal};
-use felix_cni::{AttachSettings, Attacher, EndpointView};
+use felix_cni::{AttachSettings, Attacher, ClusterView, EndpointView, StatedAddresses};
 use policy_model_datastore::Datastore;
+use policy_model_datastore_kube::KubeStore;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -96,12 +99,16 @@ pub enum Ended {
 pub async fn run(
     cluster: ClusterSettings,
     store: Arc<dyn Datastore>,
+    kubernetes: Option<KubeStore>,
     metrics: Metrics,
 ) -> Result<Ended, AgentError> {
     let settings = &cluster.settings().clone();
     let _state = StateFolder::take(&settings.state_dir)?;
     let network_config =
         NetworkConfig::from_environment(&settings.felix_hostname, |name| std::env::var_os(name))
+            .map_err(|error| AgentError::Settings(error.to_string()))?;
+    let announcement =
+        Announcement::from_environment(&settings.felix_hostname, |name| std::env::var(name).ok())
             .map_err(|error| AgentError::Settings(error.to_string()))?;
     let health = HealthAggregator::new(&settings.health_timeout_overrides);
     let now = Instant::now();
@@ -126,6 +133,7 @@ pub async fn run(
     let engine = Arc::new(Engine::start(options, view, engine_reporter, metrics.clone())?);
 
     let (stop, stopped) = watch::channel(false);
+    let view = Arc::new(ClusterView::of_node(&settings.felix_hostname));
     let attacher = Attacher::open(
         AttachSettings {
             node: settings.felix_hostname.clone(),
@@ -137,16 +145,48 @@ pub async fn run(
         store.clone(),
         programmed,
     )?
-    .with_unreadiness(network_config::unreadiness(health.clone()));
+    .with_unreadiness(network_config::unreadiness(health.clone()))
+    .with_view(view.clone())
+    .with_stated_addresses(if kubernetes.is_some() {
+        StatedAddresses::LastKnown
+    } else {
+        StatedAddresses::Wanted
+    });
+    let mut attachments = attacher.attachments();
+    // Before the first event, so that no pod is put into force without the addresses that it has.
+    engine.send(Input::Attachments(attachments.borrow_and_update().clone()));
+    let attached = tokio::spawn({
+        let engine = engine.clone();
+        async move {
+            while attachments.changed().await.is_ok() {
+                let now = attachments.borrow_and_update().clone();
+                engine.send(Input::Attachments(now));
+            }
+        }
+    });
     let socket = PathBuf::from(&settings.cni_socket_path);
     refuse_foreign_file(&socket)?;
     let mut cni = tokio::spawn({
         let (stopped, socket) = (stopped.clone(), socket.clone());
         async move { felix_cni::serve(&socket, Arc::new(attacher), stopped).await }
     });
-    let sync = tokio::spawn(following::objects(store.clone(), engine.clone(), sync_reporter));
+    let sync = tokio::spawn(following::objects(
+        store.clone(),
+        engine.clone(),
+        view,
+        sync_reporter,
+    ));
     let mut other_settings = tokio::spawn(following::settings(store, cluster));
     let bypasses = tokio::spawn(look_for_bypasses(engine.clone()));
+    let announced = kubernetes.map(|store| {
+        let reporter = health.register("node", Counts::Readiness, Duration::ZERO, now);
+        announcement.keep(store, reporter, health.clone())
+    });
+    let announcing = tokio::spawn(async move {
+        if let Some(announced) = announced {
+            announced.await;
+        }
+    });
     let configuring = tokio::spawn(async move {
         if let Some(config) = network_config {
             config.write_when_ready(health).await;
@@ -173,7 +213,7 @@ pub async fn run(
             Ok(Ok(())) => {}
         }
     }
-    for task in [sync, bypasses, other_settings, configuring] {
+    for task in [sync, attached, bypasses, other_settings, announcing, configuring] {
         task.abort();
         // The one that ended the agent has been waited for.
         if !task.is_finished() {
@@ -309,7 +349,7 @@ fn workload_settings(settings: &Settings) -> Result<WorkloadSettings, AgentError
         prefixes,
         ..RouteOwnership::default()
     };
-    let sysctls = Sysctls::default();
+    let sysctls = Sysctls::new(&settings.sysctl_path);
     let reverse_path = if may_spoof(settings) {
         reverse_path_for_spoofing(&sysctls)
     } else {

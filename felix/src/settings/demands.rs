@@ -37,10 +37,10 @@ pub fn unmet(settings: &Settings) -> Vec<String> {
              PrometheusMetricsHost be localhost, or switch metrics off with PrometheusMetricsEnabled"
         ));
     }
-    if settings.datastore_type != DatastoreKind::File {
+    if settings.datastore_type == DatastoreKind::Etcd {
         reasons.push(
-            "DatastoreType is not file, and no other datastore is available yet: set DatastoreType \
-             (FELIX_DATASTORETYPE) to file"
+            "DatastoreType is etcdv3, which is not available: set DatastoreType (FELIX_DATASTORETYPE) to kubernetes \
+             or file"
                 .to_owned(),
         );
     }

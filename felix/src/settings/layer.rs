@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 
+/// Variables that Calico's manifests set for all of its parts, and the settings that they are for.
+pub const COMMON_VARIABLES: [(&str, &str); 2] =
+    [("DATASTORE_TYPE", "DatastoreType"), ("NODENAME", "FelixHostname")];
+
 /// Where a value comes from. The order is the precedence: what is greater wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
@@ -112,27 +116,32 @@ impl Layer {
         &self.repeated
     }
 
-    /// The layer of the environment: `FELIX_<name>`, in any case.
+    /// The layer of the environment: `FELIX_<name>`, in any case, and where that says nothing the names that Calico's
+    /// manifests give to all parts alike ([`COMMON_VARIABLES`]).
     ///
     /// Variables are taken in the order of their names, so that two spellings of one name give the same result
     /// every time. Bytes that are no text are replaced, and the parsers refuse what that leaves.
     pub fn from_environment(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         const PREFIX: &str = "FELIX_";
-        let mut found: Vec<(String, String)> = variables
-            .into_iter()
-            .map(|(name, value)| {
-                (
-                    name.to_string_lossy().into_owned(),
-                    value.to_string_lossy().into_owned(),
-                )
-            })
-            .filter(|(name, _)| {
-                name.get(..PREFIX.len())
-                    .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
-            })
-            .collect();
+        let (mut found, mut common) = (Vec::new(), Vec::new());
+        for (variable, value) in variables {
+            let variable = variable.to_string_lossy().into_owned();
+            let value = value.to_string_lossy().into_owned();
+            let start = variable.get(..PREFIX.len());
+            if start.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX)) {
+                found.push((variable, value));
+            } else if let Some((_, setting)) = COMMON_VARIABLES.iter().find(|(name, _)| *name == variable) {
+                common.push((*setting, variable, value));
+            }
+        }
         found.sort();
         let mut layer = Layer::new(Source::Environment);
+        for (setting, variable, value) in common {
+            let is_said = |name: &str| name[PREFIX.len()..].eq_ignore_ascii_case(setting);
+            if !value.is_empty() && !found.iter().any(|(name, _)| is_said(name)) {
+                layer.put(setting, format!("environment variable {variable}"), value);
+            }
+        }
         for (variable, value) in found {
             layer.put(
                 &variable[PREFIX.len()..],

@@ -17,6 +17,8 @@ settings_table! {
     DatastorePath datastore_path: File = "/var/lib/manx/datastore" [local die_on_fail];
     /// The folder for what the agent must remember over a restart.
     StateDir state_dir: File = "/var/lib/manx" [local non_zero die_on_fail];
+    /// The folder of the kernel's settings; a container has it elsewhere, for its own is read-only.
+    SysctlPath sysctl_path: File = "/proc/sys" [local non_zero die_on_fail];
     /// The Unix socket on which the CNI plugin finds the agent.
     CNISocketPath cni_socket_path: File = "/run/manx/cni.sock" [local non_zero die_on_fail];
 

@@ -9,6 +9,8 @@
 //! - [`pool`]: which pools may serve a request; [`reservation`]: which of their addresses are never given by themselves.
 //! - [`config`]: the settings in force; [`annotation`]: what a pod may ask for by annotation.
 //! - [`engine`]: a step machine that a caller with a compare-and-swap datastore drives without knowing the algorithm.
+//! - [`reserved`]: what a node took ahead of need and gives to pods without asking anybody.
+//! - [`assigned`](mod@assigned): which pod has which address, for everybody who reads blocks.
 //! - [`collect`]: finds addresses that nobody holds any more.
 //! - [`memory`]: drives the engine over a map in memory, for simulation and tests.
 //!
@@ -22,6 +24,7 @@
 //! that hold a handle's addresses are found by their attributes ([`handle::derive`]).
 
 pub mod address;
+pub mod assigned;
 pub mod block;
 
 pub mod affinity;
@@ -37,7 +40,10 @@ pub mod collect;
 pub mod engine;
 mod error;
 pub mod memory;
+pub mod reserved;
 mod spread;
 
 pub use address::Family;
+pub use assigned::{Assigned, assigned};
 pub use error::{IpamError, PoolShortage};
+pub use reserved::{NodeReserve, Orphan, Rebuilt};

@@ -7,6 +7,8 @@ use super::answer::Answer;
 use super::flow::Question;
 use super::print::{self, Output};
 use super::world::World;
+use crate::cluster::{Cluster, objects};
+use crate::source;
 use clap::Args;
 use matrix::{Compared, Ends};
 use policy_model_rules::oracle::{Direction, Verdict};
@@ -16,19 +18,31 @@ use std::process::ExitCode;
 
 /// Lists the flows that a changed set of manifests opens and closes.
 #[derive(Debug, Args)]
-#[command(long_about = LONG_ABOUT)]
+#[command(long_about = LONG_ABOUT, override_usage = USAGE)]
 pub struct DiffArguments {
-    /// Folder of Kubernetes manifests as they were (or one file).
-    pub old: PathBuf,
+    /// Folder of Kubernetes manifests as they were (or one file); with --live the only one, as they shall be.
+    #[arg(value_name = "OLD")]
+    first: PathBuf,
     /// Folder of Kubernetes manifests as they shall be (or one file).
-    pub new: PathBuf,
+    #[arg(value_name = "NEW", required_unless_present = "live", conflicts_with = "live")]
+    second: Option<PathBuf>,
+    /// Compares the live cluster with itself after the folder would have been applied to it.
+    #[arg(long)]
+    live: bool,
+    /// How the API server is reached; without it KUBECONFIG, ~/.kube/config, or the service account of this pod.
+    #[arg(long, value_name = "FILE", requires = "live")]
+    kubeconfig: Option<PathBuf>,
     /// How the differences are written.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
 }
 
+const USAGE: &str = "manx diff [OPTIONS] <OLD> <NEW>\n       manx diff --live [OPTIONS] <NEW>";
+
 const LONG_ABOUT: &str = "\
-Lists the flows that a changed set of manifests opens and closes.
+Lists the flows that a changed set of manifests opens and closes. With --live the old side is the live cluster, and the
+new one the same after the folder was applied: what the folder defines replaces what is there under the same name, or is
+added; nothing is removed, and nothing is written.
 
 Compared are the flows between all pods that both sets have, to every port that the receiving pod declares or that a
 changed policy names, and the flows from and to addresses outside: one inside each network that a policy or network set
@@ -92,22 +106,9 @@ struct Changed {
 /// Runs the command.
 ///
 /// # Errors
-/// One of the sets of manifests cannot be read at all.
+/// One of the sides cannot be read at all.
 pub fn run(arguments: &DiffArguments) -> anyhow::Result<ExitCode> {
-    let old = World::load(&arguments.old)?;
-    // What the manifests leave open must not differ for any other reason than that the manifests do.
-    let new = World::load_knowing(&arguments.new, &old.known())?;
-    for (path, world) in [(&arguments.old, &old), (&arguments.new, &new)] {
-        // A single file, or a folder, is part of each line already; faults of resources are not.
-        print::complain(world.faults.iter().map(|fault| {
-            let place = path.display().to_string();
-            if fault.starts_with(&place) {
-                fault.clone()
-            } else {
-                format!("{place}: {fault}")
-            }
-        }));
-    }
+    let (old, new) = worlds(arguments)?;
     let ends = Ends::of(&old, &new);
     let compared = matrix::compare(&old, &new, &ends);
     let changed: Vec<Changed> = compared
@@ -122,6 +123,41 @@ pub fn run(arguments: &DiffArguments) -> anyhow::Result<ExitCode> {
     let is_bad = !old.faults.is_empty() || !new.faults.is_empty();
     let differs = !(changed.is_empty() && ends.removed.is_empty() && ends.added.is_empty());
     Ok(ExitCode::from(if is_bad { 2 } else { u8::from(differs) }))
+}
+
+/// Both sides, after what is wrong with them was said.
+fn worlds(arguments: &DiffArguments) -> anyhow::Result<(World, World)> {
+    let Some(second) = &arguments.second else {
+        return worlds_of_cluster(arguments);
+    };
+    let old = World::load(&arguments.first)?;
+    // What the manifests leave open must not differ for any other reason than that the manifests do.
+    let new = World::load_knowing(second, &old.known())?;
+    for (path, world) in [(&arguments.first, &old), (second, &new)] {
+        // A single file, or a folder, is part of each line already; faults of resources are not.
+        print::complain(world.faults.iter().map(|fault| {
+            let place = path.display().to_string();
+            if fault.starts_with(&place) {
+                fault.clone()
+            } else {
+                format!("{place}: {fault}")
+            }
+        }));
+    }
+    Ok((old, new))
+}
+
+fn worlds_of_cluster(arguments: &DiffArguments) -> anyhow::Result<(World, World)> {
+    let objects = source::block_on(async {
+        let cluster = Cluster::connect(arguments.kubeconfig.as_deref()).await?;
+        Ok(objects::read(&cluster).await?)
+    })?;
+    let old = objects.world();
+    let new = objects.world_with(&arguments.first, &old.known())?;
+    // Most faults are of both sides.
+    let only_new = new.faults.iter().filter(|fault| !old.faults.contains(fault));
+    print::complain(old.faults.iter().chain(only_new));
+    Ok((old, new))
 }
 
 /// Both answers to a flow. What one side cannot judge is of a pod that only the other has, and was not compared.

@@ -4,18 +4,17 @@ use super::answer::{Answer, Way, addresses};
 use super::flow::{WrittenFlow, WrittenPort};
 use super::flow_file::parse_port;
 use super::print;
-use super::world::World;
+use crate::source::SourceArguments;
 use clap::Args;
 use policy_model::{LABEL_ORCHESTRATOR, Protocol};
 use std::fmt::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Explains what the policies of a folder of manifests say of one flow, and why.
+/// Explains what the policies of the live cluster, or of a folder of manifests, say of one flow, and why.
 ///
 /// Every policy that was asked is shown with its rules up to the one that decided, each with the clauses that matched
 /// (+) or failed (-). Positions of rules count from 0 in the policy's own list. Exit code: 0 whatever the verdict, 2
-/// for bad input.
+/// for bad input, and where what was read is not all (the answer is given all the same, from the rest).
 #[derive(Debug, Args)]
 pub struct ExplainArguments {
     /// Who opens the flow: namespace/pod, ip:ADDRESS or node:NAME.
@@ -25,9 +24,9 @@ pub struct ExplainArguments {
     /// Protocol and port (TCP/80, UDP/dns), or ICMP type and code (ICMP, ICMP/8, ICMPv6/128:0).
     #[arg(value_name = "PROTOCOL/PORT", value_parser = parse_what)]
     pub what: What,
-    /// Folder of Kubernetes manifests (or one file).
-    #[arg(long, value_name = "DIR")]
-    pub manifests: PathBuf,
+    /// Where policies and pods are read.
+    #[command(flatten)]
+    pub source: SourceArguments,
 }
 
 /// Protocol with port, or with ICMP type and code.
@@ -74,9 +73,9 @@ fn parse_what(text: &str) -> Result<What, String> {
 /// Runs the command.
 ///
 /// # Errors
-/// The manifests cannot be read at all.
+/// Neither manifests nor a cluster can be read at all.
 pub fn run(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
-    let world = World::load(&arguments.manifests)?;
+    let world = arguments.source.world()?;
     print::complain(&world.faults);
     let What {
         protocol,

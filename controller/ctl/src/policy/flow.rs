@@ -1,4 +1,4 @@
-//! One flow as people write it, and what it means in a world of manifests.
+//! One flow as people write it, and what it means in a world.
 
 use super::world::{Pod, World};
 use policy_model::{EndpointPort, Protocol};
@@ -224,6 +224,9 @@ impl Ends for World {
                 };
                 if pod.facts.finished {
                     return Ok(End::Finished(text.to_string()));
+                }
+                if pod.node.is_none() {
+                    return Err(format!("pod {namespace}/{name} runs on no node yet"));
                 }
                 Ok(End::Peer(match &pod.node {
                     Some(node) if pod.facts.host_network => Peer::Node(node.clone()),

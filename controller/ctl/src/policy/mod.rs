@@ -1,7 +1,7 @@
-//! What policies say, asked without a cluster: manifests in, verdicts out.
+//! What policies say, asked without the kernel: manifests or the objects of a cluster in, verdicts out.
 //!
 //! No root, no kernel, no daemon: `simulate`, `explain` and `diff` read a folder of manifests, fill in what a cluster
-//! would decide (nodes and addresses, always the same ones), and ask the oracle. They run in people's pipelines, so
+//! would decide (nodes and addresses, always the same ones), or read a live cluster, and ask the oracle. They run in people's pipelines, so
 //! their words and exit codes are a contract: 0 as expected, 1 not so, 2 for input that cannot be trusted.
 //!
 //! | room | what it does |

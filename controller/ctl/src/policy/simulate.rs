@@ -6,18 +6,19 @@ use super::flow_file::{self, FlowFile, Placed};
 use super::line::Line;
 use super::print::{self, Output};
 use super::world::World;
+use crate::source::SourceArguments;
 use anyhow::Context;
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Asks what the policies of a folder of manifests say of flows, without a cluster.
+/// Asks what the policies of the live cluster, or of a folder of manifests, say of flows.
 #[derive(Debug, Args)]
 #[command(long_about = LONG_ABOUT)]
 pub struct SimulateArguments {
-    /// Folder of Kubernetes manifests (or one file).
-    #[arg(long, value_name = "DIR")]
-    pub manifests: PathBuf,
+    /// Where policies and pods are read.
+    #[command(flatten)]
+    pub source: SourceArguments,
     /// File of flows; `-` is the standard input.
     #[arg(long, value_name = "FILE")]
     pub flows: PathBuf,
@@ -27,7 +28,8 @@ pub struct SimulateArguments {
 }
 
 const LONG_ABOUT: &str = "\
-Asks what the policies of a folder of manifests say of flows, without a cluster.
+Asks what the policies of the live cluster, or with --manifests of a folder of manifests (without a cluster), say of
+flows.
 
 The file of flows is YAML (a list, or a mapping with 'flows:', also in several documents) or one JSON object a line:
   {from: shop/web, to: shop/db, protocol: TCP, port: 5432, expect: allow}
@@ -47,10 +49,12 @@ With -o json each flow gives one object:
 
 What manifests leave open is filled in, always alike: nodes, and addresses out of the IP pools (10.65.0.0/16 and
 fd65:6c61:6200::/64 where there is none). IPv6 addresses that are filled in so, without a pool in the manifests, do not
-decide where IPv4 is possible; 'reason' says where they would be treated otherwise.
+decide where IPv4 is possible; 'reason' says where they would be treated otherwise. Of a live cluster nothing is filled
+in: a pod that has no node or no address yet has none.
 
 Exit code: 0 every expectation holds; 1 one does not; 2 bad input: a flow that cannot be understood, or a manifest that
-is not valid, so that the answers (which are given all the same, from the rest) cannot be relied on.";
+is not valid, or an object may not be read, so that the answers (which are given all the same, from the rest) cannot be
+relied on.";
 
 /// A flow with its answer.
 struct Answered<'a> {
@@ -73,9 +77,9 @@ impl Answered<'_> {
 /// Runs the command.
 ///
 /// # Errors
-/// The manifests or the file of flows cannot be read at all.
+/// Manifests, cluster or the file of flows cannot be read at all.
 pub fn run(arguments: &SimulateArguments) -> anyhow::Result<ExitCode> {
-    let world = World::load(&arguments.manifests)?;
+    let world = arguments.source.world()?;
     let name = arguments.flows.display().to_string();
     let text = if name == "-" {
         std::io::read_to_string(std::io::stdin()).context("reading the flows from the standard input")?

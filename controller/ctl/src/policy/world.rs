@@ -1,12 +1,15 @@
 //! A cluster as manifests describe it, with everything filled in that a running cluster would decide.
 //!
 //! What is filled in depends on the manifests alone, never on chance, so that two runs give the same answers. Where a
-//! cluster runs already, what it decided is handed in ([`Known`]) and comes before what would be decided here.
+//! cluster runs already, what it decided is handed in ([`Known`]) and comes before what would be decided here. Of a
+//! cluster that is asked itself ([`Observed`]) nothing is filled in: what it has not decided is not so.
 
 mod addresses;
 mod nodes;
+mod observed;
 
 pub use nodes::node_addresses;
+pub use observed::Described;
 
 use controller::{FolderError, read_once};
 use policy_model::{Key, Kind, NodeAddress, NodeSpec, Object, Resource};
@@ -30,6 +33,17 @@ pub struct Known {
     pub nodes: BTreeMap<String, Vec<IpAddr>>,
     /// Pods with their node and their addresses.
     pub pods: BTreeMap<PodName, (String, Vec<IpAddr>)>,
+}
+
+/// What is known of a running cluster beside its objects.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Nodes and addresses that the objects themselves do not say.
+    pub known: Known,
+    /// What the agents do with packets to their own node, where that is not said by an object.
+    pub endpoint_to_host_action: Option<String>,
+    /// What could not be read, a line each.
+    pub faults: Vec<String>,
 }
 
 /// A pod in its place.
@@ -98,24 +112,30 @@ impl World {
         let nodes = nodes::nodes(&set, known);
         nodes::place(&mut set, &nodes, known);
         let addresses = addresses::assign(&set, known, &mut faults);
-        let resources = resources(&set, &nodes, &addresses);
-        let pods: BTreeMap<PodName, Pod> = set
-            .pods()
-            .map(|facts| {
-                let name = (facts.namespace.clone(), facts.name.clone());
-                let pod = Pod {
-                    facts: facts.clone(),
-                    node: set
-                        .node_of(&name.0, &name.1)
-                        .filter(|_| !facts.finished)
-                        .map(str::to_string),
-                    addresses: addresses.get(&name).cloned().unwrap_or_default(),
-                };
-                (name, pod)
-            })
-            .collect();
+        let pods = pods(&set, &addresses);
         let made_up = made_up(&set, &pods, &nodes);
-        let facts = Facts::new(&resources, settings(&resources));
+        World::assemble(Parts {
+            resources: resources(&set, &nodes, &addresses),
+            pods,
+            nodes,
+            faults,
+            made_up,
+            endpoint_to_host_action: None,
+            set,
+        })
+    }
+
+    fn assemble(parts: Parts) -> World {
+        let Parts {
+            set,
+            resources,
+            pods,
+            nodes,
+            mut faults,
+            made_up,
+            endpoint_to_host_action,
+        } = parts;
+        let facts = Facts::new(&resources, settings(&resources, endpoint_to_host_action));
         faults.extend(facts.faults().iter().map(ToString::to_string));
         let written = resources
             .iter()
@@ -168,6 +188,33 @@ impl World {
                 .collect(),
         }
     }
+}
+
+/// What a world is made of.
+struct Parts {
+    set: ManifestSet,
+    resources: Vec<Resource>,
+    pods: BTreeMap<PodName, Pod>,
+    nodes: BTreeMap<String, Vec<IpAddr>>,
+    faults: Vec<String>,
+    made_up: BTreeSet<IpAddr>,
+    endpoint_to_host_action: Option<String>,
+}
+
+/// Every pod in its place.
+fn pods(set: &ManifestSet, addresses: &BTreeMap<PodName, Vec<IpAddr>>) -> BTreeMap<PodName, Pod> {
+    set.pods()
+        .map(|facts| {
+            let name = (facts.namespace.clone(), facts.name.clone());
+            let node = set.node_of(&name.0, &name.1).filter(|_| !facts.finished);
+            let pod = Pod {
+                facts: facts.clone(),
+                node: node.map(str::to_string),
+                addresses: addresses.get(&name).cloned().unwrap_or_default(),
+            };
+            (name, pod)
+        })
+        .collect()
 }
 
 /// The IPv6 addresses that were filled in without anything in the manifests that asks for IPv6: those of pods where
@@ -230,15 +277,16 @@ fn resources(
 }
 
 /// What the nodes' agents are told about packets to their own node: ACCEPT, as in the lab and in the usual
-/// installation, unless the manifests' FelixConfiguration `default` says otherwise.
-fn settings(resources: &[Resource]) -> Settings {
+/// installation, unless the manifests' FelixConfiguration `default` or, before that, an agent's own environment says
+/// otherwise.
+fn settings(resources: &[Resource], environment: Option<String>) -> Settings {
     let written = resources.iter().find_map(|resource| match resource {
         Resource::FelixConfiguration(found) if found.metadata.name == "default" => {
             found.spec.settings.get("defaultEndpointToHostAction")?.as_str()
         }
         _ => None,
     });
-    let default_endpoint_to_host_action = match written {
+    let default_endpoint_to_host_action = match environment.as_deref().or(written) {
         Some(text) if text.eq_ignore_ascii_case("drop") => EndpointToHostAction::Drop,
         Some(text) if text.eq_ignore_ascii_case("return") => EndpointToHostAction::Return,
         _ => EndpointToHostAction::Accept,

@@ -14,6 +14,7 @@ mod side;
 mod spec;
 
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 pub use request::{ConnectRequest, InvalidRequest, WorkloadError};
@@ -156,14 +157,17 @@ impl Workloads {
         let wrap = Wrap(&request.host_interface);
         let host = self.find(&request.host_interface)?;
         let Self { netlink, settings } = self;
-        let inside = request
-            .namespace
-            .run(|| inside(netlink, settings, request, host, made));
         let Inside {
             mut socket,
             link: container,
             pair,
-        } = inside.map_err(|error| wrap.namespace(error))??;
+        } = match request.namespace.netlink() {
+            Some(handed) => inside(netlink, settings, request, host, made, Some(handed))?,
+            None => request
+                .namespace
+                .run(|| inside(netlink, settings, request, host, made, None))
+                .map_err(|error| wrap.namespace(error))??,
+        };
         let container_mac = container
             .mac
             .ok_or_else(|| wrap.vanished(&request.container_interface))?;
@@ -248,10 +252,13 @@ impl Workloads {
             return absent(FaultSide::Host, &request.host_interface);
         };
         let Self { netlink, settings } = self;
-        let seen = request
-            .namespace
-            .run(|| check_inside(netlink, settings, request, &host))
-            .map_err(|error| wrap.namespace(error))??;
+        let seen = match request.namespace.netlink() {
+            Some(handed) => check_inside(netlink, settings, request, &host, Some(handed))?,
+            None => request
+                .namespace
+                .run(|| check_inside(netlink, settings, request, &host, None))
+                .map_err(|error| wrap.namespace(error))??,
+        };
         let Some((container, mut faults)) = seen else {
             return absent(FaultSide::Container, &request.container_interface);
         };
@@ -298,17 +305,19 @@ struct Inside {
     pair: Pair,
 }
 
-/// Makes the pair if need be and configures its far end. Runs inside the sandbox, with the node's socket.
+/// Makes the pair if need be and configures its far end, with the node's socket. Runs inside the sandbox, or with a
+/// socket that was opened there; then the sandbox's settings are left as they are, for they are written from inside only.
 fn inside(
     node: &mut Rtnetlink,
     settings: &WorkloadSettings,
     request: &ConnectRequest<'_>,
     host: Option<Link>,
     made: &mut bool,
+    handed: Option<BorrowedFd<'_>>,
 ) -> Result<Inside, WorkloadError> {
     let wrap = Wrap(&request.host_interface);
     let name = &request.container_interface;
-    let mut socket = Rtnetlink::open_with(settings.patience).map_err(|error| wrap.netlink(error))?;
+    let mut socket = socket_inside(handed, settings).map_err(|error| wrap.netlink(error))?;
     let mut find = |name| links::find(&mut socket, name).map_err(|error| wrap.netlink(error));
     let container = find(name)?;
     let number = match (&host, &container) {
@@ -351,7 +360,7 @@ fn inside(
     raise_loopback(&mut socket).map_err(|error| wrap.netlink(error))?;
     let age = if pair == Pair::Kept { Age::Old } else { Age::New };
     let ownership = spec::container_ownership();
-    let wanted = spec::container(request);
+    let wanted = wanted_inside(request, handed.is_some());
     side::apply(
         &mut socket,
         &settings.sysctls,
@@ -369,15 +378,35 @@ fn inside(
     Ok(Inside { socket, link, pair })
 }
 
+fn socket_inside(
+    handed: Option<BorrowedFd<'_>>,
+    settings: &WorkloadSettings,
+) -> Result<Rtnetlink, NetlinkError> {
+    match handed {
+        Some(handed) => Rtnetlink::over(handed, settings.patience),
+        None => Rtnetlink::open_with(settings.patience),
+    }
+}
+
+/// What is wanted inside, as far as it can be had.
+fn wanted_inside(request: &ConnectRequest<'_>, is_outside: bool) -> spec::Side {
+    let mut wanted = spec::container(request);
+    if is_outside {
+        wanted.sysctls.clear();
+    }
+    wanted
+}
+
 /// Says what is lacking inside; nothing at all if the far end is not there. Runs inside the sandbox.
 fn check_inside(
     node: &mut Rtnetlink,
     settings: &WorkloadSettings,
     request: &ConnectRequest<'_>,
     host: &Link,
+    handed: Option<BorrowedFd<'_>>,
 ) -> Result<Option<(Link, Vec<Fault>)>, WorkloadError> {
     let wrap = Wrap(&request.host_interface);
-    let mut socket = Rtnetlink::open_with(settings.patience).map_err(|error| wrap.netlink(error))?;
+    let mut socket = socket_inside(handed, settings).map_err(|error| wrap.netlink(error))?;
     let container =
         links::find(&mut socket, &request.container_interface).map_err(|error| wrap.netlink(error))?;
     let number = links::namespace_number(node, request.namespace).map_err(|error| wrap.netlink(error))?;
@@ -385,7 +414,7 @@ fn check_inside(
         return Ok(None);
     };
     let ownership = spec::container_ownership();
-    let wanted = spec::container(request);
+    let wanted = wanted_inside(request, handed.is_some());
     let lacking = side::faults(
         &mut socket,
         &settings.sysctls,

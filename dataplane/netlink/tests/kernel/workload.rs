@@ -1,6 +1,7 @@
 //! Pods: connected, repaired, taken back and removed.
 
 use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
 
 use dataplane_netlink::events::{Event, Group, Monitor};
 use dataplane_netlink::links::{self, VethEnd};
@@ -8,6 +9,7 @@ use dataplane_netlink::workload::{
     Disconnected, FaultSide, Pair, RouteSources, WorkloadError, WorkloadSettings, Workloads,
 };
 use dataplane_netlink::{MacAddress, Rtnetlink, addresses, neighbours, routes};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use crate::bed::{
     exchange, ip, iproute, name, node_address, on_a_node, pod, request, socket, socket_in, workloads,
@@ -25,6 +27,55 @@ fn nets(pod: &dataplane_netlink::NetworkNamespace) -> Vec<String> {
         .collect();
     nets.sort();
     nets
+}
+
+/// Leaves the calling thread the two capabilities that an agent in a container has.
+fn keep_net_admin_and_net_raw() {
+    let few = CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
+    let sets = CapabilitySets {
+        effective: few,
+        permitted: few,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, sets).expect("give up capabilities");
+}
+
+#[test]
+fn a_socket_from_inside_takes_the_place_of_the_right_to_enter() {
+    on_a_node(|| {
+        let node = [
+            socket(node_address("10.99.0.1")),
+            socket(node_address("fd00:99::1")),
+        ];
+        let pod = pod();
+        let inside: OwnedFd = pod
+            .run(|| {
+                let socket = netlink_sys::Socket::new(0).unwrap();
+                nix::unistd::dup(socket.as_fd()).unwrap()
+            })
+            .unwrap();
+        let handed = pod.try_clone().unwrap().with_netlink(inside);
+        let addresses = ["10.65.0.5", "fd00:65::5"];
+        std::thread::scope(|scope| {
+            let work = scope.spawn(|| {
+                keep_net_admin_and_net_raw();
+                let mut driver = workloads();
+                let barred = driver.connect(&request(&pod, "cali1", &addresses));
+                assert!(
+                    matches!(barred, Err(WorkloadError::Namespace { .. })),
+                    "{barred:?}"
+                );
+                let request = request(&handed, "cali1", &addresses);
+                assert_eq!(driver.connect(&request).unwrap().pair, Pair::Made);
+                assert_eq!(driver.connect(&request).unwrap().pair, Pair::Kept);
+                assert_eq!(driver.check(&request).unwrap(), []);
+            });
+            work.join().unwrap();
+        });
+        for (address, node) in addresses.iter().zip(&node) {
+            exchange(&socket_in(&pod, ip(address)), node);
+        }
+    });
 }
 
 #[test]

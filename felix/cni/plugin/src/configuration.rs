@@ -20,6 +20,8 @@ const LONGEST_PATIENCE: f64 = 600.0;
 const FIRST_VERSION: &str = "0.1.0";
 /// The versions of the specification.
 pub(crate) const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+/// Addresses from ranges of the node, without pools.
+const HOST_LOCAL: &str = "host-local";
 /// Levels of the log.
 const LOG_LEVELS: [&str; 9] = [
     "", "debug", "info", "warn", "warning", "error", "fatal", "panic", "none",
@@ -187,7 +189,7 @@ fn addresses(fields: Fields<'_>) -> Result<AddressWishes, Failure> {
         return Ok(AddressWishes::default());
     };
     let source = ipam.text("type")?;
-    if !["", "calico-ipam", "manx-ipam", "host-local"].contains(&source) {
+    if !["", "calico-ipam", "manx-ipam", HOST_LOCAL].contains(&source) {
         return Err(Failure::unsupported(
             "ipam.type",
             format!("{source:?} is not known; use \"calico-ipam\" or \"host-local\""),
@@ -199,15 +201,69 @@ fn addresses(fields: Fields<'_>) -> Result<AddressWishes, Failure> {
             pools: ipam.texts(pools)?,
         })
     };
-    Ok(AddressWishes {
-        source: if source == "host-local" {
-            source.to_owned()
-        } else {
-            String::new()
-        },
+    let mut wishes = AddressWishes {
+        source: String::new(),
         v4: family("assign_ipv4", "ipv4_pools")?,
         v6: family("assign_ipv6", "ipv6_pools")?,
-    })
+    };
+    if source == HOST_LOCAL {
+        wishes.source = source.to_owned();
+        (wishes.v4.pools, wishes.v6.pools) = ranges(ipam)?;
+    }
+    Ok(wishes)
+}
+
+/// The ranges that `host-local` is given: the node's own, or some that are named. Each family has its list.
+fn ranges(ipam: Fields<'_>) -> Result<(Vec<String>, Vec<String>), Failure> {
+    let mut subnets = Vec::new();
+    subnets.extend(Some(ipam.text("subnet")?).filter(|text| !text.is_empty()));
+    let lists = match ipam.value("ranges") {
+        None => &[],
+        Some(Value::Array(lists)) => lists.as_slice(),
+        Some(_) => return Err(ipam.fault("ranges", "it is no list of lists".to_owned())),
+    };
+    for list in lists {
+        let list = list
+            .as_array()
+            .ok_or_else(|| ipam.fault("ranges", "it is no list of lists".to_owned()))?;
+        for range in list {
+            let Value::Object(map) = range else {
+                return Err(ipam.fault("ranges", format!("{} is no object", short(range))));
+            };
+            let range = Fields {
+                path: "ipam.ranges",
+                map,
+            };
+            for unsupported in ["rangeStart", "rangeEnd"] {
+                if range.value(unsupported).is_some() {
+                    return Err(Failure::unsupported(
+                        &range.full(unsupported),
+                        "felix gives the addresses of whole ranges; name a smaller subnet".to_owned(),
+                    ));
+                }
+            }
+            subnets.push(range.text("subnet")?);
+        }
+    }
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for subnet in subnets {
+        let net = subnet.split_once('/').and_then(|(address, length)| {
+            let address = address.parse::<std::net::IpAddr>().ok()?;
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            (length.parse::<u8>().ok()? <= most).then_some(address)
+        });
+        match (subnet, net) {
+            ("usePodCidr", _) => v4.push("usePodCidr".to_owned()),
+            ("usePodCidrIPv6", _) => v6.push("usePodCidr".to_owned()),
+            (_, Some(address)) if address.is_ipv4() => v4.push(subnet.to_owned()),
+            (_, Some(_)) => v6.push(subnet.to_owned()),
+            (_, None) => {
+                let why = format!("{subnet:?} is neither a range nor \"usePodCidr\" or \"usePodCidrIPv6\"");
+                return Err(ipam.fault("subnet", why));
+            }
+        }
+    }
+    Ok((v4, v6))
 }
 
 fn refuse_port_mappings(fields: Fields<'_>) -> Result<(), Failure> {

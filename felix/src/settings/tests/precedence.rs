@@ -268,7 +268,7 @@ fn what_cannot_be_honoured_together_is_refused() {
         ),
         (&[(Source::File, "PrometheusMetricsCertFile", "/x")], "TLS"),
         (&[(Source::File, "DatastorePath", "none")], "DatastorePath"),
-        (&[(Source::File, "DatastoreType", "kubernetes")], "DatastoreType"),
+        (&[(Source::File, "DatastoreType", "etcdv3")], "DatastoreType"),
     ];
     for (written, part) in cases {
         let error = resolve(written).unwrap_err();

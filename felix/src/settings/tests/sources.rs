@@ -119,6 +119,43 @@ fn the_environment_is_read_in_any_case() {
 }
 
 #[test]
+fn names_that_all_parts_share_hold_where_felix_has_none_of_its_own() {
+    let read = |variables: &[(&str, &str)]| {
+        let layer =
+            Layer::from_environment(variables.iter().map(|(name, value)| (name.into(), value.into())));
+        let place = |name: &str| {
+            layer
+                .values()
+                .get(name)
+                .map(|w| (w.value.clone(), w.place.clone()))
+        };
+        (place("datastoretype"), place("felixhostname"))
+    };
+    let common = [
+        ("DATASTORE_TYPE", "kubernetes"),
+        ("NODENAME", "node-1"),
+        ("HOSTNAME", "pod-x"),
+    ];
+    let of =
+        |value: &str, variable: &str| Some((value.to_owned(), format!("environment variable {variable}")));
+    assert_eq!(
+        read(&common),
+        (of("kubernetes", "DATASTORE_TYPE"), of("node-1", "NODENAME"))
+    );
+    let own = [
+        common[0],
+        common[1],
+        ("felix_DatastoreType", "file"),
+        ("FELIX_FELIXHOSTNAME", "n2"),
+    ];
+    assert_eq!(
+        read(&own),
+        (of("file", "felix_DatastoreType"), of("n2", "FELIX_FELIXHOSTNAME"))
+    );
+    assert_eq!(read(&[("NODENAME", ""), ("nodename", "x")]), (None, None));
+}
+
+#[test]
 fn two_spellings_of_one_variable_have_one_outcome() {
     let mut variables = [
         ("FELIX_HEALTHPORT", "1"),

@@ -16,6 +16,7 @@ mod failure;
 mod follow;
 mod held;
 mod listing;
+mod node;
 mod origin;
 mod position;
 mod preflight;

@@ -107,12 +107,20 @@ impl<'a, V: Clone> Search<'a, V> {
         let ground = self.survey()?;
         self.give_unselected_back(&ground)?;
         self.take_from_own(&ground)?;
-        if self.request.shortfall == Shortfall::Accept && !self.held.is_empty() {
+        let enough = match self.request.shortfall {
+            Shortfall::Fail => usize::MAX,
+            Shortfall::Accept => 1,
+            Shortfall::AcceptFrom(least) => least.max(1),
+        };
+        if self.held.len() >= enough {
             return Ok(self.held);
         }
         self.claim_another(&ground)?;
         if !ground.settings.strict_affinity {
             self.borrow(&ground)?;
+        }
+        if self.request.shortfall != Shortfall::Fail && !self.held.is_empty() {
+            return Ok(self.held);
         }
         Err(Halt::fail(self.shortage(&ground)?))
     }
@@ -250,7 +258,11 @@ impl<'a, V: Clone> Search<'a, V> {
                 ));
             }
         }
-        self.take_abandoned(ground)
+        // Who only wants more than it has leaves the others' blocks alone.
+        if self.held.is_empty() || self.request.shortfall == Shortfall::Fail {
+            self.take_abandoned(ground)?;
+        }
+        Ok(())
     }
 
     fn free_range(&self, pool: &Object<IpPoolSpec>, ground: &Ground<'_>) -> Result<Option<IpNet>, Halt<V>> {

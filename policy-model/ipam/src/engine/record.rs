@@ -13,6 +13,14 @@ pub(super) fn plan<V: Clone>(scene: &Scene<'_, V>, request: &Record) -> Result<O
     let reserve = handle::of_reserve(&request.node);
     for seen in scene.view.blocks()? {
         let cidr = seen.object.spec.cidr;
+        let mut addresses = request
+            .freed
+            .iter()
+            .map(|t| &t.address)
+            .chain(request.given.iter().map(|g| &g.address));
+        if !addresses.any(|address| cidr.contains(address)) {
+            continue;
+        }
         let mut spec = seen.object.spec.clone();
         let mut freed = Vec::new();
         for target in request.freed.iter().filter(|t| cidr.contains(&t.address)) {

@@ -133,6 +133,9 @@ pub enum Shortfall {
     Fail,
     /// Be content with at least one of each family that was asked for.
     Accept,
+    /// Be content with what the own blocks have, if the handle then holds at least so many of each family. Otherwise
+    /// claim a block, if there is a free range for one, and be content with at least one of each family.
+    AcceptFrom(usize),
 }
 
 /// A request for addresses that are named: all of them or none.

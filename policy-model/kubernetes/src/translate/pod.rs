@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 const ANNOTATION_PREFIX: &str = "cni.projectcalico.org/";
+/// Annotation of a pod of a node's own manifests: by this the container runtime calls it.
+const ANNOTATION_CONFIG_HASH: &str = "kubernetes.io/config.hash";
 const ANNOTATION_REQUESTED: &str = "cni.projectcalico.org/ipAddrs";
 const ANNOTATION_ADDRESS: &str = "cni.projectcalico.org/podIP";
 const ANNOTATION_ADDRESSES: &str = "cni.projectcalico.org/podIPs";
@@ -247,7 +249,7 @@ pub fn translate_pod(pod: &Pod, node: Option<&str>) -> Translation {
     } = facts;
     let annotations = pod.metadata.annotations.iter().flatten();
     let annotations: BTreeMap<String, String> = annotations
-        .filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX))
+        .filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX) || *key == ANNOTATION_CONFIG_HASH)
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
     let mut labels = pod.metadata.labels.clone().unwrap_or_default();

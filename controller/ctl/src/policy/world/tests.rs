@@ -159,8 +159,9 @@ fn pools_nodes_and_their_selectors_count() {
 
 #[test]
 fn the_setting_for_packets_to_the_own_node_is_read() {
-    let action =
-        |text: &str| settings(&world(text, &Known::default()).resources).default_endpoint_to_host_action;
+    let action = |text: &str| {
+        settings(&world(text, &Known::default()).resources, None).default_endpoint_to_host_action
+    };
     assert_eq!(action(""), EndpointToHostAction::Accept);
     let written = "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\nspec: {defaultEndpointToHostAction: DROP}\n";
     assert_eq!(action(written), EndpointToHostAction::Drop);

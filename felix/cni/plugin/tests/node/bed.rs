@@ -128,7 +128,14 @@ impl Node {
         self.put(Resource::WorkloadEndpoint(object));
     }
 
-    /// The handles under which addresses are held, one for each address.
+    /// Waits until a container holds so many addresses: what felix gives and takes back is written a little later.
+    pub(crate) fn until_held(&self, container: &str, count: usize) {
+        wait_for("the blocks to say it", || {
+            (self.held_by(container) == count).then_some(())
+        });
+    }
+
+    /// The handles under which addresses are held, one for each address. The node's reserve is left out.
     pub(crate) fn handles(&self) -> Vec<String> {
         let listing = block_on(self.store().list(Selection::kinds([Kind::IPAMBlock]))).unwrap();
         let mut handles = Vec::new();
@@ -138,6 +145,10 @@ impl Node {
             };
             for place in block.spec.allocations.iter().flatten() {
                 let holder = &block.spec.attributes[*place as usize];
+                let handle = holder.handle_id.as_deref().unwrap_or_default();
+                if handle.starts_with("manx-reserve-") {
+                    continue;
+                }
                 handles.push(serde_json::to_value(holder).unwrap().to_string());
             }
         }

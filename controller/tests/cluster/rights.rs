@@ -1,0 +1,84 @@
+//! The rights that the controller's README names, granted as they stand there: what a test does under them proves that
+//! they suffice, and what the README does not name is refused.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // In a test, a panic is the failure.
+
+use crate::bed::{Bed, NAMESPACE};
+use serde_json::{Value, json};
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+const README: &str = include_str!("../../README.md");
+
+/// The rules of the table below a heading.
+fn rules(heading: &str) -> Vec<Value> {
+    let (_, after) = README.split_once(heading).expect("the README has the heading");
+    let table = after
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'));
+    let words = |cell: &str| -> Vec<String> {
+        let words = cell
+            .split(',')
+            .map(|word| word.trim().trim_matches('`').to_owned());
+        words.filter(|word| !word.is_empty()).collect()
+    };
+    let rules: Vec<Value> = table
+        .skip(2)
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let group = cells[1].trim_matches('`').replace("core", "");
+            let mut rule = json!({
+                "apiGroups": [group],
+                "resources": words(cells[2]),
+                "verbs": words(cells[4]),
+            });
+            let names = words(cells[3]);
+            if !names.is_empty() {
+                rule["resourceNames"] = json!(names);
+            }
+            rule
+        })
+        .collect();
+    assert!(!rules.is_empty(), "{heading}");
+    rules
+}
+
+/// Makes the roles.
+pub(crate) async fn grant(bed: &Bed) {
+    let role = |name: &str, heading: &str| json!({ "metadata": { "name": name }, "rules": rules(heading) });
+    bed.put(
+        &format!("{RBAC}/clusterroles"),
+        role("manx-controller", "### In the whole cluster"),
+    )
+    .await;
+    bed.put(
+        &format!("{RBAC}/namespaces/{NAMESPACE}/roles"),
+        role("manx-controller", "### In its own namespace"),
+    )
+    .await;
+    bed.put(
+        &format!("{RBAC}/namespaces/kube-system/roles"),
+        role("manx-controller", "### In kube-system"),
+    )
+    .await;
+}
+
+/// Gives them to a service account.
+pub(crate) async fn bind(bed: &Bed, account: &str) {
+    let binding = |kind: &str| {
+        json!({
+            "metadata": { "name": account },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "manx-controller" },
+            "subjects": [{ "kind": "ServiceAccount", "name": account, "namespace": NAMESPACE }],
+        })
+    };
+    bed.put(&format!("{RBAC}/clusterrolebindings"), binding("ClusterRole"))
+        .await;
+    for namespace in [NAMESPACE, "kube-system"] {
+        bed.put(
+            &format!("{RBAC}/namespaces/{namespace}/rolebindings"),
+            binding("Role"),
+        )
+        .await;
+    }
+}

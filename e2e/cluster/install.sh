@@ -1,0 +1,33 @@
+# shellcheck shell=bash
+# From nothing to a cluster whose pods have a network, as README tells people to do it.
+
+is_ready_node() { kubectl wait --for=condition=Ready "node/$1" --timeout=1s; }
+has_network() {
+  [ "$(kubectl get node "$1" -o jsonpath='{.status.conditions[?(@.type=="NetworkUnavailable")].status}')" = False ]
+}
+
+has_blocks() { [ "$(kubectl get blockaffinities.projectcalico.org -o name | wc -l)" -ge "$1" ]; }
+
+if wanted install; then
+  part "helm install"
+  check "the image is imported into every node" cluster import "$image"
+  check "a namespace" kubectl create namespace "$namespace"
+  check "with its label" kubectl label namespace "$namespace" pod-security.kubernetes.io/enforce=privileged
+  for node in "${nodes[@]}"; do
+    check "$node has no network before" not is_ready_node "$node"
+  done
+  check "helm install" helm install manx "$root/charts/manx" --namespace "$namespace" --wait --timeout 3m
+  for node in "${nodes[@]}"; do
+    check "$node is ready" within 60 is_ready_node "$node"
+    check "and says that its network is there" within 30 has_network "$node"
+  done
+  check "the controller made the pools" kubectl get ippools.projectcalico.org default-ipv4-ippool default-ipv6-ippool
+  check "every node has a block of each family" within 30 has_blocks $((2 * ${#nodes[@]}))
+  # The API server is no node, and what leaves the cluster keeps the pod's address: somebody has to tell it the way back.
+  check "the world outside learns the way to pods" cluster routes
+  check "cluster DNS comes up as pods" kubectl apply -f "$here/kube/manifests/coredns.yaml"
+  check "and is available" kubectl -n kube-system rollout status deployment/coredns --timeout=120s
+  check "helm test" helm test manx --namespace "$namespace" --timeout 2m
+  says "manx status by kubectl exec" "pool" manx status
+  check "and is content" manx status --wait=60
+fi

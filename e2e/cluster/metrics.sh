@@ -1,0 +1,40 @@
+# shellcheck shell=bash
+# What Prometheus, the real one, makes of the pages.
+
+prometheus_config() {
+  cat <<YAML
+global: { scrape_interval: 1s }
+rule_files: ["$work/rules.yaml"]
+scrape_configs:
+  - job_name: felix
+    static_configs: [{ targets: ["10.91.0.11:9091", "10.91.0.12:9091"] }]
+  - job_name: controller
+    static_configs: [{ targets: ["10.91.0.11:9094", "10.91.0.12:9094"] }]
+YAML
+}
+ask_prometheus() { curl -gsS --max-time 3 "http://127.0.0.1:19090/api/v1/query?query=$1"; }
+counts() { [ "$(ask_prometheus "$1" | sed -n 's/.*"value":\[[^,]*,"\([0-9.]*\)"\].*/\1/p' | head -n 1)" = "$2" ]; }
+page() { cluster node-exec node1 -- /usr/bin/curl -sS --max-time 3 "http://$1/metrics"; }
+checks_page() { page "$1" | promtool check metrics; }
+
+if wanted metrics; then
+  part "metrics"
+  if ! command -v promtool >/dev/null; then
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends prometheus </dev/null >/dev/null 2>&1
+    systemctl disable --now prometheus >/dev/null 2>&1 || true
+  fi
+  check "promtool finds nothing wrong with felix's page" checks_page 10.91.0.11:9091
+  controller_node="$(kubectl -n "$namespace" get pods -l app.kubernetes.io/name=manx-controller -o jsonpath='{.items[0].status.hostIP}')"
+  check "nor with the controller's" checks_page "$controller_node:9094"
+  helm template manx "$root/charts/manx" --namespace "$namespace" --set prometheusRule.enabled=true \
+    --show-only templates/monitoring/prometheusrule.yaml 2>/dev/null |
+    sed -n '/^spec:/,$p' | sed 1d | sed 's/^  //' >"$work/rules.yaml"
+  check "nor with the rules" promtool check rules "$work/rules.yaml"
+  prometheus_config >"$work/prometheus.yaml"
+  prometheus --config.file="$work/prometheus.yaml" --storage.tsdb.path="$work/prometheus" \
+    --web.listen-address=127.0.0.1:19090 >"$work/prometheus.log" 2>&1 &
+  background+=($!)
+  check "Prometheus scrapes every felix" within 60 counts 'sum(up{job="felix"})' 2
+  check "and a controller" within 60 counts 'min(max(up{job="controller"}))' 1
+  check "which know of each other's pods" within 30 counts 'count(felix_cluster_num_workload_endpoints>0)' 2
+fi

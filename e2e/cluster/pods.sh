@@ -1,0 +1,69 @@
+# shellcheck shell=bash
+# Pods reach each other, and policy decides, on real packets.
+
+# server NAME NODE [LABELS]: a pod of agnhost that answers on 8080.
+server() {
+  cat <<YAML
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: $1, namespace: ${3:-pods}, labels: { app: $1 } }
+spec:
+  nodeName: $2
+  terminationGracePeriodSeconds: 1
+  containers: [{ name: c, image: "manx.test/agnhost:1", imagePullPolicy: Never, args: [netexec, --http-port=8080],
+    ports: [{ name: web, containerPort: 8080 }], readinessProbe: { httpGet: { path: /healthz, port: 8080 }, periodSeconds: 1 } }]
+YAML
+}
+address_of_pod() { kubectl -n "${2:-pods}" get pod "$1" -o jsonpath="{.status.podIPs[${3:-0}].ip}"; }
+# asks POD ADDRESS [SECONDS]: the pod gets an answer of the address's port 8080.
+asks() {
+  local address="$2"
+  case "$address" in *:*) address="[$address]" ;; esac
+  kubectl -n pods exec "$1" -- curl -gsS -o /dev/null --max-time "${3:-3}" "http://$address:8080/hostname"
+}
+deny_all() {
+  cat <<'YAML'
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: deny, namespace: pods }
+spec: { podSelector: { matchLabels: { app: two } }, policyTypes: [Ingress] }
+YAML
+}
+allow_one() {
+  cat <<'YAML'
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: allow, namespace: pods }
+spec:
+  podSelector: { matchLabels: { app: two } }
+  ingress: [{ from: [{ podSelector: { matchLabels: { app: one } } }], ports: [{ port: web }] }]
+YAML
+}
+
+if wanted pods; then
+  part "pods and policies"
+  check "a namespace" kubectl create namespace pods
+  { server one node1; server two node2; server three node2; } >"$work/pods.yaml"
+  check "three pods" kubectl apply -f "$work/pods.yaml"
+  check "become ready" kubectl -n pods wait --for=condition=Ready pods --all --timeout=90s
+  for family in 0 1; do
+    two="$(address_of_pod two pods $family)"
+    check "another node's pod answers at $two" asks one "$two"
+    check "and a pod of the same node" asks three "$two"
+  done
+  two="$(address_of_pod two)"
+  deny_all >"$work/deny.yaml"
+  check "a policy that allows nobody" kubectl apply -f "$work/deny.yaml"
+  check "closes the pod for another node" within 5 not asks one "$two" 1
+  check "and for its own" not asks three "$two" 1
+  check "and by its other family" not asks one "$(address_of_pod two pods 1)" 1
+  sleep 3
+  check "kubelet's probes go on" kubectl -n pods wait --for=condition=Ready pod/two --timeout=1s
+  allow_one >"$work/allow.yaml"
+  check "a policy that allows one" kubectl apply -f "$work/allow.yaml"
+  check "opens it for that one" within 5 asks one "$two"
+  check "and for nobody else" not asks three "$two" 1
+  says "manx explain names the policy" "pods/allow" manx explain pods/one pods/two TCP/8080
+  check "all goes" kubectl delete namespace pods --wait --timeout=60s
+fi

@@ -1,0 +1,77 @@
+# shellcheck shell=bash
+# Services in front of pods: from pods, from nodes and from outside; ports of the node; policy on what a node forwards.
+
+services_manifest() {
+  cat <<'YAML'
+apiVersion: v1
+kind: Service
+metadata: { name: web, namespace: pods }
+spec:
+  type: NodePort
+  ipFamilyPolicy: RequireDualStack
+  selector: { tier: web }
+  ports: [{ port: 80, targetPort: web, nodePort: 30080 }]
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: on-port, namespace: pods, labels: { app: on-port } }
+spec:
+  nodeName: node1
+  terminationGracePeriodSeconds: 1
+  containers: [{ name: c, image: "manx.test/agnhost:1", imagePullPolicy: Never, args: [netexec, --http-port=8080],
+    ports: [{ name: web, containerPort: 8080, hostPort: 18080 }],
+    readinessProbe: { httpGet: { path: /healthz, port: 8080 }, periodSeconds: 1 } }]
+YAML
+}
+only_from_one() {
+  cat <<'YAML'
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: only-one, namespace: pods }
+spec:
+  podSelector: { matchLabels: { tier: web } }
+  ingress: [{ from: [{ podSelector: { matchLabels: { app: one } } }] }]
+YAML
+}
+fetch() { curl -gsS -o /dev/null --max-time 3 "http://$1"; }
+from_pod() { kubectl -n pods exec "$1" -- curl -gsS -o /dev/null --max-time 3 "http://$2"; }
+from_node() { cluster node-exec "$1" -- /usr/bin/curl -gsS -o /dev/null --max-time 3 "http://$2"; }
+# Several replies, so that both replicas were asked.
+each_time() { local n; for n in 1 2 3 4 5 6; do "$@" || return 1; done; }
+
+if wanted services; then
+  part "Services and ports of nodes (kube-proxy: ${KUBE_PROXY_MODE:-nftables})"
+  check "a namespace" kubectl create namespace pods
+  {
+    server one node1
+    server two node2 | sed 's/labels: { /labels: { tier: web, /'
+    server three node1 | sed 's/labels: { /labels: { tier: web, /'
+    echo ---
+    services_manifest
+  } >"$work/services.yaml"
+  check "a Service of two pods" kubectl apply -f "$work/services.yaml"
+  check "its pods become ready" kubectl -n pods wait --for=condition=Ready pods --all --timeout=90s
+  for family in 0 1; do
+    address="$(kubectl -n pods get service web -o "jsonpath={.spec.clusterIPs[$family]}")"
+    case "$address" in *:*) address="[$address]" ;; esac
+    check "a pod reaches the Service at $address" within 10 each_time from_pod one "$address:80"
+    check "a pod of the Service reaches itself through it" each_time from_pod two "$address:80"
+    check "a node reaches it" within 10 each_time from_node node2 "$address:80"
+  done
+  for address in 10.91.0.11 10.91.0.12 '[fd91::11]' '[fd91::12]'; do
+    check "the world outside reaches it at $address, port 30080" within 10 each_time fetch "$address:30080"
+  done
+  if [ -n "${MANX_HOST_PORTS:-}" ]; then
+    check "a port of the node leads to its pod" within 10 fetch 10.91.0.11:18080
+    check "and no other node has it" not fetch 10.91.0.12:18080
+  else
+    skip "a port of the node leads to its pod" "Manx maps no ports of nodes yet (value cni.hostPorts)"
+  fi
+  only_from_one >"$work/only-one.yaml"
+  check "a policy that lets in one pod" kubectl apply -f "$work/only-one.yaml"
+  address="$(kubectl -n pods get service web -o 'jsonpath={.spec.clusterIP}')"
+  check "closes it for the world outside, though a node forwards" within 10 not fetch 10.91.0.11:30080
+  check "on the other node too" not fetch 10.91.0.12:30080
+  check "and not for that pod" each_time from_pod one "$address:80"
+  check "all goes" kubectl delete namespace pods --wait --timeout=60s
+fi

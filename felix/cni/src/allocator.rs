@@ -1,0 +1,484 @@
+//! The owner of the node's addresses: reserves them ahead of need, gives them from memory, and tells the blocks later.
+//!
+//! An attachment takes an address from the reserve, records it in the journal and goes on; no write to the datastore is
+//! waited for. One task ([`Allocator::run`]) writes behind what was given and taken back, all of it in one write a block,
+//! fills the reserve before it is empty and gives back what is not needed. Only what the reserve cannot serve waits for
+//! the datastore: named addresses, pools that a pod asks for, and borrowing when the node's own blocks are full.
+
+mod begin;
+mod found;
+mod upkeep;
+mod write;
+
+use crate::holder::PodRef;
+use crate::ipam;
+use crate::journal::Journal;
+use crate::protocol::{Failure, code};
+use crate::view::ClusterView;
+use dataplane_netlink::workload::WorkloadSettings;
+use policy_model::{AllocationAttribute, IpPoolSpec, Kind, Object, Resource};
+use policy_model_datastore::Datastore;
+use policy_model_ipam::engine::{AssignSpecific, AutoAssign, Outcome, Request};
+use policy_model_ipam::pool::{self, PoolRef, Use, Wish};
+use policy_model_ipam::{Family, IpamError, NodeReserve, handle};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
+use upkeep::Idle;
+
+/// How often an attachment waits for the reserve to be filled before it asks the datastore itself.
+const ROUNDS: usize = 3;
+
+/// What an allocator is made of.
+pub(crate) struct Parts {
+    pub(crate) node: String,
+    pub(crate) boot_id: String,
+    pub(crate) workloads: WorkloadSettings,
+    pub(crate) store: Arc<dyn Datastore>,
+    pub(crate) view: Arc<ClusterView>,
+    pub(crate) journal: Arc<Journal>,
+    /// How long an attachment waits for what it needs.
+    pub(crate) patience: Duration,
+}
+
+/// See the module.
+pub(crate) struct Allocator {
+    parts: Parts,
+    reserve: Mutex<NodeReserve>,
+    /// Whether the reserve is known: what lived before this process was found out.
+    begun: watch::Sender<bool>,
+    /// One request about the node's blocks at a time.
+    turn: tokio::sync::Mutex<()>,
+    work: Notify,
+    /// How many attachments have found the reserve too small, and up to which of them it was filled since.
+    tickets: AtomicU64,
+    served: watch::Sender<u64>,
+    /// Why there was no address, until there is one again.
+    shortage: Mutex<BTreeMap<Family, String>>,
+    /// Handles of attachments that are being made: no block's word about them is judged.
+    under_way: Mutex<BTreeSet<String>>,
+    idle: Mutex<Idle>,
+    /// Given from host-local ranges, and not in the journal yet; and the last one of each range.
+    local: Mutex<crate::host_local::Given>,
+}
+
+/// Who is to have addresses.
+#[derive(Clone, Debug)]
+pub(crate) struct Holder {
+    pub(crate) handle: String,
+    pub(crate) attribute: AllocationAttribute,
+}
+
+/// One address that is wished for.
+#[derive(Clone, Debug)]
+pub(crate) struct Want {
+    pub(crate) family: Family,
+    /// Pools that were asked for; empty means any.
+    pub(crate) pools: Vec<PoolRef>,
+}
+
+/// Addresses for an attachment that is not in the journal yet. Ends in [`Allocator::keep`] or [`Allocator::cancel`].
+#[must_use]
+#[derive(Debug, Default)]
+pub(crate) struct Promise {
+    /// From the reserve.
+    reserved: Vec<IpAddr>,
+    /// Written to their blocks already, or in none.
+    written: Vec<IpAddr>,
+    /// From a range of this node's own.
+    local: Vec<IpAddr>,
+}
+
+impl Promise {
+    /// Addresses that need no bookkeeping but the journal's.
+    pub(crate) fn outside(addresses: Vec<IpAddr>) -> Self {
+        Promise {
+            written: addresses,
+            ..Promise::default()
+        }
+    }
+
+    pub(crate) fn of_ranges(addresses: Vec<IpAddr>) -> Self {
+        Promise {
+            local: addresses,
+            ..Promise::default()
+        }
+    }
+
+    /// All addresses, sorted.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let all = self.reserved.iter().chain(&self.written).chain(&self.local);
+        let mut all: Vec<IpAddr> = all.copied().collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn has(&self, family: Family) -> bool {
+        self.addresses().iter().any(|a| Family::of_address(*a) == family)
+    }
+}
+
+/// Keeps a handle among those that are under way.
+pub(crate) struct UnderWay<'a> {
+    allocator: &'a Allocator,
+    handle: String,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        locked(&self.allocator.under_way).remove(&self.handle);
+    }
+}
+
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What the lock guards is written in single steps; a panic between them leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Allocator {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let reserve = NodeReserve::new(&parts.node);
+        Allocator {
+            parts,
+            reserve: Mutex::new(reserve),
+            begun: watch::Sender::new(false),
+            turn: tokio::sync::Mutex::default(),
+            work: Notify::new(),
+            tickets: AtomicU64::new(0),
+            served: watch::Sender::new(0),
+            shortage: Mutex::default(),
+            under_way: Mutex::default(),
+            idle: Mutex::default(),
+            local: Mutex::default(),
+        }
+    }
+
+    /// The same, with another view. Only before it runs.
+    pub(crate) fn with_view(self, view: Arc<ClusterView>) -> Self {
+        Allocator::new(Parts { view, ..self.parts })
+    }
+
+    pub(crate) fn node(&self) -> &str {
+        &self.parts.node
+    }
+
+    pub(crate) fn view(&self) -> &Arc<ClusterView> {
+        &self.parts.view
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Datastore> {
+        &self.parts.store
+    }
+
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.parts.journal
+    }
+
+    pub(crate) fn local(&self) -> MutexGuard<'_, crate::host_local::Given> {
+        locked(&self.local)
+    }
+
+    /// Marks an attachment as under way.
+    pub(crate) fn under_way(&self, handle: &str) -> UnderWay<'_> {
+        locked(&self.under_way).insert(handle.to_owned());
+        UnderWay {
+            allocator: self,
+            handle: handle.to_owned(),
+        }
+    }
+
+    /// Waits until it is known what lived before this process.
+    pub(crate) async fn wait_begun(&self) -> Result<(), Failure> {
+        let mut begun = self.begun.subscribe();
+        match tokio::time::timeout(self.parts.patience, begun.wait_for(|yes| *yes)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(self.not_begun()),
+        }
+    }
+
+    fn not_begun(&self) -> Failure {
+        Failure::new(
+            code::TRY_AGAIN,
+            "felix has not read yet which addresses the cluster's IP pools and blocks give to this node",
+        )
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        *self.begun.borrow()
+    }
+
+    /// Addresses that a handle holds by a block's word, and that are not on their way out.
+    pub(crate) fn held_by(&self, handle: &str) -> Vec<IpAddr> {
+        let blocks = self.parts.view.own_blocks();
+        let reserve = locked(&self.reserve);
+        let held = blocks.iter().flat_map(|resource| holders(resource));
+        let mut held: Vec<IpAddr> = held
+            .filter(|held| held.attribute.handle_id.as_deref() == Some(handle))
+            .map(|held| held.address)
+            .filter(|address| !reserve.is_freed(*address))
+            .collect();
+        held.sort_unstable();
+        held
+    }
+
+    /// One address for each want, from the reserve where it has them.
+    pub(crate) async fn any(&self, holder: &Holder, wants: &[Want]) -> Result<Promise, Failure> {
+        self.wait_begun().await?;
+        let mut promise = Promise::default();
+        let deadline = Instant::now() + self.parts.patience;
+        for _ in 0..ROUNDS {
+            if let Err(error) = self.take(wants, &mut promise) {
+                self.cancel(promise, &holder.handle);
+                return Err(Failure::new(code::NO_ADDRESS, error));
+            }
+            let missing: Vec<&Want> = wants.iter().filter(|want| !promise.has(want.family)).collect();
+            if missing.is_empty() {
+                return Ok(promise);
+            }
+            // The reserve is not filled from pools that must be asked for.
+            if missing.iter().any(|want| !want.pools.is_empty()) {
+                break;
+            }
+            let ticket = self.tickets.fetch_add(1, Ordering::SeqCst) + 1;
+            let mut served = self.served.subscribe();
+            self.work.notify_one();
+            let _ = timeout_at(deadline, served.wait_for(|served| *served >= ticket)).await;
+        }
+        let missing: Vec<&Want> = wants.iter().filter(|want| !promise.has(want.family)).collect();
+        match self.ask_for_any(holder, &missing).await {
+            Ok(addresses) => {
+                promise.written.extend(addresses);
+                Ok(promise)
+            }
+            Err(failure) => {
+                self.cancel(promise, &holder.handle);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Takes what the reserve has of what is missing.
+    fn take(&self, wants: &[Want], promise: &mut Promise) -> Result<(), IpamError> {
+        let pools = self.pools();
+        let (reserved, labels) = (self.parts.view.reservations(), self.parts.view.node_labels());
+        for want in wants {
+            if promise.has(want.family) {
+                continue;
+            }
+            let wish = wish(want.family, &want.pools, &labels);
+            let choice = pool::choose(pools.iter().filter_map(as_pool), &wish)
+                .map_err(|(pool, refusal)| IpamError::RequestedPool { pool, refusal })?;
+            let is_usable = |address: IpAddr| {
+                Family::of_address(address) == want.family
+                    && !reserved.contains(address)
+                    && choice.usable.iter().any(|pool| pool.spec.cidr.contains(&address))
+            };
+            promise.reserved.extend(locked(&self.reserve).take(is_usable));
+        }
+        Ok(())
+    }
+
+    /// Has the datastore give addresses to a holder at once.
+    async fn ask_for_any(&self, holder: &Holder, wants: &[&Want]) -> Result<Vec<IpAddr>, Failure> {
+        let pools = |family| {
+            let of_family = wants.iter().find(|want| want.family == family);
+            of_family.map(|want| want.pools.clone()).unwrap_or_default()
+        };
+        let count = |family| wants.iter().filter(|want| want.family == family).count();
+        let _turn = self.turn.lock().await;
+        self.write_behind().await?;
+        let request = AutoAssign {
+            ipv4: count(Family::V4),
+            ipv6: count(Family::V6),
+            attributes: holder.attribute.secondary.clone(),
+            ipv4_pools: pools(Family::V4),
+            ipv6_pools: pools(Family::V6),
+            node_labels: self.parts.view.node_labels(),
+            ..AutoAssign::new(&self.parts.node, &holder.handle)
+        };
+        let outcome = self.request(Request::AutoAssign(request)).await;
+        for want in wants {
+            let mut shortage = locked(&self.shortage);
+            match &outcome {
+                Ok(_) => drop(shortage.remove(&want.family)),
+                Err(ipam::RequestError::Refused(error)) => {
+                    if is_about(error, want.family) {
+                        shortage.insert(want.family, error.to_string());
+                    }
+                }
+                Err(ipam::RequestError::Store(_)) => {}
+            }
+        }
+        assigned(outcome?)
+    }
+
+    /// Addresses that are named: all of them or none.
+    pub(crate) async fn named(&self, holder: &Holder, addresses: &[IpAddr]) -> Result<Promise, Failure> {
+        self.wait_begun().await?;
+        let _turn = self.turn.lock().await;
+        // What the sandbox before this one gave back must be free in its block.
+        self.write_behind().await?;
+        let taken: Vec<IpAddr> = addresses
+            .iter()
+            .filter_map(|wanted| locked(&self.reserve).take(|address| address == *wanted))
+            .collect();
+        let request = AssignSpecific {
+            addresses: addresses.to_vec(),
+            handle: holder.handle.clone(),
+            attributes: holder.attribute.secondary.clone(),
+            node: self.parts.node.clone(),
+            strict_affinity: Some(false),
+        };
+        let outcome = self.request(Request::AssignSpecific(request)).await;
+        // Whatever came of it is written: what the block still says is reserved is found at the next filling.
+        let mut reserve = locked(&self.reserve);
+        taken.into_iter().for_each(|address| reserve.lose(address));
+        drop(reserve);
+        Ok(Promise {
+            written: assigned(outcome?)?,
+            ..Promise::default()
+        })
+    }
+
+    /// Addresses of the reserve by name, where it has all of them.
+    pub(crate) fn named_from_reserve(&self, addresses: &[IpAddr]) -> Option<Promise> {
+        let mut reserve = locked(&self.reserve);
+        let taken: Vec<IpAddr> = addresses
+            .iter()
+            .filter_map(|wanted| reserve.take(|address| address == *wanted))
+            .collect();
+        if taken.len() == addresses.len() {
+            return Some(Promise {
+                reserved: taken,
+                ..Promise::default()
+            });
+        }
+        taken.into_iter().for_each(|address| reserve.put_back(address));
+        None
+    }
+
+    /// The journal names the attachment: the blocks learn of it in the background.
+    pub(crate) fn keep(&self, promise: Promise, holder: &Holder) {
+        let mut reserve = locked(&self.reserve);
+        for address in promise.reserved {
+            reserve.give(address, holder.attribute.clone());
+        }
+        drop(reserve);
+        self.local().settle(&promise.local);
+        self.work.notify_one();
+    }
+
+    /// The attachment did not come to be, and the journal does not name it.
+    pub(crate) fn cancel(&self, promise: Promise, handle: &str) {
+        let mut reserve = locked(&self.reserve);
+        promise
+            .reserved
+            .iter()
+            .for_each(|address| reserve.put_back(*address));
+        promise
+            .written
+            .iter()
+            .for_each(|address| reserve.free(*address, handle));
+        drop(reserve);
+        self.local().settle(&promise.local);
+        self.work.notify_one();
+    }
+
+    /// Addresses that a handle held are nobody's any more. Nothing of the holder may be left.
+    pub(crate) fn free(&self, addresses: &[IpAddr], handle: &str) {
+        // Before it is known what lived this changes nothing, and what is in no journal is then found to be nobody's.
+        let mut reserve = locked(&self.reserve);
+        addresses
+            .iter()
+            .for_each(|address| reserve.free(*address, handle));
+        drop(reserve);
+        self.work.notify_one();
+    }
+
+    /// Why there is no address to give.
+    pub(crate) fn shortage(&self) -> Option<String> {
+        let shortage = locked(&self.shortage);
+        let reasons: Vec<&str> = shortage.values().map(String::as_str).collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+
+    async fn request(&self, request: Request) -> Result<Outcome, ipam::RequestError> {
+        ipam::run(self.parts.store.as_ref(), &self.parts.view, request).await
+    }
+
+    /// Whether an attachment has an address, or may come to have it.
+    fn is_living(&self, handle: &str, address: IpAddr) -> bool {
+        let has_it = |attachment: crate::journal::Attachment| attachment.addresses.contains(&address);
+        locked(&self.under_way).contains(handle) || self.parts.journal.with_handle(handle).is_some_and(has_it)
+    }
+
+    pub(crate) fn pools(&self) -> Vec<Arc<Resource>> {
+        self.parts.view.all(Kind::IPPool)
+    }
+}
+
+/// A pool of a listing.
+pub(crate) fn as_pool(resource: &Arc<Resource>) -> Option<&Object<IpPoolSpec>> {
+    match resource.as_ref() {
+        Resource::IPPool(pool) => Some(pool),
+        _ => None,
+    }
+}
+
+fn holders(resource: &Resource) -> impl Iterator<Item = policy_model_ipam::block::Holding<'_>> {
+    let block = match resource {
+        Resource::IPAMBlock(block) => Some(&block.spec),
+        _ => None,
+    };
+    block.into_iter().flat_map(policy_model_ipam::block::holders)
+}
+
+/// What pools are chosen by for pods of this node.
+fn wish<'a>(family: Family, requested: &'a [PoolRef], node_labels: &'a BTreeMap<String, String>) -> Wish<'a> {
+    Wish {
+        family,
+        intended_use: Use::Workload,
+        requested,
+        node_labels,
+        namespace_labels: None,
+    }
+}
+
+fn is_about(error: &IpamError, wanted: Family) -> bool {
+    match error {
+        IpamError::NoUsablePool { family, .. }
+        | IpamError::Exhausted { family, .. }
+        | IpamError::MaxBlocks { family, .. }
+        | IpamError::ClaimsDisabled { family, .. } => *family == wanted,
+        _ => false,
+    }
+}
+
+fn assigned(outcome: Outcome) -> Result<Vec<IpAddr>, Failure> {
+    match outcome {
+        Outcome::Assigned(all) => Ok(all.into_iter().map(|one| one.address).collect()),
+        other => Err(Failure::new(
+            code::STORE,
+            format!("address management answered {other:?}"),
+        )),
+    }
+}
+
+/// The pod that an attribute names.
+fn pod_of(attribute: &AllocationAttribute) -> Option<PodRef> {
+    let said = |name: &str| attribute.secondary.get(name).cloned().unwrap_or_default();
+    let pod = PodRef {
+        namespace: said(handle::ATTRIBUTE_NAMESPACE),
+        name: said(handle::ATTRIBUTE_POD),
+        uid: said(handle::ATTRIBUTE_UID),
+    };
+    (!pod.namespace.is_empty() && !pod.name.is_empty()).then_some(pod)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is the failure itself")]
+mod tests;

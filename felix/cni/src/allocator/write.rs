@@ -1,0 +1,324 @@
+//! What goes to the datastore in the background: the record of what was given and taken back, and the reserve's filling.
+
+use super::{Allocator, as_pool, locked, wish};
+use crate::ipam::RequestError;
+use crate::protocol::Failure;
+use policy_model::AllocationAttribute;
+use policy_model_ipam::engine::{AssignSpecific, AutoAssign, Outcome, Record, Request, Shortfall};
+use policy_model_ipam::{Family, IpamError, config, handle, name, pool};
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// Two writes of what was given and taken back begin at least so far apart: what comes in between goes in one.
+const COALESCE: Duration = Duration::from_millis(10);
+/// How often it is looked whether something is not needed any more.
+const UPKEEP: Duration = Duration::from_secs(10);
+/// Pause after a first failure of the datastore; it doubles up to the longest.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// Longest pause after failures of the datastore.
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
+/// Most records that are written one after the other because the blocks contradict them.
+const MOST_RECORDS: usize = 1000;
+/// How many addresses of a family the reserve holds when it is full, where blocks are large enough.
+const FULL: usize = 16;
+/// Where a node may use its own blocks only, all of a block is reserved, up to so many addresses.
+const FULL_STRICT: usize = 256;
+
+/// How many addresses a reserve shall have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Depth {
+    full: usize,
+    /// Below this it is filled.
+    low: usize,
+    /// Below this another block is claimed.
+    least: usize,
+}
+
+impl Depth {
+    /// For blocks of so many addresses. What one node reserves no other can borrow, so small blocks are not emptied.
+    fn of(block: usize, strict: bool) -> Self {
+        let full = if strict {
+            block.min(FULL_STRICT)
+        } else {
+            FULL.min(block / 4).max(1)
+        };
+        Depth {
+            full,
+            low: (full.min(FULL) / 2).max(1),
+            least: (full.min(FULL) / 4).max(1),
+        }
+    }
+}
+
+impl Allocator {
+    /// Works until it is dropped.
+    pub(crate) async fn run(&self) {
+        self.begin().await;
+        let mut ground = self.view().ground_changes();
+        let mut tick = tokio::time::interval(UPKEEP);
+        let mut failures = 0u32;
+        let mut last: Option<Instant> = None;
+        // The first filling needs no cause.
+        self.work.notify_one();
+        loop {
+            let mut is_upkeep_due = false;
+            tokio::select! {
+                () = self.work.notified() => {}
+                Ok(()) = ground.changed() => {
+                    self.observe();
+                    is_upkeep_due = true;
+                }
+                _ = tick.tick() => is_upkeep_due = true,
+            }
+            let is_awaited = self.tickets.load(Ordering::SeqCst) > *self.served.borrow();
+            if let (Some(last), false) = (last, is_awaited) {
+                sleep_until(last + COALESCE).await;
+            }
+            last = Some(Instant::now());
+            match self.round(is_upkeep_due).await {
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    if failures == 0 {
+                        tracing::warn!(%error, "addresses cannot be written to the datastore now; it is tried again");
+                    }
+                    let pause = FIRST_RETRY
+                        .saturating_mul(1 << failures.min(8))
+                        .min(LONGEST_RETRY);
+                    failures = failures.saturating_add(1);
+                    tokio::time::sleep(pause).await;
+                    self.work.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Writes what is still to be written, before the process ends. What cannot be written is in the journal.
+    pub(crate) async fn flush(&self) -> Result<(), Failure> {
+        let _turn = self.turn.lock().await;
+        Ok(self.write_behind().await?)
+    }
+
+    async fn round(&self, is_upkeep_due: bool) -> Result<(), RequestError> {
+        let _turn = self.turn.lock().await;
+        let ticket = self.tickets.load(Ordering::SeqCst);
+        let work = async {
+            self.write_behind().await?;
+            self.fill(ticket).await
+        };
+        let result = work.await;
+        // Who waits goes on in any case: the datastore then says to him what is wrong.
+        self.served.send_if_modified(|served| {
+            let is_more = ticket > *served;
+            *served = ticket.max(*served);
+            is_more
+        });
+        result?;
+        if is_upkeep_due {
+            self.upkeep().await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Tells the blocks what was given and taken back. The caller has the turn.
+    pub(super) async fn write_behind(&self) -> Result<(), RequestError> {
+        for _ in 0..MOST_RECORDS {
+            let Some(record) = locked(&self.reserve).begin_record() else {
+                return Ok(());
+            };
+            let mut writing = Writing {
+                allocator: self,
+                is_written: false,
+            };
+            let outcome = self.request(Request::Record(record.clone())).await;
+            writing.is_written = outcome.is_ok();
+            drop(writing);
+            match outcome {
+                Ok(_) => return Ok(()),
+                Err(RequestError::Refused(error)) => self.contradicted(error, &record).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// A block contradicts the record of an address.
+    async fn contradicted(&self, error: IpamError, record: &Record) -> Result<(), RequestError> {
+        match &error {
+            IpamError::Taken { address, holder } if self.is_own_ghost(holder, *address) => {
+                // What an earlier request wrote that was believed to have failed.
+                let handle = holder.handle_id.clone().unwrap_or_default();
+                tracing::warn!(%address, handle, "a block says that an attachment has an address that is no longer there");
+                locked(&self.reserve).free(*address, &handle);
+                Ok(())
+            }
+            IpamError::Taken { address, .. } | IpamError::NotReserved { address, .. } => {
+                let holder = locked(&self.reserve).dispute(*address);
+                match holder {
+                    Some(attribute) => self.take_again(*address, attribute).await,
+                    None => Ok(()),
+                }
+            }
+            _ => {
+                tracing::error!(%error, addresses = record.given.len() + record.freed.len(), "addresses cannot be recorded");
+                Err(error.into())
+            }
+        }
+    }
+
+    fn is_own_ghost(&self, holder: &AllocationAttribute, address: IpAddr) -> bool {
+        let is_here = holder.secondary.get(handle::ATTRIBUTE_NODE).map(String::as_str) == Some(self.node());
+        let handle = holder.handle_id.as_deref().unwrap_or_default();
+        is_here && !handle::is_of_node(handle, self.node()) && !self.is_living(handle, address)
+    }
+
+    /// Takes an address for an attachment that has it already, because its block does not say so.
+    pub(super) async fn take_again(
+        &self,
+        address: IpAddr,
+        attribute: AllocationAttribute,
+    ) -> Result<(), RequestError> {
+        let request = AssignSpecific {
+            addresses: vec![address],
+            handle: attribute.handle_id.clone().unwrap_or_default(),
+            attributes: attribute.secondary.clone(),
+            node: self.node().to_owned(),
+            strict_affinity: Some(false),
+        };
+        match self.request(Request::AssignSpecific(request)).await {
+            Ok(_) => {
+                tracing::warn!(%address, "a block did not say that an attachment of this node has an address; it does now");
+                Ok(())
+            }
+            Err(RequestError::Refused(error)) => {
+                let whose = policy_model_ipam::block::describe(&attribute);
+                tracing::error!(
+                    %address, %error,
+                    "{whose} has an address that its block does not give to it; delete the pod, so that it gets another"
+                );
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fills the reserve where it is low or somebody waits. The caller has the turn, and nothing is left to be recorded.
+    async fn fill(&self, ticket: u64) -> Result<(), RequestError> {
+        let waiting = usize::try_from(ticket.saturating_sub(*self.served.borrow())).unwrap_or(usize::MAX);
+        for family in [Family::V4, Family::V6] {
+            let Some(depth) = self.depth(family) else { continue };
+            let (ready, committed) = {
+                let reserve = locked(&self.reserve);
+                (reserve.ready(family), reserve.committed(family))
+            };
+            let is_short = locked(&self.shortage).contains_key(&family);
+            if ready >= depth.low && waiting == 0 && !is_short {
+                continue;
+            }
+            let full = committed.saturating_add(depth.full.max(waiting.min(FULL_STRICT)));
+            let (ipv4, ipv6) = match family {
+                Family::V4 => (full, 0),
+                Family::V6 => (0, full),
+            };
+            let request = AutoAssign {
+                shortfall: Shortfall::AcceptFrom(committed.saturating_add(depth.least)),
+                node_labels: self.view().node_labels(),
+                ..AutoAssign::reserve(self.node(), ipv4, ipv6)
+            };
+            match self.request(Request::AutoAssign(request)).await {
+                Ok(Outcome::Assigned(all)) => {
+                    let stocked = locked(&self.reserve).stock(all.into_iter().map(|one| one.address));
+                    if stocked > 0 {
+                        locked(&self.shortage).remove(&family);
+                    }
+                    tracing::debug!(%family, stocked, "reserved addresses ahead of need");
+                }
+                Ok(other) => tracing::error!(?other, "address management answered something else"),
+                // Whoever needs an address now hears it from his own request; it may be that he can borrow.
+                Err(RequestError::Refused(error)) => tracing::debug!(%family, %error, "nothing to reserve"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// How many addresses of a family to reserve; nothing where no pool may serve this node's pods.
+    fn depth(&self, family: Family) -> Option<Depth> {
+        let (pools, labels) = (self.pools(), self.view().node_labels());
+        let choice = pool::choose(pools.iter().filter_map(as_pool), &wish(family, &[], &labels)).ok()?;
+        let blocks = choice.usable.iter().map(|pool| {
+            let bits = u32::from(family.bits() - pool.spec.block_prefix_len());
+            1usize.checked_shl(bits).unwrap_or(usize::MAX)
+        });
+        let settings = self.view().get(&name::config_key());
+        let settings = settings.as_ref().and_then(|found| match found.resource.as_ref() {
+            policy_model::Resource::IPAMConfig(config) => Some(&config.spec),
+            _ => None,
+        });
+        let strict = config::resolve(settings, None, None).strict_affinity;
+        blocks.max().map(|block| Depth::of(block, strict))
+    }
+
+    /// Compares the reserve with the blocks as they are now.
+    pub(super) fn observe(&self) {
+        let Some(blocks) = self.view().current(policy_model::Kind::IPAMBlock) else {
+            return;
+        };
+        let mut reserve = locked(&self.reserve);
+        let mut lost = 0;
+        let mut seen: Vec<&policy_model::IpamBlockSpec> = Vec::new();
+        let ready: Vec<IpAddr> = reserve.ready_addresses().collect();
+        for found in &blocks {
+            if let policy_model::Resource::IPAMBlock(block) = found.resource.as_ref()
+                && ready.iter().any(|address| block.spec.cidr.contains(address))
+            {
+                lost += reserve.observe(&block.spec);
+                seen.push(&block.spec);
+            }
+        }
+        for address in ready {
+            if !seen.iter().any(|block| block.cidr.contains(&address)) {
+                lost += reserve.observe_gone(&ipnet::IpNet::from(address));
+            }
+        }
+        if lost > 0 {
+            tracing::warn!(
+                lost,
+                "addresses that this node had reserved were given back by somebody else"
+            );
+        }
+    }
+}
+
+/// A record on its way. It may be written or not when this is dropped before its end.
+struct Writing<'a> {
+    allocator: &'a Allocator,
+    is_written: bool,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        locked(&self.allocator.reserve).end_record(self.is_written);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_blocks_are_not_emptied_and_own_blocks_are_reserved_whole() {
+        let of = |block, strict| {
+            let Depth { full, low, least } = Depth::of(block, strict);
+            (full, low, least)
+        };
+        assert_eq!(of(64, false), (16, 8, 4));
+        assert_eq!(of(65_536, false), (16, 8, 4));
+        assert_eq!(of(8, false), (2, 1, 1));
+        assert_eq!(of(1, false), (1, 1, 1));
+        assert_eq!(of(64, true), (64, 8, 4));
+        assert_eq!(of(65_536, true), (256, 8, 4));
+    }
+}

@@ -1,0 +1,292 @@
+//! An attachment comes to be: pod, addresses, journal, interface, policy.
+
+use super::{Attacher, EndpointView, gate, journal_failure, success, vanished};
+use crate::allocator::{Holder, Promise};
+use crate::holder::{self, PodRef};
+use crate::interface::{Interface, Sandbox, blocking};
+use crate::journal::{Attachment, Origin};
+use crate::protocol::{AddressWishes, AttachmentKey, Failure, Success, code};
+use crate::server::Caller;
+use crate::view::usual_name;
+use dataplane_netlink::{InterfaceName, host_interface_name};
+use policy_model::{Key, Kind, Object, Resource, WorkloadEndpointSpec};
+use std::net::IpAddr;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// How long the node's own watch may take to tell of a pod before the datastore is asked for it.
+const UNTIL_ASKED: Duration = Duration::from_secs(1);
+
+/// Pauses before an interface that could not be made is tried again.
+const CONNECT_PAUSES: [Duration; 3] = [
+    Duration::from_millis(5),
+    Duration::from_millis(25),
+    Duration::from_millis(100),
+];
+
+/// What is to be attached.
+pub(super) struct Add {
+    pub(super) key: AttachmentKey,
+    pub(super) sandbox: Sandbox,
+    pub(super) pod: PodRef,
+    pub(super) mtu: u32,
+    pub(super) wishes: AddressWishes,
+}
+
+impl Attacher {
+    pub(super) async fn add(&self, add: Add, caller: &Caller) -> Result<Success, Failure> {
+        let endpoint = tokio::select! {
+            endpoint = self.find_endpoint(&add.pod) => endpoint?,
+            () = caller.gone() => return Err(vanished()),
+        };
+        let interface = self.interface_of(&endpoint, &add.pod)?;
+        let result = self.attach(&add, &endpoint, &interface, caller).await;
+        match result {
+            // Nobody heard of it: the runtime will remove the sandbox, or ask again and get it anew.
+            Ok(_) if caller.is_gone() => {
+                self.take_back(&add.key).await;
+                Err(vanished())
+            }
+            Ok(success) => Ok(success),
+            Err(failure) => {
+                self.take_back(&add.key).await;
+                Err(failure)
+            }
+        }
+    }
+
+    async fn attach(
+        &self,
+        add: &Add,
+        endpoint: &Object<WorkloadEndpointSpec>,
+        interface: &InterfaceName,
+        caller: &Caller,
+    ) -> Result<Success, Failure> {
+        let mtu = if add.mtu == 0 { self.settings.mtu } else { add.mtu };
+        let attachment = self.attachment(&add.key, &add.pod, interface.as_str(), mtu);
+        let holder = self.holder(&add.key, &add.pod);
+        let _under_way = self.allocator.under_way(&holder.handle);
+        let before = self.attached_before(&add.key);
+        let promise = match &before {
+            Some(_) => Promise::default(),
+            None => {
+                let rules = self.rules();
+                self.allocator
+                    .of_endpoint(&holder, endpoint, &add.wishes, &rules)
+                    .await?
+            }
+        };
+        let gate = gate(&self.interfaces, &interface.to_string());
+        let turn = gate.lock().await;
+        // On the disk before the interface exists: whatever dies from here on, the removal knows what to remove.
+        let attachment = match before {
+            Some(before) => {
+                let addresses = before.addresses;
+                self.record(Attachment {
+                    addresses,
+                    ..attachment
+                })
+                .await?
+            }
+            None => self.promised(attachment, promise, &holder).await?,
+        };
+        let wanted = self.interface(&attachment, add.sandbox.clone())?;
+        let mac = connect(wanted).await?;
+        drop(turn);
+        tokio::select! {
+            waited = self.wait_programmed(interface, &attachment.addresses) => waited?,
+            () = caller.gone() => return Err(vanished()),
+        }
+        Ok(success(&attachment, mac))
+    }
+
+    /// Gives addresses without an interface.
+    pub(super) async fn assign(
+        &self,
+        key: &AttachmentKey,
+        pod: PodRef,
+        wishes: &AddressWishes,
+        caller: &Caller,
+    ) -> Result<Success, Failure> {
+        let attachment = match self.attached_before(key) {
+            Some(before) => before,
+            None => {
+                let holder = self.holder(key, &pod);
+                let _under_way = self.allocator.under_way(&holder.handle);
+                let promise = self.allocator.of_nobody(&holder, wishes, &self.rules()).await?;
+                self.promised(self.attachment(key, &pod, "", 0), promise, &holder)
+                    .await?
+            }
+        };
+        if caller.is_gone() {
+            self.take_back(key).await;
+            return Err(vanished());
+        }
+        Ok(success(&attachment, String::new()))
+    }
+
+    /// What an earlier request of the same key attached, in this boot of the machine.
+    fn attached_before(&self, key: &AttachmentKey) -> Option<Attachment> {
+        let before = self.journal.get(key)?;
+        let lives = !self.is_of_another_boot(&before) && !self.journal.is_leaving(key);
+        (lives && !before.addresses.is_empty()).then_some(before)
+    }
+
+    fn holder(&self, key: &AttachmentKey, pod: &PodRef) -> Holder {
+        Holder {
+            handle: key.handle(),
+            attribute: holder::attribute(&self.settings.node, key, pod),
+        }
+    }
+
+    /// Records an attachment with the addresses that it was promised. From then on they are its own.
+    async fn promised(
+        &self,
+        attachment: Attachment,
+        promise: Promise,
+        holder: &Holder,
+    ) -> Result<Attachment, Failure> {
+        let attachment = Attachment {
+            addresses: promise.addresses(),
+            ..attachment
+        };
+        let before = self.journal.get(&attachment.key);
+        match self.record(attachment).await {
+            Ok(attachment) => {
+                // What another boot of the machine gave to a sandbox of the same name.
+                let mut stale = before.map(|before| before.addresses).unwrap_or_default();
+                stale.retain(|address| !attachment.addresses.contains(address));
+                self.allocator.free(&stale, &holder.handle);
+                self.allocator.keep(promise, holder);
+                Ok(attachment)
+            }
+            Err(failure) => {
+                self.allocator.cancel(promise, &holder.handle);
+                Err(failure)
+            }
+        }
+    }
+
+    async fn record(&self, attachment: Attachment) -> Result<Attachment, Failure> {
+        self.journal
+            .put(attachment.clone(), Origin::Made)
+            .await
+            .map_err(|error| journal_failure(&error))?;
+        Ok(attachment)
+    }
+
+    fn attachment(&self, key: &AttachmentKey, pod: &PodRef, interface: &str, mtu: u32) -> Attachment {
+        Attachment {
+            key: key.clone(),
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            uid: pod.uid.clone(),
+            addresses: Vec::new(),
+            host_interface: interface.to_string(),
+            boot_id: self.boot_id.clone(),
+            mtu,
+        }
+    }
+
+    /// Waits until the pod's endpoint on this node is known.
+    ///
+    /// The node's watch tells of it, usually before the request comes. Once it is late, the datastore itself is asked.
+    async fn find_endpoint(&self, pod: &PodRef) -> Result<Object<WorkloadEndpointSpec>, Failure> {
+        let view = self.allocator.view();
+        let begun = Instant::now();
+        let deadline = begun + self.settings.patience;
+        let mut changes = view.endpoint_changes();
+        let mut is_asked = false;
+        loop {
+            changes.borrow_and_update();
+            if let Some(endpoint) = view.endpoint(&pod.namespace, &pod.name, &pod.uid) {
+                return Ok(endpoint);
+            }
+            let until = if is_asked {
+                deadline
+            } else {
+                deadline.min(begun + UNTIL_ASKED)
+            };
+            match timeout_at(until, changes.changed()).await {
+                Ok(_) => {}
+                Err(_) if !is_asked => {
+                    is_asked = true;
+                    self.ask_for_endpoint(pod).await;
+                }
+                Err(_) => {
+                    let who = format!(
+                        "pod {}/{} on node {}",
+                        pod.namespace, pod.name, self.settings.node
+                    );
+                    return Err(Failure::new(
+                        code::TRY_AGAIN,
+                        format!("{who} is not known to the datastore yet"),
+                    ));
+                }
+            }
+        }
+    }
+
+    async fn ask_for_endpoint(&self, pod: &PodRef) {
+        let name = usual_name(&self.settings.node, &pod.name);
+        let key = Key::namespaced(Kind::WorkloadEndpoint, pod.namespace.clone(), name);
+        let asked = self.allocator.store().get(&key);
+        match tokio::time::timeout(self.settings.patience, asked).await {
+            Ok(Ok(Some(found))) if matches!(&*found.resource, Resource::WorkloadEndpoint(e) if e.spec.node == self.settings.node) =>
+            {
+                self.allocator.view().note(&found);
+            }
+            Ok(Ok(_)) | Err(_) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "cannot ask the datastore for a pod"),
+        }
+    }
+
+    fn interface_of(
+        &self,
+        endpoint: &Object<WorkloadEndpointSpec>,
+        pod: &PodRef,
+    ) -> Result<InterfaceName, Failure> {
+        let prefixes = &self.settings.workloads.ownership.prefixes;
+        if endpoint.spec.interface_name.is_empty() {
+            return host_interface_name(prefixes, &pod.namespace, &pod.name)
+                .map_err(|e| Failure::new(code::INVALID_REQUEST, e));
+        }
+        InterfaceName::new(endpoint.spec.interface_name.clone())
+            .map_err(|e| Failure::new(code::INVALID_REQUEST, e))
+    }
+
+    /// Waits until policy, routes and interface are in the kernel.
+    async fn wait_programmed(&self, interface: &InterfaceName, addresses: &[IpAddr]) -> Result<(), Failure> {
+        let mut programmed = self.programmed.clone();
+        let in_force = |view: &EndpointView| {
+            view.get(interface.as_str())
+                .is_some_and(|e| e.interface_up && addresses.iter().all(|a| e.addresses.contains(a)))
+        };
+        let waited = tokio::time::timeout(self.settings.patience, programmed.wait_for(in_force)).await;
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Failure::new(code::TRY_AGAIN, "felix is stopping")),
+            Err(_) => {
+                let seconds = self.settings.patience.as_secs();
+                let why = format!("the policy of interface {interface} was not in force within {seconds} s");
+                Err(Failure::new(code::TRY_AGAIN, why))
+            }
+        }
+    }
+}
+
+/// Makes an interface. The kernel's refusal is not believed at once: whoever puts endpoints into force may be at the
+/// same interface before it has heard of the addresses, and switch IPv6 off for a moment.
+async fn connect(wanted: Interface) -> Result<String, Failure> {
+    for pause in CONNECT_PAUSES {
+        let tried = wanted.clone();
+        match blocking(move || tried.connect()).await {
+            Err(failure) if failure.code == code::KERNEL => {
+                tracing::debug!(%failure, "an interface could not be made; it is tried again");
+                tokio::time::sleep(pause).await;
+            }
+            other => return other,
+        }
+    }
+    blocking(move || wanted.connect()).await
+}

@@ -1,0 +1,178 @@
+//! An attachment ends: interface, flows, journal, addresses.
+
+use super::{Attacher, gate, journal_failure};
+use crate::interface::{blocking, cut, disconnect};
+use crate::journal::{Attachment, Origin};
+use crate::protocol::{AttachmentKey, Failure, Success, Valid, code};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Pause before what could not be removed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+impl Attacher {
+    /// Undoes an attachment that did not come to be. What cannot be undone now is undone by the removal.
+    pub(super) async fn take_back(&self, key: &AttachmentKey) {
+        if let Err(failure) = self.remove(key).await {
+            tracing::warn!(%key, %failure, "cannot take back a failed attachment");
+        }
+    }
+
+    /// Answered when nothing passes any more and the journal says that the rest has to follow: the kernel takes its time
+    /// to remove an interface.
+    pub(super) async fn remove(&self, key: &AttachmentKey) -> Result<Success, Failure> {
+        let Some(attachment) = self.recorded(key) else {
+            // Unknown here, but a lost journal must not leak an address.
+            let handle = key.handle();
+            let held = self.allocator.held_by(&handle);
+            self.allocator.free(&held, &handle);
+            return Ok(Success::default());
+        };
+        let gate = gate(&self.interfaces, &attachment.host_interface);
+        let _turn = gate.lock().await;
+        if self.recorded(key).is_none() {
+            return Ok(Success::default());
+        }
+        if !self.has_interface(&attachment) {
+            self.end(&attachment).await?;
+            return Ok(Success::default());
+        }
+        let (settings, interface) = (self.settings.workloads.clone(), attachment.host_interface.clone());
+        blocking(move || cut(&settings, &interface)).await?;
+        self.journal
+            .put(attachment, Origin::Leaving)
+            .await
+            .map_err(|error| journal_failure(&error))?;
+        self.leaving.notify_one();
+        Ok(Success::default())
+    }
+
+    /// Interface first, then the flows of its addresses, then the journal's entry, then the addresses: none is given
+    /// again while something of the old holder is left, and whatever dies in between is found by who comes next.
+    async fn end(&self, attachment: &Attachment) -> Result<(), Failure> {
+        if !self.is_of_another_boot(attachment) {
+            let settings = self.settings.workloads.clone();
+            let has_interface = self.has_interface(attachment);
+            let interface = if has_interface {
+                attachment.host_interface.clone()
+            } else {
+                String::new()
+            };
+            let addresses = attachment.addresses.clone();
+            blocking(move || disconnect(settings, &interface, &addresses)).await?;
+        }
+        self.journal
+            .remove(&attachment.key)
+            .await
+            .map_err(|error| journal_failure(&error))?;
+        self.allocator
+            .free(&attachment.addresses, &attachment.key.handle());
+        Ok(())
+    }
+
+    /// Whether there may be an interface that is this attachment's: one that a newer sandbox of the same pod has taken
+    /// over is not, and what another boot of the machine had is gone.
+    fn has_interface(&self, attachment: &Attachment) -> bool {
+        !attachment.host_interface.is_empty()
+            && !self.is_of_another_boot(attachment)
+            && !self.journal.all().iter().any(|other| {
+                other.key != attachment.key
+                    && other.host_interface == attachment.host_interface
+                    && !self.is_of_another_boot(other)
+            })
+    }
+
+    /// Ends for good what is ending, for as long as it is awaited.
+    pub(super) async fn end_all_leaving(&self) {
+        loop {
+            self.end_leaving().await;
+            tokio::select! {
+                () = self.leaving.notified() => {}
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+
+    /// Ends for good what is ending; what cannot be ended now stays in the journal.
+    pub(super) async fn end_leaving(&self) {
+        for attachment in self.journal.leaving() {
+            let gate = gate(&self.interfaces, &attachment.host_interface);
+            let _turn = gate.lock().await;
+            if !self.journal.is_leaving(&attachment.key) {
+                continue;
+            }
+            if let Err(failure) = self.end(&attachment).await {
+                tracing::warn!(key = %attachment.key, %failure, "cannot remove what is left of an attachment; it is tried again");
+            }
+        }
+    }
+
+    /// Removes every attachment of a network that is not named. All are tried, whatever becomes of one.
+    pub(super) async fn collect(&self, network: &str, valid: Vec<Valid>) -> Result<Success, Failure> {
+        let valid: BTreeSet<Valid> = valid.into_iter().collect();
+        let attachments = self.journal.all();
+        let of_network = attachments.iter().map(|attachment| &attachment.key);
+        let stale: Vec<AttachmentKey> = of_network
+            .filter(|key| key.network == network)
+            .filter(|key| {
+                !valid.contains(&Valid {
+                    container_id: key.container_id.clone(),
+                    interface: key.interface.clone(),
+                })
+            })
+            .cloned()
+            .collect();
+        let mut failures = Vec::new();
+        for key in stale {
+            let gate = gate(&self.running, &key);
+            let _turn = gate.lock().await;
+            tracing::info!(%key, "collecting an attachment that the runtime does not know");
+            if let Err(failure) = self.remove(&key).await {
+                failures.push(format!("{key}: {failure}"));
+            }
+        }
+        if failures.is_empty() {
+            return Ok(Success::default());
+        }
+        Err(Failure::new(
+            code::TRY_AGAIN,
+            format!("not everything could be collected: {}", failures.join("; ")),
+        ))
+    }
+
+    /// Gives back the addresses of what a start of the machine has ended; says whether all of it is done.
+    pub(super) async fn release_other_boots(&self) -> bool {
+        // Until then the entries say whose the addresses are that the blocks still give to them.
+        if !self.allocator.has_begun() {
+            return false;
+        }
+        let attachments = self.journal.all();
+        let dead = attachments
+            .iter()
+            .filter(|attachment| self.is_of_another_boot(attachment));
+        let dead: Vec<AttachmentKey> = dead.map(|attachment| attachment.key.clone()).collect();
+        let mut is_settled = true;
+        for key in dead {
+            let gate = gate(&self.running, &key);
+            let _turn = gate.lock().await;
+            // The same sandbox may have been attached anew meanwhile.
+            if self
+                .journal
+                .get(&key)
+                .is_none_or(|a| !self.is_of_another_boot(&a))
+            {
+                continue;
+            }
+            match self.remove(&key).await {
+                Ok(_) => {
+                    tracing::info!(%key, "the machine was started anew: released an attachment's addresses")
+                }
+                Err(failure) => {
+                    tracing::warn!(%key, %failure, "cannot release what another boot of the machine left");
+                    is_settled = false;
+                }
+            }
+        }
+        is_settled
+    }
+}

@@ -1,0 +1,194 @@
+//! The addresses of this node's workloads as this node gave them, which the cluster learns only later.
+//!
+//! A pod's own resource says its addresses about a second after the attachment, and those of an earlier sandbox until
+//! then; policy has to be in force before the first packet. So what the node's own journal of attachments says of a
+//! local pod goes before what the resource says. Pure.
+
+use felix_cni::journal::Attachment;
+use ipnet::IpNet;
+use policy_model::{Key, Object, Resource, WorkloadEndpointSpec};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Local endpoints, and what is attached.
+#[derive(Debug, Default)]
+pub(super) struct Attached {
+    node: String,
+    endpoints: BTreeMap<Key, Arc<Resource>>,
+    /// By namespace and name of the pod; the newest where a pod has several sandboxes.
+    pods: HashMap<(String, String), Held>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Held {
+    uid: String,
+    addresses: Vec<IpAddr>,
+}
+
+impl Attached {
+    /// Nothing is known of a node yet.
+    pub(super) fn of_node(node: &str) -> Self {
+        Attached {
+            node: node.to_owned(),
+            ..Attached::default()
+        }
+    }
+
+    /// An object as it is to be put into force.
+    pub(super) fn upsert(&mut self, resource: Arc<Resource>) -> Resource {
+        if let Resource::WorkloadEndpoint(endpoint) = resource.as_ref()
+            && endpoint.spec.node == self.node
+        {
+            let object = self.in_force(endpoint);
+            self.endpoints.insert(resource.key(), resource);
+            return object;
+        }
+        // One that was here has its key of here, so nothing is to be forgotten. Most have no other holder by now, and
+        // need not be copied.
+        Arc::unwrap_or_clone(resource)
+    }
+
+    /// Forgets an object.
+    pub(super) fn delete(&mut self, key: &Key) {
+        self.endpoints.remove(key);
+    }
+
+    /// Takes over what is attached, in the order in which it came to be; returns the endpoints that change by that.
+    pub(super) fn attach<'a>(
+        &mut self,
+        attachments: impl IntoIterator<Item = &'a Attachment>,
+    ) -> Vec<Resource> {
+        let pods = attachments
+            .into_iter()
+            .filter(|a| !a.host_interface.is_empty())
+            .map(|a| {
+                let held = Held {
+                    uid: a.uid.clone(),
+                    addresses: a.addresses.clone(),
+                };
+                ((a.namespace.clone(), a.pod.clone()), held)
+            });
+        let before = std::mem::replace(&mut self.pods, pods.collect());
+        let changed = |endpoint: &Object<WorkloadEndpointSpec>| {
+            let pod = name_of(endpoint);
+            before.get(&pod) != self.pods.get(&pod)
+        };
+        let endpoints = self
+            .endpoints
+            .values()
+            .filter_map(|resource| match resource.as_ref() {
+                Resource::WorkloadEndpoint(endpoint) if changed(endpoint) => Some(self.in_force(endpoint)),
+                _ => None,
+            });
+        endpoints.collect()
+    }
+
+    fn in_force(&self, endpoint: &Object<WorkloadEndpointSpec>) -> Resource {
+        let mut endpoint = endpoint.clone();
+        let held = self.pods.get(&name_of(&endpoint));
+        // Another pod that had the name before is none of this one's business.
+        let is_its = |held: &&Held| {
+            held.uid.is_empty() || endpoint.metadata.uid.is_empty() || held.uid == endpoint.metadata.uid
+        };
+        if let Some(held) = held.filter(is_its) {
+            endpoint.spec.ip_networks = held.addresses.iter().copied().map(IpNet::from).collect();
+        }
+        Resource::WorkloadEndpoint(endpoint)
+    }
+}
+
+fn name_of(endpoint: &Object<WorkloadEndpointSpec>) -> (String, String) {
+    let pod = if endpoint.spec.pod.is_empty() {
+        &endpoint.metadata.name
+    } else {
+        &endpoint.spec.pod
+    };
+    (endpoint.metadata.namespace.clone(), pod.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use felix_cni::AttachmentKey;
+    use policy_model::Metadata;
+
+    fn endpoint(node: &str, uid: &str, addresses: &[&str]) -> Arc<Resource> {
+        let metadata = Metadata {
+            name: format!("{node}-k8s-web-eth0"),
+            namespace: "shop".into(),
+            uid: uid.into(),
+            ..Metadata::default()
+        };
+        let spec = WorkloadEndpointSpec {
+            node: node.into(),
+            pod: "web".into(),
+            ip_networks: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            ..WorkloadEndpointSpec::default()
+        };
+        Arc::new(Object { metadata, spec }.into())
+    }
+
+    fn attachment(container: &str, uid: &str, address: &str) -> Attachment {
+        Attachment {
+            key: AttachmentKey {
+                network: "n".into(),
+                container_id: container.into(),
+                interface: "eth0".into(),
+            },
+            namespace: "shop".into(),
+            pod: "web".into(),
+            uid: uid.into(),
+            addresses: vec![address.parse().unwrap()],
+            host_interface: "cali1".into(),
+            boot_id: String::new(),
+            mtu: 0,
+        }
+    }
+
+    fn addresses(resource: &Resource) -> Vec<String> {
+        let Resource::WorkloadEndpoint(endpoint) = resource else {
+            panic!("no endpoint");
+        };
+        endpoint
+            .spec
+            .ip_networks
+            .iter()
+            .map(|n| n.addr().to_string())
+            .collect()
+    }
+
+    #[test]
+    fn what_the_node_gave_goes_before_what_the_cluster_says() {
+        let mut attached = Attached::of_node("n1");
+        let silent = endpoint("n1", "u1", &[]);
+        assert!(addresses(&attached.upsert(silent)).is_empty());
+        let first = [attachment("a", "u1", "10.0.0.1")];
+        let changed = attached.attach(&first);
+        assert_eq!(changed.len(), 1);
+        assert_eq!(addresses(&changed[0]), ["10.0.0.1"]);
+        assert!(attached.attach(&first).is_empty(), "nothing is said twice");
+        // The next sandbox, while the resource still tells of the one before.
+        let stale = endpoint("n1", "u1", &["10.0.0.1/32"]);
+        assert_eq!(addresses(&attached.upsert(stale.clone())), ["10.0.0.1"]);
+        let both = [first[0].clone(), attachment("b", "u1", "10.0.0.2")];
+        assert_eq!(addresses(&attached.attach(&both)[0]), ["10.0.0.2"]);
+        assert_eq!(addresses(&attached.upsert(stale.clone())), ["10.0.0.2"]);
+        // Nothing attached: what the resource says is all that is known.
+        assert_eq!(addresses(&attached.attach(&[])[0]), ["10.0.0.1"]);
+    }
+
+    #[test]
+    fn another_pod_of_the_name_and_another_node_are_left_alone() {
+        let mut attached = Attached::of_node("n1");
+        attached.attach(&[attachment("a", "u1", "10.0.0.1")]);
+        assert!(addresses(&attached.upsert(endpoint("n1", "u2", &[]))).is_empty());
+        assert_eq!(
+            addresses(&attached.upsert(endpoint("n2", "u1", &["10.0.9.9/32"]))),
+            ["10.0.9.9"]
+        );
+        attached.upsert(endpoint("n1", "u1", &[]));
+        attached.delete(&endpoint("n1", "u1", &[]).key());
+        assert!(attached.attach(&[]).is_empty());
+    }
+}
