@@ -26,8 +26,8 @@ pub(crate) struct Interfaces {
     monitor: Monitor,
     /// Interfaces of ours that exist, with their state.
     present: BTreeMap<String, Link>,
-    /// Interfaces whose settings were written since they appeared.
-    configured: BTreeSet<u32>,
+    /// Interfaces whose settings were written since they appeared, and whether for IPv6 too.
+    configured: BTreeMap<u32, bool>,
     /// How many routes were wanted at the last pass.
     route_count: usize,
     remote: BTreeMap<IpNet, NodeRoute>,
@@ -45,7 +45,7 @@ impl Interfaces {
             // Subscribed before the first list is read, so that nothing that changes meanwhile is lost.
             monitor: Monitor::open(&[Group::Links, Group::Routes])?,
             present: BTreeMap::new(),
-            configured: BTreeSet::new(),
+            configured: BTreeMap::new(),
             route_count: 0,
             remote: BTreeMap::new(),
             dirty: true,
@@ -186,10 +186,12 @@ impl Interfaces {
             let Some(link) = self.present.get(&endpoint.interface).filter(|l| l.up).cloned() else {
                 continue;
             };
-            if !self.configured.contains(&link.index) {
+            // One without any address is about to be told them: which settings are right is not known before.
+            let has_v6 = endpoint.addresses.iter().any(IpAddr::is_ipv6);
+            if !endpoint.addresses.is_empty() && self.configured.get(&link.index) != Some(&has_v6) {
                 match self.configure(&name, &link, endpoint) {
                     Ok(()) => {
-                        self.configured.insert(link.index);
+                        self.configured.insert(link.index, has_v6);
                     }
                     Err(fault) => faults.push(fault),
                 }
