@@ -382,28 +382,39 @@ YAML
   check "lab down removes it all the same" lab down
   machine >"$work/after"
   check "nothing is left of it" diff "$work/before" "$work/after"
-  # Killed in the middle.
-  for moment in 0.05 0.2 0.5; do
+  # Killed in the middle; where the machine was quicker than the moment, there was nothing to kill.
+  halves=0
+  for moment in 0.02 0.05 0.1 0.2 0.5; do
     "$manx" lab up --manifests "$manifests" --no-probe >/dev/null 2>&1 &
     pid=$!
     sleep "$moment"
     kill -9 "$pid" 2>/dev/null
     wait "$pid" 2>/dev/null
-    code "killed after $moment s, lab status tells" 0 not lab status
-    check "and lab up makes it anew" lab up --manifests "$manifests" --no-probe
+    if lab status >/dev/null 2>&1; then
+      check "after $moment s it stood" lab down
+    else
+      halves=$((halves + 1))
+      printf 'ok: killed after %s s, lab status tells\n' "$moment"
+    fi
+    check "lab up makes it anew" lab up --manifests "$manifests" --no-probe
     check "which stands" lab status
     kill -9 "$(pid_of 'felix node2')"
     within 5 not lab status
     check "lab up after a crash makes it anew" lab up --manifests "$manifests" --no-probe
     check "lab down" lab down
   done
-  # Interrupted.
-  bash -c "exec '$manx' lab up --no-probe" >"$work/out" 2>&1 &
-  pid=$!
-  within 10 grep -q 'pods connected' "$work/out"
-  kill -TERM "$pid"
-  wait "$pid"
-  code=$?
+  check "one at least was killed in the middle" [ "$halves" -ge 1 ]
+  # Interrupted, as soon as it says anything; a machine that was quicker is given another try.
+  for _ in 1 2 3 4 5 6 7 8; do
+    bash -c "exec '$manx' lab up --no-probe" >"$work/out" 2>&1 &
+    pid=$!
+    within 10 grep -q . "$work/out"
+    kill -TERM "$pid" 2>/dev/null
+    wait "$pid"
+    code=$?
+    [ "$code" = 0 ] || break
+    lab down >/dev/null 2>&1
+  done
   [ "$code" != 0 ] && pass || fail "an interrupted lab up fails" "$(cat "$work/out")"
   machine >"$work/after"
   check "and leaves nothing" diff "$work/before" "$work/after"
