@@ -12,15 +12,24 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Says that the folder of named network namespaces was made by the lab.
-fn netns_mark() -> std::path::PathBuf {
+fn folder_mark() -> std::path::PathBuf {
     names::path("made-netns-folder")
 }
 
-/// Makes the folder of named network namespaces where the machine has none, and remembers that.
+/// Says that the lab made that folder a mount point.
+fn mount_mark() -> std::path::PathBuf {
+    names::path("made-netns-mount")
+}
+
+/// Makes the folder of named network namespaces where the machine has none, and remembers what it did.
 pub(super) fn make_netns_folder() -> anyhow::Result<()> {
+    let remember = |mark| fs::write(mark, "").context("writing into the lab's folder");
     if !Path::new(names::NETNS_FOLDER).exists() {
-        fs::write(netns_mark(), "").context("writing into the lab's folder")?;
+        remember(folder_mark())?;
         fs::create_dir_all(names::NETNS_FOLDER).with_context(|| format!("making {}", names::NETNS_FOLDER))?;
+    }
+    if namespaces::share_folder()? {
+        remember(mount_mark())?;
     }
     Ok(())
 }
@@ -56,14 +65,17 @@ pub(super) fn remove() -> anyhow::Result<bool> {
     let ended = processes::end(&others).and(processes::end(&nodes));
     let unmade = cluster::remove_all();
     found |= !matches!(unmade, Ok(0));
-    let made_netns = netns_mark().exists();
+    let (made_folder, made_mount) = (folder_mark().exists(), mount_mark().exists());
     match fs::remove_dir_all(names::FOLDER) {
         Ok(()) => found = true,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).context("removing the lab's folder"),
     }
-    if made_netns && namespaces::list().is_empty() {
-        // Another's namespaces keep it.
+    // Another's namespaces keep both.
+    if made_mount {
+        namespaces::unshare_folder();
+    }
+    if made_folder {
         let _ = fs::remove_dir(names::NETNS_FOLDER);
     }
     ended.and(unmade.map(|_| found))

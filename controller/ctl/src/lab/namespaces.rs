@@ -43,6 +43,37 @@ fn bind(namespace: &NetworkNamespace, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes the folder of named namespaces a mount point of its own, as `ip netns` does; says whether it was none.
+///
+/// Else the first `ip netns add` of anybody does it later, over the names that are there already: those are then covered
+/// by copies, and nobody can remove them.
+pub(super) fn share_folder() -> anyhow::Result<bool> {
+    let folder = names::NETNS_FOLDER;
+    let share = || {
+        let flags = MsFlags::MS_SHARED | MsFlags::MS_REC;
+        mount(None::<&str>, folder, None::<&str>, flags, None::<&str>)
+    };
+    match share() {
+        Ok(()) => Ok(false),
+        Err(Errno::EINVAL) => {
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+            mount(Some(folder), folder, None::<&str>, flags, None::<&str>)
+                .and_then(|()| share())
+                .with_context(|| format!("making {folder} a mount point"))?;
+            Ok(true)
+        }
+        Err(error) => Err(error).with_context(|| format!("sharing the mounts below {folder}")),
+    }
+}
+
+/// Takes back [`share_folder`], unless somebody's namespaces are there.
+pub(super) fn unshare_folder() {
+    let is_empty = fs::read_dir(names::NETNS_FOLDER).is_ok_and(|mut entries| entries.next().is_none());
+    if is_empty {
+        let _ = umount2(names::NETNS_FOLDER, MntFlags::MNT_DETACH);
+    }
+}
+
 /// Makes sure that a named network namespace is there and usable; what a crash left half made is made anew.
 pub(super) fn ensure(name: &str) -> anyhow::Result<()> {
     if names::namespace_path(name).exists() {
