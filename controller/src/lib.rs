@@ -20,6 +20,7 @@ mod cluster;
 mod controller;
 mod decide;
 mod departed;
+mod exposition;
 mod faults;
 mod folder;
 mod health;

@@ -1,9 +1,7 @@
 //! What operators can count and watch: `manx_controller_*`.
 
-use prometheus::core::Collector;
-use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-};
+use crate::exposition::{self, full, keep};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// The metrics of one controller.
 #[derive(Clone, Debug)]
@@ -96,21 +94,8 @@ impl Metrics {
 
     /// The page that Prometheus reads.
     pub fn page(&self) -> String {
-        let mut text = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            tracing::error!(%error, "the metrics cannot be written down");
-        }
-        String::from_utf8(text).unwrap_or_default()
+        exposition::page(&self.registry)
     }
-}
-
-fn full(name: &str) -> String {
-    format!("manx_controller_{name}")
-}
-
-fn keep<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> Result<M, prometheus::Error> {
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
 }
 
 #[cfg(test)]

@@ -58,6 +58,7 @@ if wanted pods; then
   check "closes the pod for another node" within 5 not asks one "$two" 1
   check "and for its own" not asks three "$two" 1
   check "and by its other family" not asks one "$(address_of_pod two pods 1)" 1
+  # Three periods of the probe; that nothing happens in them is the point.
   sleep 3
   check "kubelet's probes go on" kubectl -n pods wait --for=condition=Ready pod/two --timeout=1s
   allow_one >"$work/allow.yaml"

@@ -3,8 +3,8 @@
 //! Only the leader says anything of addresses: two replicas that both did would be counted twice by whoever sums.
 
 use super::picture::Usage;
-use prometheus::core::Collector;
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use crate::exposition::{self, full, keep};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -64,7 +64,7 @@ impl Figures {
     /// A name or help text that Prometheus does not take: a mistake in this file.
     pub(crate) fn new() -> Result<Figures, prometheus::Error> {
         let registry = Registry::new();
-        let counter = |name: &str, help: &str| keep(&registry, IntCounter::new(own(name), help)?);
+        let counter = |name: &str, help: &str| keep(&registry, IntCounter::new(full(name), help)?);
         let labelled = |name: &str, help: &str, labels: &[&str]| {
             Ok::<_, prometheus::Error>(Labelled {
                 gauge: keep(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)?,
@@ -74,14 +74,14 @@ impl Figures {
         let figures = Figures {
             is_leader: keep(
                 &registry,
-                IntGauge::new(own("is_leader"), "1 while this replica holds the lease")?,
+                IntGauge::new(full("is_leader"), "1 while this replica holds the lease")?,
             )?,
             tenures: counter("tenures_total", "How often this replica became the leader")?,
             errors: keep(
                 &registry,
                 IntCounterVec::new(
                     Opts::new(
-                        own("errors_total"),
+                        full("errors_total"),
                         "What failed, by the controller that tried it",
                     ),
                     &["controller"],
@@ -210,21 +210,8 @@ impl Figures {
 
     /// The page that Prometheus reads.
     pub(crate) fn page(&self) -> String {
-        let mut text = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            tracing::error!(%error, "the metrics cannot be written down");
-        }
-        String::from_utf8(text).unwrap_or_default()
+        exposition::page(&self.registry)
     }
-}
-
-fn own(name: &str) -> String {
-    format!("manx_controller_{name}")
-}
-
-fn keep<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> Result<M, prometheus::Error> {
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
 }
 
 #[cfg(test)]

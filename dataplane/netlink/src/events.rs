@@ -127,10 +127,13 @@ impl Monitor {
     /// # Errors
     /// The socket failed for another reason than lost messages: open a new monitor and read the lists again.
     pub fn read(&mut self) -> Result<Vec<Event>, NetlinkError> {
-        let mut events = Vec::new();
+        let (mut events, mut filled) = (Vec::new(), 0);
         for _ in 0..DATAGRAMS_A_CALL {
-            match socket::receive_datagram(&self.socket, &mut self.buffer) {
-                Ok(Received::Whole) => events.extend(socket::messages(&self.buffer).filter_map(event)),
+            match socket::receive_datagram(&self.socket, &mut self.buffer, &mut filled) {
+                Ok(Received::Whole) => {
+                    let datagram = self.buffer.get(..filled).unwrap_or_default();
+                    events.extend(socket::messages(datagram).filter_map(event));
+                }
                 Ok(Received::Truncated) => events.push(Event::Resync),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {

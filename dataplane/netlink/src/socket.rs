@@ -220,7 +220,7 @@ impl Connection {
             socket,
             patience,
             sequence: 0,
-            buffer: vec![0; BUFFER],
+            buffer: Vec::new(),
             filled: 0,
         })
     }
@@ -393,16 +393,17 @@ impl Connection {
         mut take: impl FnMut(Message<'_>) -> ControlFlow<Outcome>,
     ) -> Result<Option<Outcome>, NetlinkError> {
         let Patience(time) = self.patience;
-        let received = receive_into(&self.socket, &mut self.buffer, &mut self.filled).map_err(|source| {
-            if source.kind() == io::ErrorKind::WouldBlock {
-                NetlinkError::Timeout {
-                    operation: operation.to_string(),
-                    time,
+        let received =
+            receive_datagram(&self.socket, &mut self.buffer, &mut self.filled).map_err(|source| {
+                if source.kind() == io::ErrorKind::WouldBlock {
+                    NetlinkError::Timeout {
+                        operation: operation.to_string(),
+                        time,
+                    }
+                } else {
+                    socket_error(operation, source)
                 }
-            } else {
-                socket_error(operation, source)
-            }
-        })?;
+            })?;
         if received == Received::Truncated {
             return Err(NetlinkError::Malformed {
                 operation: operation.to_string(),
@@ -427,24 +428,14 @@ pub(crate) enum Received {
     Truncated,
 }
 
-/// Receives one datagram of the kernel's into `buffer`, whose capacity says how long it may be.
-pub(crate) fn receive_datagram(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<Received> {
-    loop {
-        buffer.clear();
-        buffer.reserve(BUFFER);
-        match socket.recv_from(buffer, libc::MSG_TRUNC) {
-            // Another process may write to this socket; only the kernel has the number zero.
-            Ok((_, sender)) if sender.port_number() != 0 => {}
-            Ok((length, _)) if length > buffer.len() => return Ok(Received::Truncated),
-            Ok(_) => return Ok(Received::Whole),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// The same, for a socket that may have been handed over; says how much of the buffer is filled.
-fn receive_into(socket: &OwnedFd, buffer: &mut [u8], filled: &mut usize) -> io::Result<Received> {
+/// Receives one datagram of the kernel's into the beginning of a buffer, and says in `filled` how long it is.
+pub(crate) fn receive_datagram(
+    socket: &impl AsRawFd,
+    buffer: &mut Vec<u8>,
+    filled: &mut usize,
+) -> io::Result<Received> {
+    // Once: what is there already is written over.
+    buffer.resize(BUFFER, 0);
     loop {
         let mut parts = [IoSliceMut::new(buffer)];
         let received = recvmsg::<NetlinkAddr>(socket.as_raw_fd(), &mut parts, None, MsgFlags::empty())

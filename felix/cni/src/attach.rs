@@ -141,11 +141,6 @@ impl Attacher {
         self.journal.follow()
     }
 
-    /// The boot of the machine in which this runs; attachments of another one do not exist any more.
-    pub fn boot_id(&self) -> &str {
-        &self.boot_id
-    }
-
     /// Asks this whether the node is ready when a caller wants to know ([`Command::Status`]).
     #[must_use]
     pub fn with_unreadiness(mut self, unreadiness: Unreadiness) -> Self {

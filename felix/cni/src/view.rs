@@ -7,7 +7,7 @@
 
 use policy_model::{Key, Kind, Metadata, Object, Resource, WorkloadEndpointSpec};
 use policy_model_datastore::{
-    BackOff, Datastore, Revision, Selection, SyncEvent, SyncStatus, Syncer, Version, Versioned,
+    Datastore, Revision, Selection, SyncEvent, SyncStatus, Syncer, Version, Versioned,
 };
 use policy_model_ipam::reservation::Reservations;
 use policy_model_ipam::{block, handle};
@@ -71,15 +71,7 @@ impl ClusterView {
 
     /// Follows the datastore for good.
     pub async fn follow(&self, store: Arc<dyn Datastore>) {
-        let mut seed = u64::from(std::process::id());
-        let random = move || {
-            // Pauses need to differ between nodes, no more.
-            seed = seed
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 11) as f64 / (1u64 << 53) as f64
-        };
-        let mut syncer = Syncer::new(store, Selection::kinds(Self::KINDS), BackOff::default(), random);
+        let mut syncer = Syncer::with_usual_pauses(store, Selection::kinds(Self::KINDS));
         loop {
             let batch = syncer.next_batch(LARGEST_BATCH).await;
             self.take(&batch);

@@ -6,15 +6,15 @@ use crate::health::{Report, Reporter};
 use crate::settings::{ClusterSettings, Verdict};
 use felix_cni::ClusterView;
 use policy_model::{Kind, Resource};
-use policy_model_datastore::{BackOff, Datastore, Selection, SyncEvent, SyncStatus, Syncer};
+use policy_model_datastore::{Datastore, Selection, SyncEvent, SyncStatus, Syncer};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Most events that are handed over at once.
 const LARGEST_BATCH: usize = 10_000;
 
-/// What the calculation graph is told of, and what those who give addresses need beside it.
-const KINDS: [Kind; 15] = [
+/// What the calculation graph is told of.
+const POLICY_KINDS: [Kind; 12] = [
     Kind::Tier,
     Kind::NetworkPolicy,
     Kind::GlobalNetworkPolicy,
@@ -27,27 +27,7 @@ const KINDS: [Kind; 15] = [
     Kind::IPPool,
     Kind::IPAMBlock,
     Kind::Node,
-    Kind::IPReservation,
-    Kind::BlockAffinity,
-    Kind::IPAMConfig,
 ];
-
-fn syncer(store: Arc<dyn Datastore>, kinds: impl IntoIterator<Item = Kind>) -> Syncer {
-    let back_off = BackOff {
-        initial: Duration::from_millis(100),
-        longest: Duration::from_secs(10),
-        jitter: 0.5,
-    };
-    let mut seed = u64::from(std::process::id());
-    let random = move || {
-        // Pauses need to differ between agents, no more.
-        seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 11) as f64 / (1u64 << 53) as f64
-    };
-    Syncer::new(store, Selection::kinds(kinds), back_off, random)
-}
 
 /// Hands what the datastore says to the engine and to those who attach pods, for good.
 pub(super) async fn objects(
@@ -56,7 +36,8 @@ pub(super) async fn objects(
     view: Arc<ClusterView>,
     reporter: Reporter,
 ) {
-    let mut syncer = syncer(store, KINDS);
+    let kinds = POLICY_KINDS.into_iter().chain(ClusterView::KINDS);
+    let mut syncer = Syncer::with_usual_pauses(store, Selection::kinds(kinds));
     let mut beat = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
@@ -75,7 +56,7 @@ pub(super) async fn objects(
 
 /// Returns once the datastore asks for other settings than those in force.
 pub(super) async fn settings(store: Arc<dyn Datastore>, mut cluster: ClusterSettings) {
-    let mut syncer = syncer(store, [Kind::FelixConfiguration]);
+    let mut syncer = Syncer::with_usual_pauses(store, Selection::kinds([Kind::FelixConfiguration]));
     let mut complete = false;
     loop {
         for event in syncer.next_batch(LARGEST_BATCH).await {

@@ -47,19 +47,13 @@ pub struct Observed {
     pub addresses: Vec<IpNet>,
 }
 
-/// No address of a family could be chosen.
+/// A method found no address of a family.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotFound {
-    /// The method found nothing.
-    #[error("{family} address by {method}: {reason}")]
-    Method {
-        /// The family.
-        family: &'static str,
-        /// The method.
-        method: String,
-        /// Why.
-        reason: String,
-    },
+#[error("{family} address by {method}: {reason}")]
+pub struct NotFound {
+    family: &'static str,
+    method: String,
+    reason: String,
 }
 
 /// The interfaces of the calling thread's network namespace, in the order of their numbers.
@@ -116,7 +110,7 @@ pub fn choose(
         Wanted::Stated(net) => return Ok(Some(with_length(net, observed))),
         Wanted::Found(method) => method,
     };
-    let not_found = |reason: String| NotFound::Method {
+    let not_found = |reason: String| NotFound {
         family: if is_ipv4 { "IPv4" } else { "IPv6" },
         method: method.to_string(),
         reason,

@@ -118,6 +118,19 @@ impl Syncer {
         }
     }
 
+    /// A syncer with the usual pauses, which differ from one process to the next.
+    pub fn with_usual_pauses(store: Arc<dyn Datastore>, selection: Selection) -> Self {
+        let mut seed = u64::from(std::process::id());
+        let random = move || {
+            // They need to differ, no more.
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 11) as f64 / (1u64 << 53) as f64
+        };
+        Syncer::new(store, selection, BackOff::default(), random)
+    }
+
     /// Waits for the next event. Dropping the future loses nothing.
     pub async fn next(&mut self) -> SyncEvent {
         loop {
