@@ -108,6 +108,8 @@ felix.resource=x resource
 controller.logLevel=loud logLevel
 controller.enabledControllers=node;pool enabledControllers
 controller.leakGrace=15 leakGrace
+uninstall.timeout=soon timeout
+uninstall.hooks=sometimes hooks
 LIST
 }
 
@@ -121,9 +123,18 @@ check_contents() {
   holds "no definition where none is wanted" lacks "$(template --set crds.install=false)" 'CustomResourceDefinition'
   holds "no privileged container, no host process, no SYS_ADMIN" lacks "$all" 'privileged: true|hostPID: true|SYS_ADMIN'
   holds "policy only: no plugin, no configuration, no pools" lacks "$none" 'install-cni|name: CNI_CONF_DIR|/opt/cni|/etc/cni'
+  holds "who only renders the chart uninstalls nothing" lacks "$(template)" 'pre-delete|manx-uninstall'
+  holds "pods are cut only where that is said" lacks "$(template --set uninstall.hooks=always)" '--force'
+  holds "and where it is said they are" has "$all" '^ *- --force$'
+  holds "policy only: pods of another network are not in the way" has "$(template --set uninstall.hooks=always,networking=none)" '--policy-only'
+  holds "the plugin's folder is seen by the steps that install and uninstall only" sees_programs "$all"
   holds "policy only: the controller makes no pools" has "$none" 'name: NO_DEFAULT_POOLS'
   holds "whole numbers stay whole" has "$all" 'value: "1000000"'
   holds "the network configuration is JSON" network_configuration_is_json "$all"
+  holds "so is that of the defaults" network_configuration_is_json "$(template)"
+  holds "host ports are our plugin's, where nobody says otherwise" has "$(template)" '"capabilities": \{"portMappings": true\}$'
+  holds "or those of portmap after it" has "$all" '"type": "portmap", .*"capabilities": \{"portMappings": true\}\}'
+  holds "or nobody's" lacks "$(template --set cni.hostPorts=none)" portMappings
   holds "the dashboard is JSON" is_json "$(cat "$chart/files/dashboard.json")"
   if command -v promtool >/dev/null; then
     holds "promtool takes the alerts" promtool check rules "$chart/files/alerts.yaml"
@@ -136,6 +147,9 @@ check_contents() {
 # Comments may name what is absent.
 lacks() { ! grep -vE '^ *#' <<<"$1" | grep -nE -- "$2"; }
 has() { grep -qE -- "$2" <<<"$1"; }
+
+# One mount is the agent's own only in its first container, the other is the uninstalling step's.
+sees_programs() { [ "$(grep -c 'mountPath: /host/opt/cni/bin' <<<"$1")" = 2 ]; }
 
 definitions_stay() {
   local definitions kept
@@ -194,10 +208,65 @@ check_release() {
   holds "rollback" helm rollback manx 1
   holds "the rollback is in force" said_by_pods 'manx/manx:[0-9.]+'
   holds "an object of ours" kube apply -f - <<<'{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: kept}, spec: {nets: [192.0.2.0/24]}}'
-  holds "uninstall" helm uninstall manx
+  check_uninstall
   holds "the object outlives the release" kube get globalnetworksets.projectcalico.org kept
   holds "nothing else does" nothing_is_left
   holds "install again" helm install manx "$chart"
+}
+
+check_uninstall() {
+  local asked
+  # Nobody here carries jobs out, so the check says in its controller's place how this one ended.
+  helm uninstall manx >"$bed/said" 2>&1 &
+  asked=$!
+  holds "uninstall asks the nodes first" until_holds job_waits
+  holds "under these roles and no others" uninstalls_under_stated_roles
+  account=manx-uninstall
+  while read -r verb rest; do
+    # shellcheck disable=SC2086 # Several words on purpose.
+    holds "may not $verb $rest" may_not "$verb" $rest
+  done <<'LIST'
+patch nodes
+delete pods
+get secrets
+delete daemonsets.apps
+patch clusterinformations.projectcalico.org/other
+patch ippools.projectcalico.org
+LIST
+  holds "the job fails" job_ends '{"type":"FailureTarget","status":"True"},{"type":"Failed","status":"True","reason":"BackoffLimitExceeded"}' '"failed":1'
+  ended=0
+  wait "$asked" || ended=$?
+  refused "a node that does not answer keeps the release" 'job manx-uninstall failed' as_helm_ended
+  holds "with its agents" kube -n "$namespace" get daemonset manx-node
+  holds "and without the steps" lacks_steps
+  helm uninstall manx >"$bed/said" 2>&1 &
+  asked=$!
+  holds "it may be repeated" until_holds job_waits
+  holds "the job ends well" job_ends '{"type":"SuccessCriteriaMet","status":"True"},{"type":"Complete","status":"True"}' \
+    "\"succeeded\":1,\"completionTime\":\"$(date -u +%Y-%m-%dT%H:%M:%SZ)\""
+  ended=0
+  wait "$asked" || ended=$?
+  holds "uninstall" as_helm_ended
+}
+
+# Waited for outside: a shell knows its own children only, and a check runs in another.
+as_helm_ended() { cat "$bed/said"; return "$ended"; }
+
+job_waits() {
+  local ended
+  ended="$(kube -n "$namespace" get job manx-uninstall -o 'jsonpath={.status.conditions}')" && [ -z "$ended" ]
+}
+job_ends() {
+  kube -n "$namespace" patch job manx-uninstall --subresource=status --type=merge \
+    -p "{\"status\":{\"startTime\":\"$(date -u +%Y-%m-%dT%H:%M:%SZ)\",$2,\"conditions\":[$1]}}"
+}
+lacks_steps() { ! kube -n "$namespace" get daemonset manx-uninstall >/dev/null 2>&1; }
+
+uninstalls_under_stated_roles() {
+  diff <(stated_permissions Uninstalling) <({
+    kube get clusterrole manx-uninstall -o "go-template=$each_rule"
+    kube -n "$namespace" get role manx-uninstall -o "go-template=$each_rule"
+  } | sort)
 }
 
 said_by_pods() {
@@ -210,7 +279,7 @@ said_by_pods() {
 nothing_is_left() {
   local left
   left="$(kube get -A -o name -l app.kubernetes.io/instance=manx \
-    daemonsets,deployments,serviceaccounts,configmaps,roles,rolebindings,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,flowschemas,prioritylevelconfigurations,poddisruptionbudgets)"
+    daemonsets,deployments,jobs,serviceaccounts,configmaps,roles,rolebindings,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,flowschemas,prioritylevelconfigurations,poddisruptionbudgets)"
   [ -z "$left" ] || { echo "$left"; return 1; }
 }
 
@@ -236,6 +305,8 @@ delete blockaffinities.projectcalico.org
 patch nodes --subresource=status
 get apiservices.apiregistration.k8s.io/v3.projectcalico.org
 get leases.coordination.k8s.io/manx-controller
+watch clusterinformations.projectcalico.org
+create selfsubjectreviews.authentication.k8s.io
 LIST
   while read -r verb rest; do
     # shellcheck disable=SC2086 # Several words on purpose.
@@ -252,6 +323,7 @@ create ippools.projectcalico.org
 patch globalnetworkpolicies.projectcalico.org
 create networkpolicies.networking.k8s.io
 create ipamhandles.projectcalico.org
+patch clusterinformations.projectcalico.org
 get apiservices.apiregistration.k8s.io/v1.apps
 create serviceaccounts --subresource=token
 delete events
@@ -272,11 +344,12 @@ LIST
 
 # Both as lines of group, resource, name and verb.
 roles_are_those_of_the_readme() {
-  diff <(stated_permissions) <(shipped_permissions)
+  diff <(stated_permissions Permissions) <(shipped_permissions)
 }
 
+# stated_permissions HEADING: of the tables below a heading of the README.
 stated_permissions() {
-  awk -F '|' '/^## /{ inside = ($0 == "## Permissions") }
+  awk -F '|' -v heading="## $1" '/^## /{ inside = ($0 == heading) }
     inside && NF == 7 && $2 ~ /`/ {
       gsub(/[` ]/, ""); if ($2 == "core") $2 = ""
       n = split($3, resources, ","); m = split($5, verbs, ",")
@@ -284,14 +357,14 @@ stated_permissions() {
     }' "$root/controller/README.md" | sort
 }
 
+each_rule='{{range .rules}}{{$rule := .}}{{range $group := .apiGroups}}{{range $resource := $rule.resources}}{{range $verb := $rule.verbs}}'
+each_rule+='{{if $rule.resourceNames}}{{range $rule.resourceNames}}{{$group}}|{{$resource}}|{{.}}|{{$verb}}{{"\n"}}{{end}}'
+each_rule+='{{else}}{{$group}}|{{$resource}}||{{$verb}}{{"\n"}}{{end}}{{end}}{{end}}{{end}}{{end}}'
 shipped_permissions() {
-  local each='{{range .rules}}{{$rule := .}}{{range $group := .apiGroups}}{{range $resource := $rule.resources}}{{range $verb := $rule.verbs}}'
-  each+='{{if $rule.resourceNames}}{{range $rule.resourceNames}}{{$group}}|{{$resource}}|{{.}}|{{$verb}}{{"\n"}}{{end}}'
-  each+='{{else}}{{$group}}|{{$resource}}||{{$verb}}{{"\n"}}{{end}}{{end}}{{end}}{{end}}{{end}}'
   {
-    kube get clusterrole manx-controller -o "go-template=$each"
-    kube -n "$namespace" get role manx-controller -o "go-template=$each"
-    kube -n kube-system get role manx-controller-kubeadm -o "go-template=$each"
+    kube get clusterrole manx-controller -o "go-template=$each_rule"
+    kube -n "$namespace" get role manx-controller -o "go-template=$each_rule"
+    kube -n kube-system get role manx-controller-kubeadm -o "go-template=$each_rule"
   } | sort
 }
 
@@ -409,6 +482,9 @@ check_status() {
   holds "its own node's NetworkUnavailable" change_status a node-a "$(printf "$ready" NetworkUnavailable False)"
   holds "its own node's annotations of projectcalico.org" change_status a node-a \
     '{"metadata":{"annotations":{"projectcalico.org/IPv4Address":"192.0.2.1/24"}}}'
+  holds "both taken back, and a report of an uninstall" change_status a node-a '{"metadata":{"annotations":{
+    "projectcalico.org/IPv4Address":null,"projectcalico.org/manx-uninstall-report":"{}"}},
+    "status":{"conditions":[{"type":"NetworkUnavailable","$patch":"delete"}]}}'
   # shellcheck disable=SC2059
   refused "another node's NetworkUnavailable" 'may not change the status of node-b' change_status a node-b "$(printf "$ready" NetworkUnavailable False)"
   # shellcheck disable=SC2059

@@ -15,6 +15,7 @@
 //! | `departed` | addresses of nodes that are gone |
 //! | `faults`, `metrics`, `health`, `http`, `probe` | how it stands, for people and programs |
 //! | `cluster` | the other mode: Kubernetes' own objects are the datastore, and one of several replicas leads |
+//! | `uninstall` | the job that takes the network off a cluster |
 
 mod cluster;
 mod controller;
@@ -30,6 +31,7 @@ mod observed;
 mod placement;
 mod probe;
 mod sources;
+mod uninstall;
 mod wanted;
 
 pub use cluster::{
@@ -44,6 +46,7 @@ pub use health::{Health, SILENCE};
 pub use http::{Host, Pages, ServerError, serve};
 pub use metrics::Metrics;
 pub use probe::{StatusError, check_status};
+pub use uninstall::{UninstallError, UninstallOptions, uninstall};
 pub use wanted::{ANNOTATION_INCOMPLETE, ANNOTATION_SOURCE, IMPLIED_SOURCE, WantedOptions};
 
 /// An error with everything that caused it, in one line.

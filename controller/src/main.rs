@@ -7,8 +7,8 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use controller::{
     Cluster, ConnectError, Controller, Folder, FolderError, FolderOptions, Health, Host, InvalidVariable,
-    Metrics, Options, Pages, ServerError, Settings, Timings, Variables, WantedOptions, chain, check_status,
-    parse_duration, serve,
+    Metrics, Options, Pages, ServerError, Settings, Timings, UninstallError, UninstallOptions, Variables,
+    WantedOptions, chain, check_status, parse_duration, serve, uninstall,
 };
 use policy_model_datastore::{Datastore, DatastoreError};
 use policy_model_datastore_file::FileStore;
@@ -84,6 +84,29 @@ enum Command {
         )]
         liveness: bool,
     },
+    /// Takes Manx off every node of a Kubernetes cluster and waits until all have said that they are done. The chart runs
+    /// it before it removes anything.
+    Uninstall(UninstallArguments),
+}
+
+/// How a cluster is left.
+#[derive(Debug, Args)]
+struct UninstallArguments {
+    /// Cut off pods that are connected. Without it nothing is done while there are any.
+    #[arg(long)]
+    force: bool,
+    /// How long everything may take.
+    #[arg(long, value_name = "TIME", default_value = "4m", value_parser = parse_duration)]
+    timeout: Duration,
+    /// Another network connects the pods, so none of them is in the way.
+    #[arg(long)]
+    policy_only: bool,
+    /// A step of its own on every node removes what the agents cannot reach.
+    #[arg(long)]
+    node_steps: bool,
+    /// Namespace of the agents.
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
+    namespace: Option<String>,
 }
 
 /// What the file datastore needs.
@@ -150,6 +173,8 @@ enum StartError {
     Connect(#[from] ConnectError),
     #[error("the metrics cannot be made")]
     Metrics(#[from] prometheus::Error),
+    #[error(transparent)]
+    Uninstall(#[from] UninstallError),
     #[error("the runtime cannot be started")]
     Runtime(#[source] io::Error),
     #[error("signals cannot be received")]
@@ -246,6 +271,17 @@ fn start(arguments: Arguments) -> Result<(), StartError> {
 }
 
 async fn run(arguments: Arguments) -> Result<(), StartError> {
+    if let Some(Command::Uninstall(asked)) = arguments.command {
+        let options = UninstallOptions {
+            force: asked.force,
+            timeout: asked.timeout,
+            policy_only: asked.policy_only,
+            has_steps: asked.node_steps,
+            namespace: asked.namespace.filter(|name| !name.is_empty()),
+        };
+        // A signal ends it at once: the order stands or does not, and nothing is half done here.
+        return Ok(uninstall(options).await?);
+    }
     // First, so that a signal during a long start ends it cleanly too.
     let mut term = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;

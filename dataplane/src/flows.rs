@@ -1,12 +1,13 @@
 //! Established flows: those of departed addresses are forgotten, and, with `Recheck`, those that policy denies now.
 
+use dataplane_api::HostPort;
 use dataplane_netlink::conntrack::{Conntrack, Flow, FlowFilter, Layer4, Outcome};
 use dataplane_netlink::{NetlinkError, Patience};
 use dataplane_nftables::layout::{Packet, Planner, Way, simulate};
 use dataplane_tables::Tables;
 use policy_model::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Keeps the connection-tracking table in step with endpoints and policy.
 #[derive(Debug)]
@@ -25,6 +26,48 @@ impl Flows {
     pub(crate) fn forget(&mut self, addresses: &[IpAddr]) -> Result<(usize, bool), NetlinkError> {
         let forgotten = self.conntrack.forget_addresses(addresses)?;
         Ok((forgotten.entries, forgotten.outcome == Outcome::Clean))
+    }
+
+    /// Forgets the UDP flows to ports of the node that lead elsewhere now, or nowhere.
+    ///
+    /// One that was there before its port led to a workload would go on past it for as long as its client does not stop,
+    /// and so would one that led to another. Flows of other protocols end by themselves when nobody answers.
+    ///
+    /// `own` are the node's own addresses: what it forwards to the same port of others is none of this.
+    pub(crate) fn forget_astray(
+        &mut self,
+        ports: &BTreeSet<HostPort>,
+        leading: &BTreeMap<HostPort, SocketAddr>,
+        own: &BTreeSet<IpAddr>,
+    ) -> Result<usize, NetlinkError> {
+        let filter = FlowFilter {
+            protocol: Some(Protocol::UDP.number()),
+            ..FlowFilter::default()
+        };
+        let astray = |flow: &Flow| {
+            let (Layer4::Ports { destination, .. }, Layer4::Ports { source, .. }) =
+                (flow.original.layer4, flow.reply.layer4)
+            else {
+                return false;
+            };
+            let address = flow.original.destination;
+            let every = match address {
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            };
+            let [this, all] = [address, every].map(|address| HostPort {
+                protocol: Protocol::UDP,
+                address,
+                port: destination,
+            });
+            let concerns = ports.contains(&this) || ports.contains(&all);
+            if !concerns || !(own.contains(&address) || address.is_loopback()) {
+                return false;
+            }
+            let leads_to = leading.get(&this).or_else(|| leading.get(&all));
+            leads_to != Some(&SocketAddr::new(flow.reply.source, source))
+        };
+        self.conntrack.forget_where(&filter, astray)
     }
 
     /// How full the connection-tracking table is: entries and limit.

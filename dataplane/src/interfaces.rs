@@ -207,6 +207,11 @@ impl Interfaces {
                 }
             }
         }
+        if self.settings.leaves_routes {
+            self.route_count = 0;
+            self.dirty = false;
+            return Ok(faults);
+        }
         let remote: Vec<RemoteNet> = self
             .remote
             .values()

@@ -3,13 +3,14 @@
 use crate::flows::Flows;
 use crate::interfaces::{Interfaces, describe};
 use crate::settings::{DataplaneSettings, FlowsOnPolicyChange};
-use dataplane_api::{EndpointId, Update, WorkloadEndpoint};
+use dataplane_api::{EndpointId, HostPort, Update, WorkloadEndpoint};
 use dataplane_netlink::NetlinkError;
 use dataplane_nftables::layout::LayoutSettings;
 use dataplane_nftables::{Driver, DriverError, DriverSettings};
 use dataplane_tables::Tables;
+use policy_model::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -65,6 +66,8 @@ pub struct Dataplane {
     departed: BTreeSet<IpAddr>,
     /// The interface of each address of an endpoint here, by its number, as of the last pass.
     attached: BTreeMap<IpAddr, u32>,
+    /// Ports of the node that lead elsewhere than before, whose flows must be forgotten that have no end.
+    redirected: BTreeSet<HostPort>,
     /// Whether updates came that the kernel does not have yet.
     dirty: bool,
     recheck: bool,
@@ -111,6 +114,7 @@ impl Dataplane {
             programmed: BTreeMap::new(),
             departed: BTreeSet::new(),
             attached: BTreeMap::new(),
+            redirected: BTreeSet::new(),
             dirty: false,
             recheck: false,
             synced_once: false,
@@ -142,6 +146,11 @@ impl Dataplane {
                     }
                     self.interfaces.endpoints_changed();
                 }
+                Update::HostPort(port, _) | Update::HostPortRemoved(port) => {
+                    if port.protocol == Protocol::UDP {
+                        self.redirected.insert(*port);
+                    }
+                }
                 Update::Route(route) => self.interfaces.set_route(route.clone()),
                 Update::RouteRemoved(destination) => self.interfaces.remove_route(destination),
                 Update::Policy(_)
@@ -161,7 +170,8 @@ impl Dataplane {
             && (self.dirty
                 || self.interfaces.is_dirty()
                 || self.driver.is_suspect()
-                || !self.departed.is_empty())
+                || !self.departed.is_empty()
+                || !self.redirected.is_empty())
     }
 
     /// Whether a first pass brought everything into force.
@@ -198,6 +208,7 @@ impl Dataplane {
         }
         self.note_arrivals();
         self.forget_departed(&mut report)?;
+        self.forget_astray(&mut report)?;
         if std::mem::take(&mut self.recheck)
             && self.settings.flows_on_policy_change == FlowsOnPolicyChange::Recheck
             && self.synced_once
@@ -274,6 +285,21 @@ impl Dataplane {
             }
         }
         self.departed.clear();
+        Ok(())
+    }
+
+    /// Flows to ports of the node follow where these lead now.
+    fn forget_astray(&mut self, report: &mut PassReport) -> Result<(), ApplyError> {
+        if self.redirected.is_empty() {
+            return Ok(());
+        }
+        let own = self.interfaces.own_addresses().map_err(ApplyError::Interfaces)?;
+        let leading = &self.driver.planner().state().host_ports;
+        report.flows_removed += self
+            .flows
+            .forget_astray(&self.redirected, leading, &own)
+            .map_err(ApplyError::Flows)?;
+        self.redirected.clear();
         Ok(())
     }
 
@@ -375,6 +401,11 @@ impl Dataplane {
     /// What is in force for each endpoint.
     pub fn programmed(&self) -> &BTreeMap<EndpointId, Programmed> {
         &self.programmed
+    }
+
+    /// Ports of the node, and where each leads. Of use right after a pass: then all of it is in force.
+    pub fn host_ports(&self) -> &BTreeMap<HostPort, SocketAddr> {
+        &self.driver.planner().state().host_ports
     }
 
     /// The descriptors to poll: nf_tables events and interface events.

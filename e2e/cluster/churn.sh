@@ -1,24 +1,6 @@
 # shellcheck shell=bash
 # Many pods come and go: no address is given twice, none is lost.
 
-# crowd NODE NUMBER REPLICAS: pods that only hold their address.
-crowd() {
-  cat <<YAML
-apiVersion: apps/v1
-kind: Deployment
-metadata: { name: crowd-$1, namespace: pods }
-spec:
-  replicas: $2
-  selector: { matchLabels: { crowd: $1 } }
-  template:
-    metadata: { labels: { crowd: $1 } }
-    spec:
-      nodeName: $1
-      terminationGracePeriodSeconds: 0
-      containers: [{ name: c, image: "manx.test/pause:1", imagePullPolicy: Never }]
-YAML
-}
-pods_running() { [ "$(kubectl -n pods get pods --field-selector=status.phase=Running -o name | wc -l)" = "$1" ]; }
 no_pods() { [ -z "$(kubectl -n pods get pods -o name)" ]; }
 addresses_twice() {
   kubectl get pods -A -o jsonpath='{range .items[?(@.spec.hostNetwork!=true)]}{range .status.podIPs[*]}{.ip}{"\n"}{end}{end}' | sort | uniq -d | grep .

@@ -24,6 +24,5 @@ if wanted netpol; then
 fi
 if wanted conformance; then
   part "Kubernetes' conformance specs of the network"
-  skip "HostPort validates that there is no conflict" "Manx maps no ports of nodes yet (value cni.hostPorts)"
-  specs conformance --skip HostPort --focus '\[sig-network\].*\[Conformance\]' --processes 2 --timeout 30m
+  specs conformance --focus '\[sig-network\].*\[Conformance\]' --processes 2 --timeout 30m
 fi

@@ -27,6 +27,16 @@ checks_page() {
   [ -z "$found" ]
 }
 
+# The chart's alerts as Prometheus reads them. The version is said: without a cluster helm assumes an old Kubernetes.
+rules() {
+  local version
+  version="$(kubectl get --raw /version | sed -n 's/.*"gitVersion": "\([^"]*\)".*/\1/p')"
+  helm template manx "$root/charts/manx" --namespace "$namespace" --set prometheusRule.enabled=true \
+    --kube-version "$version" --show-only templates/monitoring/prometheusrule.yaml >"$work/rules-object.yaml" || return 1
+  sed -n '/^spec:/,$p' "$work/rules-object.yaml" | sed 1d | sed 's/^  //' >"$work/rules.yaml"
+  [ -s "$work/rules.yaml" ]
+}
+
 if wanted metrics; then
   part "metrics"
   if ! command -v promtool >/dev/null; then
@@ -36,10 +46,7 @@ if wanted metrics; then
   check "promtool finds nothing wrong with felix's page" checks_page 10.91.0.11:9091
   controller_node="$(kubectl -n "$namespace" get pods -l app.kubernetes.io/name=manx-controller -o jsonpath='{.items[0].status.hostIP}')"
   check "nor with the controller's" checks_page "$controller_node:9094"
-  helm template manx "$root/charts/manx" --namespace "$namespace" --set prometheusRule.enabled=true \
-    --show-only templates/monitoring/prometheusrule.yaml 2>/dev/null |
-    sed -n '/^spec:/,$p' | sed 1d | sed 's/^  //' >"$work/rules.yaml"
-  check "there are rules" [ -s "$work/rules.yaml" ]
+  check "there are rules" rules
   check "and it finds nothing wrong with them" promtool check rules "$work/rules.yaml"
   prometheus_config >"$work/prometheus.yaml"
   prometheus --config.file="$work/prometheus.yaml" --storage.tsdb.path="$work/prometheus" \

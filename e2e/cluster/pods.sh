@@ -15,6 +15,24 @@ spec:
     ports: [{ name: web, containerPort: 8080 }], readinessProbe: { httpGet: { path: /healthz, port: 8080 }, periodSeconds: 1 } }]
 YAML
 }
+# crowd NODE REPLICAS: pods that only hold their address.
+crowd() {
+  cat <<YAML
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: crowd-$1, namespace: pods }
+spec:
+  replicas: $2
+  selector: { matchLabels: { crowd: $1 } }
+  template:
+    metadata: { labels: { crowd: $1 } }
+    spec:
+      nodeName: $1
+      terminationGracePeriodSeconds: 0
+      containers: [{ name: c, image: "manx.test/pause:1", imagePullPolicy: Never }]
+YAML
+}
+pods_running() { [ "$(kubectl -n pods get pods --field-selector=status.phase=Running -o name | wc -l)" = "$1" ]; }
 address_of_pod() { kubectl -n "${2:-pods}" get pod "$1" -o jsonpath="{.status.podIPs[${3:-0}].ip}"; }
 # asks POD ADDRESS [SECONDS]: the pod gets an answer of the address's port 8080.
 asks() {
@@ -38,6 +56,22 @@ metadata: { name: allow, namespace: pods }
 spec:
   podSelector: { matchLabels: { app: two } }
   ingress: [{ from: [{ podSelector: { matchLabels: { app: one } } }], ports: [{ port: web }] }]
+YAML
+}
+
+# hook_pod ADDRESS: a pod that is let into the policed one by its label, and has not started before it was answered once.
+# Until then kubelet tells nobody its address: the other node has to know it from the block.
+hook_pod() {
+  cat <<YAML
+apiVersion: v1
+kind: Pod
+metadata: { name: hook, namespace: pods, labels: { app: one } }
+spec:
+  nodeName: node1
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  containers: [{ name: c, image: "manx.test/agnhost:1", imagePullPolicy: Never, args: [pause],
+    lifecycle: { postStart: { exec: { command: [curl, -gsS, -o, /dev/null, --max-time, "10", "http://$1:8080/hostname"] } } } }]
 YAML
 }
 
@@ -65,6 +99,9 @@ if wanted pods; then
   check "a policy that allows one" kubectl apply -f "$work/allow.yaml"
   check "opens it for that one" within 5 asks one "$two"
   check "and for nobody else" not asks three "$two" 1
+  hook_pod "$two" >"$work/hook.yaml"
+  check "a pod that has to reach it before it counts as started" kubectl apply -f "$work/hook.yaml"
+  check "starts" kubectl -n pods wait --for=condition=Ready pod/hook --timeout=60s
   says "manx explain names the policy" "pods/allow" manx explain pods/one pods/two TCP/8080
   check "all goes" kubectl delete namespace pods --wait --timeout=60s
 fi

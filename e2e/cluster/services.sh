@@ -19,8 +19,18 @@ spec:
   nodeName: node1
   terminationGracePeriodSeconds: 1
   containers: [{ name: c, image: "manx.test/agnhost:1", imagePullPolicy: Never, args: [netexec, --http-port=8080],
-    ports: [{ name: web, containerPort: 8080, hostPort: 18080 }],
+    ports: [{ name: web, containerPort: 8080, hostPort: 18080 }, { name: here, containerPort: 8080, hostPort: 18081, hostIP: 127.0.0.1 }],
     readinessProbe: { httpGet: { path: /healthz, port: 8080 }, periodSeconds: 1 } }]
+YAML
+}
+only_from_outside() {
+  cat <<'YAML'
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: on-port, namespace: pods }
+spec:
+  podSelector: { matchLabels: { app: on-port } }
+  ingress: [{ from: [{ ipBlock: { cidr: 10.91.0.254/32 } }, { ipBlock: { cidr: "fd91::fe/128" } }] }]
 YAML
 }
 only_from_one() {
@@ -39,8 +49,10 @@ from_node() { cluster node-exec "$1" -- /usr/bin/curl -gsS -o /dev/null --max-ti
 # Several replies, so that both replicas were asked.
 each_time() { local n; for n in 1 2 3 4 5 6; do "$@" || return 1; done; }
 
-if wanted services; then
-  part "Services and ports of nodes (kube-proxy: ${KUBE_PROXY_MODE:-nftables})"
+# The same of each of kube-proxy's modes that it recommends: their rules see our packets at different places.
+services_in() {
+  part "Services and ports of nodes, kube-proxy in mode $1"
+  check "kube-proxy starts in that mode" cluster proxy "$1"
   check "a namespace" kubectl create namespace pods
   {
     server one node1
@@ -61,12 +73,26 @@ if wanted services; then
   for address in 10.91.0.11 10.91.0.12 '[fd91::11]' '[fd91::12]'; do
     check "the world outside reaches it at $address, port 30080" within 10 each_time fetch "$address:30080"
   done
-  if [ -n "${MANX_HOST_PORTS:-}" ]; then
-    check "a port of the node leads to its pod" within 10 fetch 10.91.0.11:18080
-    check "and no other node has it" not fetch 10.91.0.12:18080
-  else
-    skip "a port of the node leads to its pod" "Manx maps no ports of nodes yet (value cni.hostPorts)"
-  fi
+  for address in 10.91.0.11 '[fd91::11]'; do
+    check "a port of a node leads to its pod from outside, at $address" within 10 fetch "$address:18080"
+    check "from the node" from_node node1 "$address:18080"
+    check "from another node" from_node node2 "$address:18080"
+    check "from a pod of the node" from_pod one "$address:18080"
+    check "from a pod of another node" from_pod two "$address:18080"
+    check "from the pod itself" from_pod on-port "$address:18080"
+  done
+  check "at the node's loopback address" from_node node1 127.0.0.1:18080
+  check "a port of the loopback address too" from_node node1 127.0.0.1:18081
+  check "which is at no other" not fetch 10.91.0.11:18081
+  check "no other node has them" not fetch 10.91.0.12:18080
+  # Policy has to see the address of the world outside, and no address of a node.
+  only_from_outside >"$work/on-port.yaml"
+  check "a policy that lets in the world outside by its address" kubectl apply -f "$work/on-port.yaml"
+  check "closes the port for pods" within 10 not from_pod one 10.91.0.11:18080
+  check "and not for the world outside" each_time fetch 10.91.0.11:18080
+  check "in either family" each_time fetch '[fd91::11]:18080'
+  check "the pod goes" kubectl -n pods delete pod on-port --wait --timeout=30s
+  check "and its port with it" within 10 not fetch 10.91.0.11:18080
   only_from_one >"$work/only-one.yaml"
   check "a policy that lets in one pod" kubectl apply -f "$work/only-one.yaml"
   address="$(kubectl -n pods get service web -o 'jsonpath={.spec.clusterIP}')"
@@ -74,4 +100,9 @@ if wanted services; then
   check "on the other node too" not fetch 10.91.0.12:30080
   check "and not for that pod" each_time from_pod one "$address:80"
   check "all goes" kubectl delete namespace pods --wait --timeout=60s
+}
+
+if wanted services; then
+  # The last one stays.
+  for mode in iptables nftables; do services_in "$mode"; done
 fi

@@ -11,6 +11,7 @@
 #   ./e2e/kube/cluster.sh add NODE | remove NODE         a node with an empty disk comes; one goes with its object
 #   ./e2e/kube/cluster.sh reboot NODE                    all that ran is gone, and /run; the rest of the disk stays
 #   ./e2e/kube/cluster.sh kill PART [SIGNAL]             and back with: start PART. Without a signal: KILL
+#   ./e2e/kube/cluster.sh proxy MODE                     every node's kube-proxy cleans up and starts in another mode
 #   ./e2e/kube/cluster.sh status                         every part with its pid; fails where one does not run
 #   ./e2e/kube/cluster.sh routes                         the control plane learns the way to the pods of every node
 #
@@ -217,6 +218,18 @@ reboot() {
   start_agents "$1"
 }
 
+# What the mode before left in the kernel is cleaned away by kube-proxy itself.
+change_proxy() {
+  local node
+  case "$1" in nftables | iptables) echo "$1" >"$work/proxy-mode" ;; *) fail "$1: kube-proxy's mode is nftables or iptables" ;; esac
+  for node in $(nodes); do
+    is_gone "$node.kube-proxy" || signal "$node.kube-proxy" KILL
+    in_node "$node" "$kubernetes/kube-proxy" --cleanup --config "$(folder_of "$node")/kube-proxy.yaml" >>"$work/log/$node.kube-proxy" 2>&1
+    configure_proxy "$node"
+    start_kube-proxy "$node"
+  done
+}
+
 import_everywhere() {
   local node image
   for node in $(nodes); do
@@ -228,8 +241,8 @@ command="${1:-}"
 [ $# = 0 ] || shift
 case "$command" in
   up | down) "$command" "$@" ;;
-  kubectl | env | import | node-exec | add | remove | reboot | kill | start | status | routes) require_cluster ;;
-  *) sed -n '2,29s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  kubectl | env | import | node-exec | add | remove | reboot | kill | start | proxy | status | routes) require_cluster ;;
+  *) sed -n '2,30s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 case "$command" in
   kubectl) exec "$kubernetes/kubectl" --kubeconfig "$work/kubeconfig" "$@" ;;
@@ -239,6 +252,7 @@ case "$command" in
   add | remove | reboot) "$command" "${1:?which node?}" ;;
   kill) kill_part "${1:?which part?}" "${@:2}" ;;
   start) start_part "${1:?which part?}" "${@:2}" ;;
+  proxy) change_proxy "${1:?which mode?}" ;;
   status) status ;;
   routes) learn_routes ;;
 esac

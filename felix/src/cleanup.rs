@@ -23,16 +23,28 @@ pub enum CleanupError {
 /// # Errors
 /// See [`CleanupError`].
 pub fn everything() -> Result<Vec<String>, CleanupError> {
+    of_kernel(Some(&RouteOwnership::default()))
+}
+
+/// Removes our table, and the routes that are ours by these marks; without marks no route. Says what was there.
+///
+/// # Errors
+/// See [`CleanupError`].
+pub fn of_kernel(ownership: Option<&RouteOwnership>) -> Result<Vec<String>, CleanupError> {
     let mut done = Vec::new();
     if dataplane_nftables::cleanup().map_err(CleanupError::Table)? {
         done.push("removed the nftables table 'manx'".to_string());
     }
-    let mut netlink = Rtnetlink::open().map_err(CleanupError::Routes)?;
-    let nothing = RouteTable::new();
-    let removed =
-        reconcile(&mut netlink, &nothing, &RouteOwnership::default()).map_err(CleanupError::Routes)?;
-    if removed.done > 0 {
-        done.push(format!("removed {} routes", removed.done));
+    if let Some(ownership) = ownership {
+        let mut netlink = Rtnetlink::open().map_err(CleanupError::Routes)?;
+        let nothing = RouteTable::new();
+        let removed = reconcile(&mut netlink, &nothing, ownership).map_err(CleanupError::Routes)?;
+        if removed.done > 0 {
+            done.push(format!("removed {} routes", removed.done));
+        }
+        if let Some(failure) = removed.failures.into_iter().next() {
+            return Err(CleanupError::Routes(failure.error));
+        }
     }
     if done.is_empty() {
         done.push("there was nothing of ours".to_string());

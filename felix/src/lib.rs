@@ -15,3 +15,4 @@ pub mod metrics;
 pub mod node_address;
 pub mod privileges;
 pub mod settings;
+pub mod uninstall;

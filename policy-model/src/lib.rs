@@ -25,6 +25,7 @@ mod protocol;
 mod resource;
 mod service;
 mod tier;
+mod uninstall;
 mod validate;
 
 pub use bgp::{BgpConfigurationSpec, BgpPeerSpec, PrefixAdvertisement, ServiceBlock};
@@ -54,6 +55,10 @@ pub use protocol::{InvalidProtocol, Protocol};
 pub use resource::{GlobalSet, ParsedResource, Resource};
 pub use service::{ServiceEndpointsSpec, ServicePort};
 pub use tier::{DefaultAction, TierSpec};
+pub use uninstall::{
+    InvalidUninstall, UNINSTALL_FORCE, UNINSTALL_ORDER, UNINSTALL_REPORT, UninstallOrder, UninstallReport,
+    UninstallState,
+};
 
 /// The API group and version that our resources are written in.
 pub const API_VERSION: &str = "projectcalico.org/v3";

@@ -38,6 +38,9 @@ pub struct NodeSpec {
     /// All addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<NodeAddress>,
+    /// The node's own ranges for pods, where the cluster gives each node some (Calico has them in the status).
+    #[serde(default, rename = "podCIDRs", skip_serializing_if = "Vec::is_empty")]
+    pub pod_cidrs: Vec<IpNet>,
 }
 
 impl NodeSpec {

@@ -49,6 +49,9 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
       "manx_socket": "{{ .Values.felix.runDir }}/cni.sock",
       "ipam": {"type": {{ .Values.cni.ipam | quote }}},
       "policy": {"type": "k8s"}
+      {{- if eq .Values.cni.hostPorts "manx" }},
+      "capabilities": {"portMappings": true}
+      {{- end }}
     }
     {{- if eq .Values.cni.hostPorts "portmap" }},
     {"type": "portmap", "snat": true, "capabilities": {"portMappings": true}}

@@ -27,7 +27,7 @@ mod leader;
 mod nodes;
 mod picture;
 mod pools;
-mod reach;
+pub(crate) mod reach;
 mod settings;
 mod variable;
 mod vitals;

@@ -198,22 +198,50 @@ impl Bed {
             .collect()
     }
 
-    /// A controller that has not started, under a service account of its own.
-    pub(crate) async fn controller(&self, name: &str) -> Command {
-        let account = json!({ "metadata": { "name": name } });
+    /// Makes a service account; says whether it was absent.
+    pub(crate) async fn account(&self, name: &str) -> bool {
         let accounts = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
-        if self.get(&format!("{accounts}/{name}")).await.is_none() {
-            self.put(&accounts, account).await;
-            rights::bind(self, name).await;
+        if self.get(&format!("{accounts}/{name}")).await.is_some() {
+            return false;
         }
+        self.put(&accounts, json!({ "metadata": { "name": name } })).await;
+        true
+    }
+
+    /// A configuration with the token of a service account.
+    pub(crate) async fn kubeconfig(&self, name: &str) -> PathBuf {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{name}/token");
         let asked = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {} });
-        let answer = self.put(&format!("{accounts}/{name}/token"), asked).await;
+        let answer = self.put(&path, asked).await;
         let token = answer["status"]["token"].as_str().unwrap();
         let own = self.dir.path().join(format!("{name}.kubeconfig"));
         let admin = std::fs::read_to_string(self.dir.path().join("server/kubeconfig")).unwrap();
         let users = admin.lines().find(|line| line.starts_with("users:")).unwrap();
         let of_account = format!("users: [{{name: admin, user: {{token: \"{token}\"}}}}]");
         std::fs::write(&own, admin.replace(users, &of_account)).unwrap();
+        own
+    }
+
+    /// An uninstall that has not started, under a service account of its own.
+    pub(crate) async fn uninstall(&self, name: &str) -> Command {
+        if self.account(name).await {
+            rights::bind_uninstall(self, name).await;
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_manx-controller"));
+        command
+            .env_clear()
+            .env("KUBECONFIG", self.kubeconfig(name).await)
+            .env("POD_NAMESPACE", NAMESPACE)
+            .arg("uninstall");
+        command
+    }
+
+    /// A controller that has not started, under a service account of its own.
+    pub(crate) async fn controller(&self, name: &str) -> Command {
+        if self.account(name).await {
+            rights::bind(self, name).await;
+        }
+        let own = self.kubeconfig(name).await;
         let mut command = Command::new(env!("CARGO_BIN_EXE_manx-controller"));
         command
             .env_clear()

@@ -6,6 +6,7 @@ mod giving_back;
 mod leading;
 mod pools;
 mod rights;
+mod uninstalling;
 
 use tokio::sync::Mutex;
 

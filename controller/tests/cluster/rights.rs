@@ -7,6 +7,8 @@ use crate::bed::{Bed, NAMESPACE};
 use serde_json::{Value, json};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+/// Name of the roles of an uninstall.
+const UNINSTALL: &str = "manx-uninstall";
 const README: &str = include_str!("../../README.md");
 
 /// The rules of the table below a heading.
@@ -61,17 +63,38 @@ pub(crate) async fn grant(bed: &Bed) {
         role("manx-controller", "### In kube-system"),
     )
     .await;
+    bed.put(
+        &format!("{RBAC}/clusterroles"),
+        role(UNINSTALL, "### What an uninstall may do in the whole cluster"),
+    )
+    .await;
+    bed.put(
+        &format!("{RBAC}/namespaces/{NAMESPACE}/roles"),
+        role(UNINSTALL, "### What an uninstall may do in its own namespace"),
+    )
+    .await;
 }
 
-/// Gives them to a service account.
+fn binding(account: &str, kind: &str, role: &str) -> Value {
+    json!({
+        "metadata": { "name": account },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role },
+        "subjects": [{ "kind": "ServiceAccount", "name": account, "namespace": NAMESPACE }],
+    })
+}
+
+/// Gives those of an uninstall to a service account.
+pub(crate) async fn bind_uninstall(bed: &Bed, account: &str) {
+    let of_cluster = binding(account, "ClusterRole", UNINSTALL);
+    bed.put(&format!("{RBAC}/clusterrolebindings"), of_cluster).await;
+    let of_namespace = binding(account, "Role", UNINSTALL);
+    let path = format!("{RBAC}/namespaces/{NAMESPACE}/rolebindings");
+    bed.put(&path, of_namespace).await;
+}
+
+/// Gives the controller's to a service account.
 pub(crate) async fn bind(bed: &Bed, account: &str) {
-    let binding = |kind: &str| {
-        json!({
-            "metadata": { "name": account },
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "manx-controller" },
-            "subjects": [{ "kind": "ServiceAccount", "name": account, "namespace": NAMESPACE }],
-        })
-    };
+    let binding = |kind: &str| binding(account, kind, "manx-controller");
     bed.put(&format!("{RBAC}/clusterrolebindings"), binding("ClusterRole"))
         .await;
     for namespace in [NAMESPACE, "kube-system"] {

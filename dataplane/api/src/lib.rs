@@ -2,20 +2,24 @@
 //!
 //! The brain (`felix-calc`) knows labels, selectors and the datastore; the hands (`dataplane`) know the kernel. What
 //! crosses between them is here: *atoms* (sets of addresses by number), policies whose rules refer to atoms, endpoints
-//! with their ordered policies, and the routes to other nodes.
+//! with their ordered policies, the routes to other nodes, and the ports of the node that lead to workloads.
 //!
 //! Order within one flush, which the hands rely on: atoms and their members, then policies, then endpoints, then
-//! routes; removals in exact reverse (endpoints, policies, atoms) after all of these.
+//! routes; removals in exact reverse (endpoints, policies, atoms) after all of these. Ports of the node may come and go
+//! at any time: a packet that they bring to an interface meets what policy says of that interface at that moment.
 
 mod atom;
 mod endpoint;
+mod host_port;
 mod route;
 
 pub use atom::{AtomId, AtomScope, Member, PortKey};
 pub use endpoint::{EndpointId, TierPolicies, WorkloadEndpoint};
+pub use host_port::HostPort;
 pub use policy_model_rules::{CompiledPolicy, PolicyId};
 pub use route::{NodeRoute, PoolRange};
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// A policy whose rules refer to atoms.
@@ -59,6 +63,11 @@ pub enum Update {
     Pool(PoolRange),
     /// A range that is no longer a pool.
     PoolRemoved(ipnet::IpNet),
+    /// A port of the node leads to a port of a workload: the packets' destination becomes this, and their source stays
+    /// what it is.
+    HostPort(HostPort, SocketAddr),
+    /// A port of the node that leads to no workload any more.
+    HostPortRemoved(HostPort),
     /// Everything that the datastore held at the start has been said. Sent once; nothing is written to the kernel
     /// before it.
     InSync,

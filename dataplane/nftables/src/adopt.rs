@@ -5,7 +5,7 @@
 
 use crate::layout::names::{self, ALLOW, parse_group, parse_row_chain};
 use crate::layout::skeleton::spoofable_rule;
-use crate::layout::{EndpointState, GroupState, LoweredRow, Move, Planner, lower};
+use crate::layout::{EndpointState, GroupState, LoweredRow, Move, Planner, lower, read_host_port};
 use crate::observe::Observed;
 use crate::wire::{Element, ElementData, ElementKey, Expr, Value, Verdict};
 use dataplane_tables::{ClassId, Direction, Tables};
@@ -38,6 +38,7 @@ pub(crate) fn adopt(planner: &mut Planner, observed: &Observed, tables: &Tables,
         planner.adopt_group(direction, number, group);
     }
     adopt_sources(planner, observed, tables);
+    adopt_host_ports(planner, observed);
     let moves = adopt_identities(planner, observed, tables);
     planner.finish_adoption(now);
     moves
@@ -86,6 +87,15 @@ fn adopt_sources(planner: &mut Planner, observed: &Observed, tables: &Tables) {
                 .spoofable
                 .insert(endpoint.interface.clone(), nets);
         }
+    }
+}
+
+/// Where ports of the node lead. What is no element of ours goes with the leftovers.
+fn adopt_host_ports(planner: &mut Planner, observed: &Observed) {
+    for map in [names::HOST4, names::HOST6, names::HOST_AT4, names::HOST_AT6] {
+        let found = elements(observed, map).iter();
+        let ports = found.filter_map(|element| read_host_port(map, element));
+        planner.state_mut().host_ports.extend(ports);
     }
 }
 

@@ -2,9 +2,9 @@
 
 use crate::layout::names::{self, group, row_chain};
 use crate::layout::skeleton::{self, BASE_CHAINS, FIXED_SETS};
-use crate::layout::{Op, Planner, SetSpec, endpoint_elements, net_element, row_elements};
+use crate::layout::{Op, Planner, SetSpec, endpoint_elements, host_port_element, net_element, row_elements};
 use crate::observe::Observed;
-use crate::wire::{BaseChain, ChainType, Element, ElementKey, Expr, Policy, TableFlags, Value, Verdict};
+use crate::wire::{Element, ElementKey, Expr, TableFlags, Value, Verdict};
 use dataplane_tables::{Direction, Tables};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
@@ -68,6 +68,11 @@ pub fn contents(planner: &Planner, tables: &Tables) -> Contents {
             add(&mut out.sets, set, element);
         }
     }
+    for (port, target) in &state.host_ports {
+        if let Some((set, element)) = host_port_element(port, target) {
+            add(&mut out.sets, set, element);
+        }
+    }
     for (code, row) in &state.rows {
         let (ports, protos, chain) = row_elements(*code, row);
         ports
@@ -100,7 +105,7 @@ pub fn contents(planner: &Planner, tables: &Tables) -> Contents {
             out.chains.insert(name.clone(), skeleton::group_rules(&name));
         }
     }
-    for (name, rules) in skeleton::regular_chains(state) {
+    for (name, rules) in skeleton::regular_chains(state, planner.settings()) {
         out.chains.insert(name.to_string(), rules);
     }
     for (name, _, _) in BASE_CHAINS {
@@ -147,12 +152,7 @@ pub fn difference(wanted: &Contents, observed: &Observed) -> Difference {
         out.broken = Some("the table sleeps".to_string());
     }
     for (name, hook, priority) in BASE_CHAINS {
-        let base = BaseChain {
-            chain_type: ChainType::Filter,
-            hook,
-            priority,
-            policy: Policy::Accept,
-        };
+        let base = skeleton::base_chain(hook, priority);
         if observed.chains.get(name).and_then(|c| c.base.as_ref()) != Some(&base) {
             out.broken = Some(format!("base chain {name}"));
         } else if observed.rules.get(name).map_or(&[][..], Vec::as_slice) != wanted.base_chains[name] {

@@ -3,11 +3,11 @@
 use crate::adopt::adopt;
 use crate::contents::{Difference, contents, difference};
 use crate::layout::names::{TABLE, TABLE_COMMENT};
-use crate::layout::skeleton::{FIXED_SETS, base_rules, regular_chains, write_base_chains};
+use crate::layout::skeleton::{BASE_CHAINS, FIXED_SETS, base_rules, regular_chains, write_base_chains};
 use crate::layout::{LayoutSettings, Op, Planner, SetSpec};
 use crate::observe::{Observed, observe};
 use crate::socket::{DumpError, Link, Monitor, MonitorError, OpenError, TransactError};
-use crate::wire::{Batch, Family, Rule, Table, TableFlags};
+use crate::wire::{Batch, Chain, Family, Rule, Table, TableFlags};
 use dataplane_tables::{Changes, Tables};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -372,10 +372,14 @@ impl Driver {
     fn settle_chains(&mut self, observed: &Observed, applied: &mut Applied) -> Result<(), DriverError> {
         let mut batch = Batch::new(Family::Inet);
         let none: Vec<Vec<crate::wire::Expr>> = Vec::new();
-        let base =
-            crate::layout::skeleton::BASE_CHAINS.map(|(n, _, _)| (n, base_rules(n, self.planner.settings())));
-        for (name, rules) in base.into_iter().chain(regular_chains(self.planner.state())) {
+        let base = BASE_CHAINS.map(|(n, _, _)| (n, base_rules(n, self.planner.settings())));
+        let regular = regular_chains(self.planner.state(), self.planner.settings());
+        // Regular ones first: an earlier version may lack one that base chains jump to.
+        for (name, rules) in regular.into_iter().chain(base) {
             if observed.rules.get(name).unwrap_or(&none) != &rules {
+                if !observed.rules.contains_key(name) && !BASE_CHAINS.iter().any(|(base, ..)| *base == name) {
+                    batch.chain(&Chain::regular(TABLE, name));
+                }
                 batch.flush_chain(TABLE, name);
                 for rule in &rules {
                     batch.rule(&Rule::new(TABLE, name, rule));
@@ -427,7 +431,7 @@ impl Driver {
         for spec in self.planner.address_sets() {
             Op::AddSet(spec).write(batch);
         }
-        for (name, rules) in regular_chains(self.planner.state()) {
+        for (name, rules) in regular_chains(self.planner.state(), self.planner.settings()) {
             Op::AddChain(name.to_string(), rules).write(batch);
         }
     }

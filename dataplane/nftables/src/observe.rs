@@ -2,7 +2,7 @@
 
 use crate::layout::names::TABLE;
 use crate::socket::{DumpError, Link};
-use crate::wire::{Element, Expr, Family, ObservedChain, ObservedSet, ObservedTable};
+use crate::wire::{Element, Expr, Family, Nat, ObservedChain, ObservedSet, ObservedTable, nat_flag};
 use std::collections::BTreeMap;
 
 /// Our table as it is.
@@ -12,7 +12,7 @@ pub struct Observed {
     pub table: ObservedTable,
     /// Chains by name.
     pub chains: BTreeMap<String, ObservedChain>,
-    /// Rules by chain, counters set to zero.
+    /// Rules by chain, counters set to zero and what follows from the rest left out.
     pub rules: BTreeMap<String, Vec<Vec<Expr>>>,
     /// Named sets and maps, with their elements.
     pub sets: BTreeMap<String, (ObservedSet, Vec<Element>)>,
@@ -36,7 +36,7 @@ pub fn observe(link: &mut Link) -> Result<Option<Observed>, DumpError> {
         rules
             .entry(rule.chain)
             .or_default()
-            .push(rule.expressions.into_iter().map(without_counts).collect());
+            .push(rule.expressions.into_iter().map(as_written).collect());
     }
     let mut sets = BTreeMap::new();
     for set in link.sets(Family::Inet, TABLE)? {
@@ -53,10 +53,14 @@ pub fn observe(link: &mut Link) -> Result<Option<Observed>, DumpError> {
     }))
 }
 
-fn without_counts(expr: Expr) -> Expr {
-    if let Expr::Counter { .. } = expr {
-        Expr::counter()
-    } else {
-        expr
+fn as_written(expr: Expr) -> Expr {
+    match expr {
+        Expr::Counter { .. } => Expr::counter(),
+        // The kernel says that an address and a port are given where they are.
+        Expr::Nat(nat) => Expr::Nat(Nat {
+            flags: nat.flags & !(nat_flag::ADDRESS | nat_flag::PORTS),
+            ..nat
+        }),
+        other => other,
     }
 }

@@ -7,7 +7,9 @@
     reason = "a panic is the failure itself"
 )]
 
-use dataplane_api::{AtomId, AtomScope, EndpointId, Member, Policy, TierPolicies, Update, WorkloadEndpoint};
+use dataplane_api::{
+    AtomId, AtomScope, EndpointId, HostPort, Member, Policy, TierPolicies, Update, WorkloadEndpoint,
+};
 use dataplane_nftables::contents::{contents, difference};
 use dataplane_nftables::layout::names::ALLOW;
 use dataplane_nftables::layout::{LayoutSettings, Packet, TableSize, Way, simulate};
@@ -151,8 +153,25 @@ fn world() -> Vec<Update> {
         endpoint(2, &["web", "db"]),
         endpoint(3, &[]),
     ]);
+    updates.extend(host_ports());
     updates.push(Update::InSync);
     updates
+}
+
+/// Ports of the node that lead to the first endpoint.
+fn host_ports() -> Vec<Update> {
+    let places = [
+        ("0.0.0.0", "10.0.0.1:80"),
+        ("::", "[fd00::1]:80"),
+        ("192.0.2.1", "10.0.0.1:81"),
+    ];
+    let port = |address: &str| HostPort {
+        protocol: Protocol::TCP,
+        address: address.parse().unwrap(),
+        port: 8080,
+    };
+    let update = |(address, to): (&str, &str)| Update::HostPort(port(address), to.parse().unwrap());
+    places.map(update).into()
 }
 
 fn assert_exact(driver: &Driver, tables: &Tables) {
@@ -295,6 +314,8 @@ fn tampering_is_noticed_and_mended() {
             &["flush", "chain", "inet", "manx", "to_wl"],
             &["flush", "map", "inet", "manx", "id4"],
             &["flush", "map", "inet", "manx", "wl_in"],
+            &["flush", "map", "inet", "manx", "host4"],
+            &["flush", "chain", "inet", "manx", "nat_prerouting"],
             &[
                 "add",
                 "element",

@@ -1,6 +1,7 @@
 //! Which addresses an attachment gets.
 //!
-//! What the pod's annotations say wins over the network configuration, and both over the choice of the pools.
+//! What the pod's annotations say wins over its namespace's, those over the network configuration, and all over the choice
+//! of the pools.
 
 use crate::allocator::{Allocator, Holder, Promise, Want, as_pool};
 use crate::protocol::{AddressWishes, Failure, code};
@@ -27,14 +28,6 @@ pub enum StatedAddresses {
     LastKnown,
 }
 
-/// What decides about the addresses of a node's attachments, beside pools and blocks.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Rules {
-    pub(crate) stated: StatedAddresses,
-    /// The node's own ranges for pods.
-    pub(crate) ranges: Vec<IpNet>,
-}
-
 impl Allocator {
     /// The addresses of an endpoint: those that it asks for, or new ones.
     pub(crate) async fn of_endpoint(
@@ -42,19 +35,18 @@ impl Allocator {
         holder: &Holder,
         endpoint: &Object<WorkloadEndpointSpec>,
         wishes: &AddressWishes,
-        rules: &Rules,
+        meaning: StatedAddresses,
     ) -> Result<Promise, Failure> {
         if wishes.source == HOST_LOCAL {
-            return self.of_ranges(wishes, &rules.ranges);
+            return self.of_ranges(wishes, &self.view().node_ranges());
         }
         known_source(wishes)?;
-        let annotations = &endpoint.metadata.annotations;
-        if let Some(text) = annotations.get(annotation::IP_ADDRS) {
+        if let Some(text) = endpoint.metadata.annotations.get(annotation::IP_ADDRS) {
             let asked = annotation::addresses(text).map_err(invalid)?;
             return self.these(holder, &asked).await;
         }
         let stated: Vec<IpAddr> = endpoint.spec.ip_networks.iter().map(|n| n.addr()).collect();
-        match rules.stated {
+        match meaning {
             StatedAddresses::Wanted if !stated.is_empty() => {
                 if self.outside_pools(&stated).await? {
                     // What no pool covers needs no bookkeeping but the journal's.
@@ -63,7 +55,10 @@ impl Allocator {
                 self.these(holder, &stated).await
             }
             StatedAddresses::Wanted | StatedAddresses::LastKnown => {
-                self.of_pools(holder, annotations, wishes).await
+                // What a pod says wins over what its namespace says.
+                let mut annotations = self.view().namespace_annotations(&endpoint.metadata.namespace);
+                annotations.extend(endpoint.metadata.annotations.clone());
+                self.of_pools(holder, &annotations, wishes).await
             }
         }
     }
@@ -80,10 +75,9 @@ impl Allocator {
         &self,
         holder: &Holder,
         wishes: &AddressWishes,
-        rules: &Rules,
     ) -> Result<Promise, Failure> {
         if wishes.source == HOST_LOCAL {
-            return self.of_ranges(wishes, &rules.ranges);
+            return self.of_ranges(wishes, &self.view().node_ranges());
         }
         known_source(wishes)?;
         self.of_pools(holder, &BTreeMap::new(), wishes).await

@@ -1,9 +1,10 @@
 //! What the node does for each request: address, interface, policy, and the answer only when all are in force.
 
 mod add;
+mod ports;
 mod remove;
 
-use crate::addresses::{Rules, StatedAddresses};
+use crate::addresses::StatedAddresses;
 use crate::allocator::{Allocator, Parts, locked};
 use crate::holder::PodRef;
 use crate::interface::{Interface, Sandbox, blocking, text};
@@ -12,13 +13,13 @@ use crate::protocol::{AddressWishes, Answer, AttachmentKey, Command, Failure, Re
 use crate::server::{Caller, Handler};
 use crate::view::ClusterView;
 use add::Add;
+use dataplane_api::HostPort;
 use dataplane_netlink::workload::{GATEWAY_V4, WorkloadSettings};
 use dataplane_netlink::{InterfaceName, MacAddress};
-use ipnet::IpNet;
 use policy_model_datastore::Datastore;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -36,8 +37,17 @@ pub struct ProgrammedEndpoint {
     pub interface_up: bool,
 }
 
-/// What is in force on this node, by interface.
-pub type EndpointView = Arc<BTreeMap<String, ProgrammedEndpoint>>;
+/// What is in force on this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// Endpoints, by interface.
+    pub endpoints: BTreeMap<String, ProgrammedEndpoint>,
+    /// Ports of the node, and where each leads.
+    pub host_ports: BTreeMap<HostPort, SocketAddr>,
+}
+
+/// What is in force on this node, for many readers.
+pub type EndpointView = Arc<InForce>;
 
 /// Says why the node is not ready to connect workloads; nothing where it is.
 pub type Unreadiness = Box<dyn Fn() -> Option<String> + Send + Sync>;
@@ -65,7 +75,6 @@ pub struct Attacher {
     /// Whether the view follows the datastore by itself.
     follows: bool,
     stated: StatedAddresses,
-    ranges: watch::Receiver<Vec<IpNet>>,
     programmed: watch::Receiver<EndpointView>,
     boot_id: String,
     unreadiness: Unreadiness,
@@ -73,6 +82,8 @@ pub struct Attacher {
     running: Gates<AttachmentKey>,
     /// One at a time for each interface of the node: the sandbox that follows another of the same pod has its name.
     interfaces: Gates<String>,
+    /// One at a time looks whose a port of the node is, and takes it.
+    host_ports: tokio::sync::Mutex<()>,
     /// Says that an attachment is ending.
     leaving: Notify,
 }
@@ -126,12 +137,12 @@ impl Attacher {
             journal,
             follows: true,
             stated: StatedAddresses::default(),
-            ranges: watch::channel(Vec::new()).1,
             programmed,
             boot_id,
             unreadiness: Box::new(|| None),
             running: Mutex::default(),
             interfaces: Mutex::default(),
+            host_ports: tokio::sync::Mutex::default(),
             leaving: Notify::new(),
         })
     }
@@ -162,20 +173,6 @@ impl Attacher {
     pub fn with_stated_addresses(mut self, stated: StatedAddresses) -> Self {
         self.stated = stated;
         self
-    }
-
-    /// Gives the node's own ranges for pods (its podCIDRs), for configurations that say `host-local`.
-    #[must_use]
-    pub fn with_ranges(mut self, ranges: watch::Receiver<Vec<IpNet>>) -> Self {
-        self.ranges = ranges;
-        self
-    }
-
-    fn rules(&self) -> Rules {
-        Rules {
-            stated: self.stated,
-            ranges: self.ranges.borrow().clone(),
-        }
     }
 
     /// Whether an attachment was made before the machine was last started, so that nothing of it is in the kernel.
@@ -213,6 +210,7 @@ impl Attacher {
         if !attachment.host_interface.is_empty() {
             let wanted = self.interface(&attachment, sandbox)?;
             blocking(move || wanted.check()).await?;
+            self.check_ports(&attachment)?;
         }
         Ok(success(&attachment, String::new()))
     }
@@ -229,8 +227,13 @@ impl Attacher {
     }
 
     async fn answer(&self, request: Request, caller: &Caller) -> Result<Success, Failure> {
-        let wishes = request.addresses;
-        match request.command {
+        let Request {
+            addresses: wishes,
+            host_ports,
+            command,
+            ..
+        } = request;
+        match command {
             Command::Add {
                 key,
                 netns,
@@ -252,6 +255,7 @@ impl Attacher {
                     pod,
                     mtu,
                     wishes,
+                    host_ports,
                 };
                 self.add(add, caller).await
             }
@@ -347,6 +351,7 @@ fn success(attachment: &Attachment, mac: String) -> Success {
         },
         gateways: v4.into_iter().chain(v6).collect(),
         mtu: attachment.mtu,
+        host_ports: attachment.host_ports.clone(),
     }
 }
 

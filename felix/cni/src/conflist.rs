@@ -22,7 +22,8 @@ pub const DEFAULT_TEMPLATE: &str = r#"{
       "nodename": "__KUBERNETES_NODE_NAME__",
       "mtu": __CNI_MTU__,
       "ipam": {"type": "calico-ipam"},
-      "policy": {"type": "k8s"}
+      "policy": {"type": "k8s"},
+      "capabilities": {"portMappings": true}
     }
   ]
 }

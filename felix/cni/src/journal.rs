@@ -5,7 +5,7 @@
 
 mod log;
 
-use crate::protocol::AttachmentKey;
+use crate::protocol::{AttachmentKey, PortMapping};
 use log::{Log, Opened};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +36,9 @@ pub struct Attachment {
     /// Largest packet of its interface in bytes; 0 where it is the node's.
     #[serde(default)]
     pub mtu: u32,
+    /// Ports of the node that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<PortMapping>,
 }
 
 /// How the node came to know an attachment, and whether it is ending.

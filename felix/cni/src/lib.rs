@@ -14,6 +14,7 @@ mod host_local;
 mod interface;
 mod ipam;
 pub mod journal;
+mod ports;
 pub mod server;
 pub mod view;
 
@@ -21,7 +22,7 @@ pub mod view;
 pub use felix_cni_protocol::words as protocol;
 
 pub use addresses::StatedAddresses;
-pub use attach::{AttachSettings, Attacher, EndpointView, ProgrammedEndpoint};
+pub use attach::{AttachSettings, Attacher, EndpointView, InForce, ProgrammedEndpoint};
 pub use felix_cni_protocol::{
     Answer, AttachmentKey, CallError, Command, Failure, Request, Success, call, code,
 };

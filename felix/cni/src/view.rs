@@ -5,7 +5,8 @@
 //! whoever follows it already hands every event over ([`ClusterView::take`]). What this node writes is noted at once,
 //! so an event that tells of an older state changes nothing.
 
-use policy_model::{Key, Kind, Metadata, Object, Resource, WorkloadEndpointSpec};
+use ipnet::IpNet;
+use policy_model::{Key, Kind, Metadata, NAMESPACE_PROFILE_PREFIX, Object, Resource, WorkloadEndpointSpec};
 use policy_model_datastore::{
     Datastore, Revision, Selection, SyncEvent, SyncStatus, Syncer, Version, Versioned,
 };
@@ -47,8 +48,9 @@ struct State {
 
 impl ClusterView {
     /// The kinds that the view has to hear of.
-    pub const KINDS: [Kind; 7] = [
+    pub const KINDS: [Kind; 8] = [
         Kind::WorkloadEndpoint,
+        Kind::Profile,
         Kind::IPPool,
         Kind::IPReservation,
         Kind::IPAMBlock,
@@ -208,6 +210,24 @@ impl ClusterView {
         Reservations::new(ranges)
     }
 
+    /// What a namespace's annotations say to address management.
+    pub(crate) fn namespace_annotations(&self, namespace: &str) -> BTreeMap<String, String> {
+        let name = format!("{NAMESPACE_PROFILE_PREFIX}{namespace}");
+        let profile = self.get(&Key::global(Kind::Profile, name));
+        profile
+            .map(|profile| profile.resource.metadata().annotations.clone())
+            .unwrap_or_default()
+    }
+
+    /// The node's own ranges for pods.
+    pub(crate) fn node_ranges(&self) -> Vec<IpNet> {
+        let node = self.get(&Key::global(Kind::Node, self.node.clone()));
+        match node.as_ref().map(|node| node.resource.as_ref()) {
+            Some(Resource::Node(node)) => node.spec.pod_cidrs.clone(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The labels of this node.
     pub(crate) fn node_labels(&self) -> BTreeMap<String, String> {
         let node = self.get(&Key::global(Kind::Node, self.node.clone()));
@@ -242,11 +262,16 @@ impl ClusterView {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether an object is worth holding: of endpoints and nodes only this node's are.
+    /// Whether an object is worth holding: of endpoints and nodes only this node's are, of profiles those of namespaces
+    /// that say something to address management.
     fn concerns(&self, resource: &Resource) -> bool {
         match resource {
             Resource::WorkloadEndpoint(endpoint) => endpoint.spec.node == self.node,
             Resource::Node(node) => node.metadata.name == self.node,
+            Resource::Profile(profile) => {
+                !profile.metadata.annotations.is_empty()
+                    && profile.metadata.name.starts_with(NAMESPACE_PROFILE_PREFIX)
+            }
             _ => true,
         }
     }

@@ -39,6 +39,7 @@ fn attachment(id: &str) -> Attachment {
         host_interface: "cali0123456789a".into(),
         boot_id: "b".into(),
         mtu: 1400,
+        host_ports: Vec::new(),
     }
 }
 

@@ -143,6 +143,7 @@ mod tests {
             host_interface: "cali1".into(),
             boot_id: String::new(),
             mtu: 0,
+            host_ports: Vec::new(),
         }
     }
 

@@ -7,12 +7,13 @@
 use super::attached::Attached;
 use super::figures::{self, Invalid};
 use super::handle::{EngineError, EngineHandle, EngineOptions, Input};
+use super::host_ports::HostPorts;
 use super::timers::Timers;
 use crate::health::{Report, Reporter};
 use crate::metrics::{Metrics, calculation::ClusterSize, calculation::ResyncState};
 use dataplane::{ApplyError, Dataplane, PassReport};
 use felix_calc::{CalcConfig, CalcGraph};
-use felix_cni::{EndpointView, ProgrammedEndpoint};
+use felix_cni::{EndpointView, InForce, ProgrammedEndpoint};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use policy_model::{Key, Resource};
 use policy_model_datastore::{SyncEvent, SyncStatus};
@@ -37,6 +38,7 @@ pub struct Engine {
     options: EngineOptions,
     calc: CalcGraph,
     attached: Attached,
+    host_ports: HostPorts,
     dataplane: Dataplane,
     inputs: Receiver<Input>,
     wake: UnixStream,
@@ -95,6 +97,7 @@ impl Engine {
             Engine {
                 calc: CalcGraph::new(CalcConfig::for_node(options.node.clone())),
                 attached: Attached::of_node(&options.node),
+                host_ports: HostPorts::default(),
                 options,
                 dataplane,
                 inputs: receiver,
@@ -164,6 +167,11 @@ impl Engine {
                     self.waiting_since.get_or_insert_with(Instant::now);
                     for endpoint in self.attached.attach(attachments.iter()) {
                         self.upsert(endpoint.key(), endpoint);
+                    }
+                    let updates = self.host_ports.follow(attachments.iter());
+                    if !updates.is_empty() {
+                        figures::updates(&updates, self.metrics.dataplane());
+                        self.dataplane.take(&updates);
                     }
                 }
                 Input::Bypasses(bypasses) => {
@@ -374,7 +382,7 @@ impl Engine {
     }
 
     fn publish(&self) {
-        let view: BTreeMap<String, ProgrammedEndpoint> = self
+        let endpoints: BTreeMap<String, ProgrammedEndpoint> = self
             .dataplane
             .programmed()
             .values()
@@ -386,7 +394,10 @@ impl Engine {
                 (p.endpoint.interface.clone(), programmed)
             })
             .collect();
-        let view = Arc::new(view);
+        let view = Arc::new(InForce {
+            endpoints,
+            host_ports: self.dataplane.host_ports().clone(),
+        });
         self.view.send_if_modified(|old| {
             let changed = *old != view;
             *old = view;

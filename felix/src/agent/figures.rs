@@ -66,6 +66,8 @@ fn type_of(update: &Update) -> &'static str {
         Update::RouteRemoved(_) => "route-removed",
         Update::Pool(_) => "pool",
         Update::PoolRemoved(_) => "pool-removed",
+        Update::HostPort(..) => "host-port",
+        Update::HostPortRemoved(_) => "host-port-removed",
         Update::InSync => "in-sync",
     }
 }

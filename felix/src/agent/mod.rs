@@ -6,12 +6,15 @@ mod engine;
 mod figures;
 mod following;
 mod handle;
+mod host_ports;
 mod network_config;
 mod state;
 mod timers;
 mod wiring;
 
-pub(crate) use wiring::chain;
+pub(crate) use network_config::NetworkConfig;
+pub(crate) use state::StateFolder;
+pub(crate) use wiring::{chain, workload_settings};
 
 pub use engine::Engine;
 pub use handle::{EngineError, EngineHandle, EngineOptions, Input};

@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// A configuration that is to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NetworkConfig {
+pub(crate) struct NetworkConfig {
     folder: PathBuf,
     name: String,
     text: String,
@@ -29,7 +29,7 @@ impl NetworkConfig {
     ///
     /// # Errors
     /// The template is not valid once it is filled in, or the size of packets is no number.
-    pub(super) fn from_environment(
+    pub(crate) fn from_environment(
         node: &str,
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Option<Self>, ConflistError> {
@@ -55,6 +55,16 @@ impl NetworkConfig {
             text: conflist::render(template.as_deref().unwrap_or(DEFAULT_TEMPLATE), &values)?,
             folder,
         }))
+    }
+
+    /// Where the file is.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.join(&self.name)
+    }
+
+    /// What is written there.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     /// Waits until the node is ready and writes the file; tries again for as long as it cannot be written.

@@ -62,7 +62,7 @@ fn advice(error: &io::Error) -> &'static str {
 
 /// The folder, as long as this agent has it.
 #[derive(Debug)]
-pub(super) struct StateFolder {
+pub(crate) struct StateFolder {
     _lock: Flock<File>,
 }
 
@@ -72,7 +72,7 @@ impl StateFolder {
     ///
     /// # Errors
     /// See [`StateError`].
-    pub(super) fn take(path: &Path) -> Result<Self, StateError> {
+    pub(crate) fn take(path: &Path) -> Result<Self, StateError> {
         Self::take_within(path, PATIENCE)
     }
 

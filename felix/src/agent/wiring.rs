@@ -14,6 +14,7 @@ use crate::settings::parse::{
     DenyAction, EndpointToHostAction, FlowsOnPolicyChange as FlowsSetting, SpoofingAllowed, Switch,
 };
 use crate::settings::{ClusterSettings, Settings};
+use crate::uninstall::{Door, Guarded, Orders, Reports, until_empty};
 use dataplane::{DataplaneSettings, FlowsOnPolicyChange};
 use dataplane_netlink::routes::RouteOwnership;
 use dataplane_netlink::sysctl::{self, SysctlKey, Sysctls};
@@ -21,6 +22,7 @@ use dataplane_netlink::workload::{ReversePath, RouteSources, WorkloadSettings};
 use dataplane_netlink::{InterfacePrefixes, Patience};
 use dataplane_nftables::layout::{EndpointToHost, Refusal};
 use felix_cni::{AttachSettings, Attacher, ClusterView, EndpointView, StatedAddresses};
+use policy_model::UninstallOrder;
 use policy_model_datastore::Datastore;
 use policy_model_datastore_kube::KubeStore;
 use std::os::unix::fs::FileTypeExt;
@@ -84,15 +86,18 @@ pub enum AgentError {
 }
 
 /// Why the agent ended, when nothing is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// It was told to.
     Stopped,
     /// The datastore asks for other settings, which take effect when the agent is started anew.
     SettingsChanged,
+    /// Everything of ours is to be taken off this node, and nothing that has to go on is in the way.
+    Ordered(UninstallOrder),
 }
 
-/// Runs the agent until it is told to stop or its settings change. Ending leaves everything in force.
+/// Runs the agent until it is told to stop, its settings change, or there is an order that it can go by. Ending leaves
+/// everything in force.
 ///
 /// # Errors
 /// Why it could not begin or go on.
@@ -101,6 +106,7 @@ pub async fn run(
     store: Arc<dyn Datastore>,
     kubernetes: Option<KubeStore>,
     metrics: Metrics,
+    orders: Orders,
 ) -> Result<Ended, AgentError> {
     let settings = &cluster.settings().clone();
     let _state = StateFolder::take(&settings.state_dir)?;
@@ -153,6 +159,14 @@ pub async fn run(
         StatedAddresses::Wanted
     });
     let mut attachments = attacher.attachments();
+    let door = Door::default();
+    let reports = kubernetes.clone().map(|store| Reports {
+        store,
+        node: settings.felix_hostname.clone(),
+        // Not ready before it is known that the network is to stay: no configuration is written, nothing is announced.
+        reporter: health.register("uninstall", Counts::Readiness, Duration::ZERO, now),
+    });
+    let leaving = until_empty(orders, door.clone(), attacher.attachments(), reports);
     // Before the first event, so that no pod is put into force without the addresses that it has.
     engine.send(Input::Attachments(attachments.borrow_and_update().clone()));
     let attached = tokio::spawn({
@@ -168,7 +182,7 @@ pub async fn run(
     refuse_foreign_file(&socket)?;
     let mut cni = tokio::spawn({
         let (stopped, socket) = (stopped.clone(), socket.clone());
-        async move { felix_cni::serve(&socket, Arc::new(attacher), stopped).await }
+        async move { felix_cni::serve(&socket, Arc::new(Guarded::new(attacher, door)), stopped).await }
     });
     let sync = tokio::spawn(following::objects(
         store.clone(),
@@ -195,6 +209,7 @@ pub async fn run(
 
     let ended = tokio::select! {
         ended = wait_for_end(&engine, &mut other_settings) => ended?,
+        order = leaving => Ok(Ended::Ordered(order)),
         // Without it no pod can be attached: not a state to be ready in.
         finished = &mut cni => {
             let source = match finished {
@@ -339,7 +354,7 @@ fn switch_forwarding_on(workloads: &WorkloadSettings) {
     }
 }
 
-fn workload_settings(settings: &Settings) -> Result<WorkloadSettings, AgentError> {
+pub(crate) fn workload_settings(settings: &Settings) -> Result<WorkloadSettings, AgentError> {
     let prefixes = InterfacePrefixes::new(settings.interface_prefix.clone())
         .map_err(|e| AgentError::Settings(format!("InterfacePrefix: {e}")))?;
     let device_protocol = u8::try_from(settings.device_route_protocol)
@@ -364,6 +379,7 @@ fn workload_settings(settings: &Settings) -> Result<WorkloadSettings, AgentError
             v6: settings.device_route_source_address_ipv6,
         },
         patience: Patience(settings.netlink_timeout),
+        leaves_routes: settings.route_sync_disabled,
     })
 }
 

@@ -8,8 +8,9 @@ use dataplane_netlink::links::{VethEnd, create_veth};
 use dataplane_netlink::{InterfaceName, NetworkNamespace, Rtnetlink};
 use dataplane_nftables::socket::{Link, TransactError};
 use dataplane_nftables::wire::{
-    Batch, Chain, CtKey, Datatype, Element, Expr, Family, Hook, KeyType, MetaKey, OnHit, Rule, Set, SetData,
-    SetRef, Source, Table, TableFlags, Value, Verdict, concat, ct_state, drop_counted, only_family, priority,
+    BaseChain, Batch, Chain, ChainType, CtKey, Datatype, Element, Expr, Family, Fib, FibResult, Hook,
+    KeyType, MetaKey, Nat, NatKind, NatRange, OnHit, Policy, Register, Rule, Set, SetData, SetRef, Source,
+    Table, TableFlags, Value, Verdict, concat, ct_state, drop_counted, fib_flag, only_family, priority,
     set_priority_from_map, vmap,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -23,7 +24,7 @@ const OWNED_SINCE: &str = "6.9";
 /// Something that is wanted of nf_tables: what it is called, and what needs it.
 type Feature = (&'static str, fn(&mut Batch));
 
-const WANTED: [Feature; 7] = [
+const WANTED: [Feature; 8] = [
     ("base chains in family inet", base_chains),
     ("maps to numbers with a value for all other keys", catch_all),
     ("maps with intervals", intervals),
@@ -31,6 +32,7 @@ const WANTED: [Feature; 7] = [
     ("verdict maps", verdict_maps),
     ("setting a packet's priority from a map", priority_from_map),
     ("connection tracking in rules", connection_tracking),
+    ("address translation by maps", translation),
 ];
 
 /// The findings. Once everything was found to be there it is not tried again: a running kernel loses no features.
@@ -88,7 +90,7 @@ fn nf_tables(link: &mut Link) -> Finding {
         name,
         Severity::Fatal,
         format!("nf_tables of this kernel lacks: {}", refused.join("; ")),
-        "load the modules nf_tables and nft_ct (modprobe), install the distribution's extra kernel modules, or use a newer kernel",
+        "load the modules nf_tables, nft_ct, nft_fib_inet, nft_nat and nft_masq (modprobe), install the distribution's extra kernel modules, or use a newer kernel",
     )
 }
 
@@ -208,6 +210,59 @@ fn connection_tracking(batch: &mut Batch) {
         Expr::Verdict(Verdict::Accept),
     ];
     batch.rule(&Rule::new(TABLE, "forward", &rule));
+}
+
+/// What ports of the node need: a new destination from a map, for packets to this host, and the host's own address as
+/// source.
+fn translation(batch: &mut Batch) {
+    let port = KeyType::concat([Datatype::Protocol, Datatype::Port]);
+    let to = SetData::Value(KeyType::concat([Datatype::Ipv4, Datatype::Port]));
+    batch.set(&Set::new(TABLE, "ports", port).to(to));
+    let chain = |hook, priority| BaseChain {
+        chain_type: ChainType::Nat,
+        hook,
+        priority,
+        policy: Policy::Accept,
+    };
+    let mut rule = vec![
+        Expr::Fib(Fib {
+            result: FibResult::AddressType,
+            flags: fib_flag::DADDR,
+            to: Register::FIRST,
+        }),
+        Expr::equals(Value::host32(2)),
+    ];
+    rule.extend(concat([
+        Source::Meta(MetaKey::L4Protocol),
+        Source::DestinationPort,
+    ]));
+    let range = |first| Some(NatRange { first, last: None });
+    rule.extend([
+        Expr::lookup("ports", OnHit::Load(Register::FIRST)),
+        Expr::Nat(Nat {
+            kind: NatKind::Destination,
+            family: 2,
+            address: range(Register::FIRST),
+            port: range(Register::word(1)),
+            flags: 0,
+        }),
+    ]);
+    let (flags, ports) = (0, None);
+    let masquerade = vec![Expr::Masquerade { flags, ports }];
+    for (name, base, rule) in [
+        ("output", chain(Hook::Output, priority::DSTNAT), rule),
+        (
+            "postrouting",
+            chain(Hook::Postrouting, priority::SRCNAT),
+            masquerade,
+        ),
+    ] {
+        batch.chain(&Chain {
+            base: Some(base),
+            ..Chain::regular(TABLE, name)
+        });
+        batch.rule(&Rule::new(TABLE, name, &rule));
+    }
 }
 
 /// Whether pairs of virtual interfaces can be made.

@@ -88,7 +88,7 @@ settings_table! {
     /// Routing tables that may be used, as several ranges.
     RouteTableRanges route_table_ranges: RouteTableRanges = "" [die_on_fail inert];
     /// Whether routes are left to somebody else.
-    RouteSyncDisabled route_sync_disabled: Bool = "false" [inert];
+    RouteSyncDisabled route_sync_disabled: Bool = "false" [];
     /// Networks whose hosts may send tunnelled traffic though they are no nodes.
     ExternalNodesCIDRList external_nodes_cidr_list: CidrList = "" [die_on_fail inert];
 

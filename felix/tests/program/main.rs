@@ -12,3 +12,4 @@ mod metrics;
 mod settings;
 mod start;
 mod text_format;
+mod uninstall;

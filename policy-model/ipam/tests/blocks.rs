@@ -24,6 +24,12 @@ fn an_abandoned_empty_block_is_taken_over_but_not_at_once() {
     let ask = || Request::AutoAssign(auto("n1", "b", 1, 0));
     assert!(store.run(ask(), NOW + 59_000_000).is_err());
     assert_eq!(owners(&store)[0].1, "n0");
+    let modest = Request::AutoAssign(AutoAssign {
+        takes_abandoned: false,
+        ..auto("n1", "b", 1, 0)
+    });
+    assert!(store.run(modest, NOW + 61_000_000).is_err());
+    assert_eq!(owners(&store)[0].1, "n0", "who may not, does not");
     store.run(ask(), NOW + 61_000_000).unwrap();
     assert_eq!(owners(&store)[0].1, "n1");
     check_settled(&store);

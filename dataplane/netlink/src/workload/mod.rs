@@ -50,6 +50,8 @@ pub struct WorkloadSettings {
     pub route_sources: RouteSources,
     /// How long the kernel may take to answer a request.
     pub patience: Patience,
+    /// Whether the node's routing table is left to another network, beside which only policy is ours.
+    pub leaves_routes: bool,
 }
 
 /// Connects workloads to the node in whose network namespace it was opened.

@@ -11,6 +11,7 @@
 mod groups;
 mod identities;
 pub mod names;
+mod nat;
 mod ops;
 mod planner;
 mod row;
@@ -18,6 +19,7 @@ mod simulate;
 pub mod skeleton;
 mod state;
 
+pub(crate) use nat::{host_port_element, read_host_port};
 pub use ops::{Op, SetSpec};
 pub(crate) use planner::{Move, endpoint_elements, net_element, row_elements};
 pub use planner::{Plan, Planner, TableSize};

@@ -40,12 +40,27 @@ pub const PROTOS: &str = "protos";
 /// Rows that need more than two lookups, to their chain.
 pub const ROWS: &str = "rows";
 
+/// Protocol and port of every IPv4 address of the node, to address and port of a workload.
+pub const HOST4: &str = "host4";
+/// Protocol and port of every IPv6 address of the node, to address and port of a workload.
+pub const HOST6: &str = "host6";
+/// IPv4 address of the node, protocol and port, to address and port of a workload.
+pub const HOST_AT4: &str = "host_at4";
+/// IPv6 address of the node, protocol and port, to address and port of a workload.
+pub const HOST_AT6: &str = "host_at6";
+
 /// Chain of traffic to workloads.
 pub const TO_WL: &str = "to_wl";
 /// Chain of traffic from workloads.
 pub const FROM_WL: &str = "from_wl";
 /// Chain that lets pass only packets with an address of their interface.
 pub const SPOOF: &str = "spoof";
+
+/// Chain of forwarded packets that were not allowed.
+pub const REFUSED: &str = "refused";
+
+/// Chain that leads packets to ports of the node on to workloads.
+pub const HOST_PORTS: &str = "host_ports";
 
 /// Name of a group's map and chain.
 pub fn group(direction: Direction, number: u32) -> String {
@@ -126,6 +141,19 @@ pub fn shape(name: &str) -> Option<(KeyType, SetData, bool)> {
             classid(),
         ),
         ROWS => exact(one(Datatype::Classid), SetData::Verdict),
+        HOST4 | HOST6 | HOST_AT4 | HOST_AT6 => {
+            let address = if matches!(name, HOST4 | HOST_AT4) {
+                Datatype::Ipv4
+            } else {
+                Datatype::Ipv6
+            };
+            let at = matches!(name, HOST_AT4 | HOST_AT6).then_some(address);
+            let port = [Datatype::Protocol, Datatype::Port];
+            exact(
+                KeyType::concat(at.into_iter().chain(port)),
+                SetData::Value(KeyType::concat([address, Datatype::Port])),
+            )
+        }
         _ if parse_group(name).is_some() => exact(one(Datatype::Classid), classid()),
         _ => match parse_address_map(name)?.0 {
             "id4" => exact(one(Datatype::Ipv4), classid()),

@@ -1,14 +1,15 @@
 //! The chains that are always there, and their rules.
 
 use super::names::{
-    self, ALLOW, FROM_WL, NOTHING, OWN4, OWN6, PORTS, PROTOS, ROWS, SELF, SPOOF, TABLE, TO_WL, WL_IN, WL_OUT,
-    WL6,
+    self, ALLOW, FROM_WL, HOST_AT4, HOST_AT6, HOST_PORTS, HOST4, HOST6, NOTHING, OWN4, OWN6, PORTS, PROTOS,
+    REFUSED, ROWS, SELF, SPOOF, TABLE, TO_WL, WL_IN, WL_OUT, WL6,
 };
+use super::nat;
 use crate::wire::CtKey;
 use crate::wire::{
-    Batch, Chain, CmpOp, Expr, Hook, MetaKey, OnHit, Reject, Rule, Source, Value, Verdict, compare, concat,
-    ct_state, drop_counted, icmpv6_type, interface_starts_with, masked, only_family, priority, set_priority,
-    set_priority_from_map, vmap,
+    BaseChain, Batch, Chain, ChainType, CmpOp, Expr, Hook, MetaKey, OnHit, Policy, Reject, Rule, Source,
+    Value, Verdict, compare, concat, ct_state, drop_counted, icmpv6_type, interface_starts_with, masked,
+    only_family, priority, set_priority, set_priority_from_map, vmap,
 };
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -133,12 +134,16 @@ pub fn lookup_rules(maps: &AddressMaps, to_workload: bool) -> Vec<Vec<Expr>> {
     } else {
         vmap([in_name()], WL_OUT)
     });
+    // A comparison costs a fraction of a lookup, and most packets are decided here or at their port.
+    let decided = || rule([allowed(), verdict(Verdict::Return)]);
     let row = Source::Meta(MetaKey::Priority);
     let protocol = Source::Meta(MetaKey::L4Protocol);
+    rules.push(decided());
     rules.push(set_priority_from_map(
         [row, protocol, Source::DestinationPort],
         PORTS,
     ));
+    rules.push(decided());
     rules.push(vmap([row], ROWS));
     rules.push(set_priority_from_map([row, protocol], PROTOS));
     rules
@@ -240,11 +245,6 @@ fn forward_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
             rules.push(midstream_rule(key(MetaKey::OutInterfaceName, prefix)));
         }
     }
-    // A workload that reaches itself through its own Service goes out and comes in again at one interface.
-    rules.push(rule([
-        concat([in_name(), out_name()]).collect(),
-        vec![Expr::lookup(SELF, OnHit::Match), Expr::Verdict(Verdict::Accept)],
-    ]));
     rules.push(set_priority(NOTHING).to_vec());
     for (side, chain) in [
         (MetaKey::InInterfaceName, FROM_WL),
@@ -252,12 +252,31 @@ fn forward_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
     ] {
         for prefix in &settings.interface_prefixes {
             rules.push(rule([key(side, prefix), vec![Expr::jump(chain)]]));
-            rules.push(rule([key(side, prefix), not_allowed(), refuse(settings.refusal)]));
+            // The result first: what is allowed needs no second look at the interface's name.
+            rules.push(rule([
+                not_allowed(),
+                key(side, prefix),
+                vec![Expr::jump(REFUSED)],
+            ]));
         }
     }
     // What other programs see of the packet's priority is as good as untouched.
     rules.push(set_priority(NOTHING).to_vec());
     rules
+}
+
+/// The rules of the chain of forwarded packets that a direction does not allow.
+///
+/// A workload that reaches itself through its own Service goes out and comes in again at one interface. It is asked for
+/// here, where few packets come by, and not before the lookups that all of them pass.
+fn refused_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
+    let itself = rule([
+        concat([in_name(), out_name()]).collect(),
+        vec![Expr::lookup(SELF, OnHit::Match)],
+        set_priority(NOTHING).to_vec(),
+        verdict(Verdict::Accept),
+    ]);
+    vec![itself, refuse(settings.refusal)]
 }
 
 /// `counter drop`, or `counter reject with icmpx type port-unreachable`.
@@ -267,6 +286,10 @@ fn refuse(refusal: Refusal) -> Vec<Expr> {
         Refusal::Drop => drop_counted().to_vec(),
         Refusal::Reject => vec![Expr::counter(), Expr::Reject(Reject::Icmpx(PORT_UNREACHABLE))],
     }
+}
+
+fn allowed() -> Vec<Expr> {
+    compare(Source::Meta(MetaKey::Priority), CmpOp::Eq, Value::host32(ALLOW)).to_vec()
 }
 
 fn not_allowed() -> Vec<Expr> {
@@ -280,6 +303,7 @@ fn input_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
         for connection in connection_rules(settings) {
             rules.push(rule([on(), connection]));
         }
+        rules.push(nat::loopback_is_not_outside(on()));
         if settings.refuse_midstream {
             rules.push(midstream_rule(on()));
         }
@@ -309,33 +333,55 @@ fn prerouting_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
 }
 
 /// A base chain of ours: name, hook, priority.
-pub const BASE_CHAINS: [(&str, Hook, i32); 3] = [
+pub const BASE_CHAINS: [(&str, Hook, i32); 6] = [
     ("prerouting", Hook::Prerouting, priority::RAW),
     ("forward", Hook::Forward, priority::FILTER),
     ("input", Hook::Input, priority::FILTER),
+    nat::CHAINS[0],
+    nat::CHAINS[1],
+    nat::CHAINS[2],
 ];
+
+/// What makes a base chain of ours: those at the places of address translation translate, the others filter.
+pub fn base_chain(hook: Hook, priority: i32) -> BaseChain {
+    let chain_type = match priority {
+        priority::DSTNAT | priority::SRCNAT => ChainType::Nat,
+        _ => ChainType::Filter,
+    };
+    BaseChain {
+        chain_type,
+        hook,
+        priority,
+        policy: Policy::Accept,
+    }
+}
 
 /// The rules of a base chain.
 pub fn base_rules(chain: &str, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
     match chain {
         "prerouting" => prerouting_rules(settings),
         "forward" => forward_rules(settings),
-        _ => input_rules(settings),
+        other => nat::rules(other, settings).unwrap_or_else(|| input_rules(settings)),
     }
 }
 
 /// The regular chains that are always there, with their rules.
-pub fn regular_chains(state: &super::State) -> [(&'static str, Vec<Vec<Expr>>); 3] {
+pub fn regular_chains(
+    state: &super::State,
+    settings: &LayoutSettings,
+) -> [(&'static str, Vec<Vec<Expr>>); 5] {
     let maps = maps_of(state);
     [
+        (REFUSED, refused_rules(settings)),
         (SPOOF, spoof_rules(&state.spoofable)),
         (TO_WL, lookup_rules(&maps, true)),
         (FROM_WL, lookup_rules(&maps, false)),
+        (HOST_PORTS, nat::host_port_rules()),
     ]
 }
 
 /// The sets and maps that are always there, address maps left out, with their sizes.
-pub const FIXED_SETS: [(&str, Option<u32>); 9] = [
+pub const FIXED_SETS: [(&str, Option<u32>); 13] = [
     (WL_IN, None),
     (WL_OUT, None),
     (OWN4, Some(16_384)),
@@ -345,12 +391,19 @@ pub const FIXED_SETS: [(&str, Option<u32>); 9] = [
     (PORTS, Some(262_144)),
     (PROTOS, Some(65_536)),
     (ROWS, None),
+    (HOST4, None),
+    (HOST6, None),
+    (HOST_AT4, None),
+    (HOST_AT6, None),
 ];
 
 /// Writes the base chains with their rules: the moment from which packets meet the table.
 pub fn write_base_chains(batch: &mut Batch, settings: &LayoutSettings) {
     for (name, hook, priority) in BASE_CHAINS {
-        batch.chain(&Chain::filter(TABLE, name, hook, priority));
+        batch.chain(&Chain {
+            base: Some(base_chain(hook, priority)),
+            ..Chain::regular(TABLE, name)
+        });
         for rule in base_rules(name, settings) {
             batch.rule(&Rule::new(TABLE, name, &rule));
         }

@@ -1,10 +1,11 @@
 //! What our table says, in numbers: everything but the single addresses, which the decision tables hold already.
 
 use super::row::LoweredRow;
+use dataplane_api::HostPort;
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// An endpoint as the table knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub struct State {
     /// Networks beside its own addresses that a workload may send from, by interface, sorted. Only interfaces that
     /// have any stand here.
     pub spoofable: BTreeMap<String, Vec<IpNet>>,
+    /// Ports of the node, and where each leads.
+    pub host_ports: BTreeMap<HostPort, SocketAddr>,
     /// Intervals of IPv4 and of IPv6, sorted.
     pub nets: [Vec<NetEntry>; 2],
     /// Identity of addresses that are in no interval, of IPv4 and of IPv6.

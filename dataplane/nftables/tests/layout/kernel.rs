@@ -31,7 +31,7 @@ impl Kernel {
         for (name, size) in fixed.chain(planner.address_sets().into_iter().map(|s| (s.name, s.size))) {
             kernel.add_set(&name, size).unwrap();
         }
-        for (name, rules) in regular_chains(planner.state()) {
+        for (name, rules) in regular_chains(planner.state(), planner.settings()) {
             kernel.chains.insert(name.to_string(), Arc::new(rules));
         }
         kernel

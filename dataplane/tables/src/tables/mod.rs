@@ -9,11 +9,11 @@ use crate::group::{GroupKey, GroupRules, OwnSide};
 use crate::row::Row;
 use crate::sets::Membership;
 use dataplane_api::{
-    AtomId, AtomScope, EndpointId, Member, Policy, PolicyId, TierPolicies, Update, WorkloadEndpoint,
+    AtomId, AtomScope, EndpointId, HostPort, Member, Policy, PolicyId, TierPolicies, Update, WorkloadEndpoint,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -63,6 +63,8 @@ pub struct Changes {
     pub changed_endpoints: Vec<EndpointId>,
     /// Endpoints that left, as they were.
     pub gone_endpoints: Vec<Arc<WorkloadEndpoint>>,
+    /// Ports of the node that lead somewhere else than before, or nowhere any more.
+    pub host_ports: Vec<HostPort>,
 }
 
 /// An endpoint with its groups.
@@ -104,6 +106,8 @@ pub struct Tables {
     dirty_policies: FxHashSet<PolicyId>,
     dirty_endpoints: FxHashSet<EndpointId>,
     gone_endpoints: Vec<Arc<WorkloadEndpoint>>,
+    host_ports: BTreeMap<HostPort, SocketAddr>,
+    dirty_host_ports: BTreeSet<HostPort>,
     synced: bool,
 }
 
@@ -157,6 +161,16 @@ impl Tables {
                     self.gone_endpoints.push(endpoint);
                 }
             }
+            Update::HostPort(port, target) => {
+                if self.host_ports.insert(*port, *target) != Some(*target) {
+                    self.dirty_host_ports.insert(*port);
+                }
+            }
+            Update::HostPortRemoved(port) => {
+                if self.host_ports.remove(port).is_some() {
+                    self.dirty_host_ports.insert(*port);
+                }
+            }
             Update::InSync => self.synced = true,
             Update::Route(_) | Update::RouteRemoved(_) | Update::Pool(_) | Update::PoolRemoved(_) => {}
         }
@@ -201,6 +215,7 @@ impl Tables {
     pub fn commit(&mut self) -> Changes {
         let mut changes = Changes {
             addresses: self.peers.take_changes(),
+            host_ports: std::mem::take(&mut self.dirty_host_ports).into_iter().collect(),
             ..Changes::default()
         };
         self.ask_owners_again();
@@ -249,6 +264,11 @@ impl Tables {
     /// Peers' addresses and their classes.
     pub fn peers(&self) -> &AddressIndex {
         &self.peers
+    }
+
+    /// Ports of the node, and where each leads.
+    pub fn host_ports(&self) -> &BTreeMap<HostPort, SocketAddr> {
+        &self.host_ports
     }
 
     /// The row by which a group treats peers of a class.

@@ -94,6 +94,9 @@ impl View {
                     let before = self.routes.insert(route.destination, route.clone());
                     assert_ne!(before.as_ref(), Some(route), "said twice");
                 }
+                Update::HostPort(..) | Update::HostPortRemoved(_) => {
+                    panic!("the calculation knows no ports of nodes: {update:?}")
+                }
                 Update::Pool(pool) => {
                     let before = self.pools.insert(pool.cidr, pool.clone());
                     assert_ne!(before.as_ref(), Some(pool), "said twice");
@@ -186,6 +189,9 @@ fn place(update: &Update) -> u8 {
         Update::Policy(_) => 1,
         Update::Workload(_) => 2,
         Update::Route(_) | Update::Pool(_) => 3,
+        Update::HostPort(..) | Update::HostPortRemoved(_) => {
+            unreachable!("the calculation knows no ports of nodes")
+        }
         Update::RouteRemoved(_) | Update::PoolRemoved(_) => 4,
         Update::WorkloadRemoved(_) => 5,
         Update::PolicyRemoved(_) => 6,

@@ -5,8 +5,9 @@
 use crate::call::is_identifier;
 use crate::failure::Failure;
 use felix_cni_protocol::words::Valid;
-use felix_cni_protocol::{AddressWishes, Family};
+use felix_cni_protocol::{AddressWishes, Family, PortMapping, Transport};
 use serde_json::{Map, Value};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -127,7 +128,6 @@ impl Configuration {
             Some(settings) => settings.switch("allow_ip_forwarding")?,
             None => None,
         };
-        refuse_port_mappings(fields)?;
         let log = fields.path("log_file_path")?;
         Ok(Configuration {
             version,
@@ -266,28 +266,83 @@ fn ranges(ipam: Fields<'_>) -> Result<(Vec<String>, Vec<String>), Failure> {
     Ok((v4, v6))
 }
 
-fn refuse_port_mappings(fields: Fields<'_>) -> Result<(), Failure> {
-    let Some(runtime) = fields.object("runtimeConfig")? else {
-        return Ok(());
+/// The ports of the node that the runtime asks for. Entries without one are ports of the pod alone.
+///
+/// Read for an attachment only: what is wrong with them must not stand in the way of a removal.
+pub(crate) fn host_ports(document: &Map<String, Value>) -> Result<Vec<PortMapping>, Failure> {
+    const FIELD: &str = "portMappings";
+    let Some(runtime) = whole(document).object("runtimeConfig")? else {
+        return Ok(Vec::new());
     };
-    let mapped = match runtime.map.get("portMappings") {
-        None | Some(Value::Null) => false,
-        // A port of the pod alone maps nothing.
-        Some(Value::Array(list)) => list
-            .iter()
-            .any(|m| m.get("hostPort").and_then(Value::as_i64) != Some(0)),
-        Some(_) => return Err(runtime.fault("portMappings", "it is no list".to_owned())),
+    let list = match runtime.value(FIELD) {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(list)) => list,
+        Some(_) => return Err(runtime.fault(FIELD, "it is no list".to_owned())),
     };
-    if mapped {
-        return Err(Failure::unsupported(
-            "runtimeConfig.portMappings",
-            "this plugin does not map host ports yet",
-        )
-        .with_details(
-            "take the capability portMappings away from this plugin and chain the plugin portmap after it, or use a pod without hostPort",
-        ));
+    let mut mappings: Vec<PortMapping> = Vec::new();
+    for item in list {
+        let Value::Object(map) = item else {
+            return Err(runtime.fault(FIELD, format!("{} is no object", short(item))));
+        };
+        let path = "runtimeConfig.portMappings";
+        let Some(mapping) = host_port(Fields { path, map })? else {
+            continue;
+        };
+        let is_same_place = |other: &&PortMapping| {
+            (other.protocol, other.host_ip, other.host_port)
+                == (mapping.protocol, mapping.host_ip, mapping.host_port)
+        };
+        match mappings.iter().find(is_same_place) {
+            None => mappings.push(mapping),
+            Some(other) if *other == mapping => {}
+            Some(other) => {
+                let (one, two) = (other.container_port, mapping.container_port);
+                return Err(runtime.fault(
+                    FIELD,
+                    format!("host port {mapping} cannot lead to both ports {one} and {two} of the pod"),
+                ));
+            }
+        }
     }
-    Ok(())
+    Ok(mappings)
+}
+
+fn host_port(fields: Fields<'_>) -> Result<Option<PortMapping>, Failure> {
+    let host_port = fields.port("hostPort")?;
+    if host_port == 0 {
+        return Ok(None);
+    }
+    let protocol = match fields.text("protocol")?.to_ascii_lowercase().as_str() {
+        "" | "tcp" => Transport::Tcp,
+        "udp" => Transport::Udp,
+        "sctp" => Transport::Sctp,
+        other => {
+            return Err(Failure::unsupported(
+                &fields.full("protocol"),
+                format!("{other:?} is not known; use \"tcp\", \"udp\" or \"sctp\""),
+            ));
+        }
+    };
+    let host_ip = match fields.text("hostIP")? {
+        "" => None,
+        text => {
+            let address: IpAddr = text
+                .parse()
+                .map_err(|_| fields.fault("hostIP", format!("{text:?} is no address")))?;
+            // An IPv4 address in the clothes of an IPv6 one is met as what it is.
+            Some(address.to_canonical())
+        }
+    };
+    let container_port = match fields.port("containerPort")? {
+        0 => return Err(fields.fault("containerPort", "it is 0 or lacks".to_owned())),
+        port => port,
+    };
+    Ok(Some(PortMapping {
+        protocol,
+        host_ip,
+        host_port,
+        container_port,
+    }))
 }
 
 impl<'a> Fields<'a> {
@@ -354,6 +409,20 @@ impl<'a> Fields<'a> {
             text if text.starts_with('/') => Ok(Some(PathBuf::from(text))),
             text => Err(self.fault(name, format!("{text:?} is no absolute path"))),
         }
+    }
+
+    /// A port; 0 where it lacks.
+    fn port(&self, name: &str) -> Result<u16, Failure> {
+        let Some(value) = self.value(name) else {
+            return Ok(0);
+        };
+        let number = value.as_u64().and_then(|n| u16::try_from(n).ok());
+        number.ok_or_else(|| {
+            self.fault(
+                name,
+                format!("{} is no number of a port, from 0 to 65535", short(value)),
+            )
+        })
     }
 
     fn mtu(&self) -> Result<u32, Failure> {

@@ -86,6 +86,11 @@ impl Failure {
         Self::new(code::NOT_AVAILABLE, message)
     }
 
+    /// It may go well later.
+    pub(crate) fn again(message: impl Display) -> Self {
+        Self::new(code::TRY_AGAIN, message)
+    }
+
     /// The document.
     pub(crate) fn document(&self, version: &str) -> Value {
         let mut document = json!({"cniVersion": version, "code": self.code, "msg": self.message});

@@ -72,7 +72,7 @@ fn install(program: &Path, folder: &Path, skipped: &[&str]) -> Result<Vec<&'stat
 }
 
 /// Takes away what is ours in a folder and returns the names.
-fn uninstall(folder: &Path) -> Result<Vec<&'static str>, Error> {
+pub(crate) fn uninstall(folder: &Path) -> Result<Vec<&'static str>, Error> {
     let mut names = Vec::new();
     for name in NAMES.into_iter().skip(1).chain([LOOPBACK]) {
         let path = folder.join(name);
@@ -123,7 +123,7 @@ fn place(program: &Path, name: &Path) -> Result<(), Error> {
     std::fs::rename(&temporary, name)
 }
 
-fn remove(path: &Path) -> Result<(), Error> {
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -5,7 +5,8 @@
 //! `loopback` brings up a pod's loopback interface, and `manx-cni install` puts it where the runtime looks.
 //!
 //! Rooms, in reading order: `call` (what the runtime asks), `configuration` (what the operator wrote), `run` (what is
-//! done), `sandbox` (the pod's side), `result` and `failure` (what the runtime is told), `install`.
+//! done), `sandbox` (the pod's side), `result` and `failure` (what the runtime is told), `install` (where the runtime
+//! looks), `step` (an uninstall's part on each node).
 
 mod call;
 mod configuration;
@@ -14,6 +15,7 @@ mod install;
 mod result;
 mod run;
 mod sandbox;
+mod step;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -29,7 +31,14 @@ fn main() -> ExitCode {
     if std::env::var_os("CNI_COMMAND").is_none() {
         match arguments.next().as_deref().and_then(|a| a.to_str()) {
             Some("install") => return install::main(install::Task::Install),
-            Some("uninstall") => return install::main(install::Task::Uninstall),
+            Some("uninstall") => {
+                // `--when FILE`: as the step of an uninstall beside the node's felix.
+                let is_told_when = arguments.next().is_some_and(|a| a == "--when");
+                return match arguments.next().filter(|_| is_told_when) {
+                    Some(marker) => step::main(marker),
+                    None => install::main(install::Task::Uninstall),
+                };
+            }
             _ => {}
         }
     }

@@ -7,7 +7,7 @@ use crate::result::{self, Address, Attached, Interface, Route};
 use crate::sandbox::{self, Sandbox};
 use felix_cni_protocol::words::{NAMESPACE, NETLINK};
 use felix_cni_protocol::{
-    AttachmentKey, CallError, Command, Request, Success, call as ask, call_with, code, spool,
+    AttachmentKey, CallError, Command, PortMapping, Request, Success, call as ask, call_with, code, spool,
 };
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -131,7 +131,11 @@ fn carry_out(
             let target = call::target(variables, verb)?;
             match role {
                 Role::Addresses => node.assign(&target, &call::pod(variables)?),
-                _ => node.add(&target, &call::known_pod(variables)?, may_be_own(variables)),
+                _ => {
+                    let pod = call::known_pod(variables)?;
+                    let host_ports = configuration::host_ports(document)?;
+                    node.add(&target, &pod, host_ports, may_be_own(variables))
+                }
             }
             .map(Some)
         }
@@ -207,7 +211,13 @@ impl Node<'_> {
         }
     }
 
-    fn add(&self, target: &Target, pod: &Pod, may_be_own: bool) -> Result<Value, Failure> {
+    fn add(
+        &self,
+        target: &Target,
+        pod: &Pod,
+        host_ports: Vec<PortMapping>,
+        may_be_own: bool,
+    ) -> Result<Value, Failure> {
         let sandbox = Sandbox::enter(&target.namespace, may_be_own)?;
         if let Some(is_allowed) = self.configuration.forwarding {
             sandbox::set_forwarding(is_allowed)?;
@@ -222,7 +232,17 @@ impl Node<'_> {
             uid: pod.uid.clone(),
             mtu: self.configuration.mtu,
         });
+        let request = Request {
+            host_ports: host_ports.clone(),
+            ..request
+        };
         let success = self.ask(request, Some(&sandbox))?;
+        if let Some(mapping) = host_ports.iter().find(|m| !success.host_ports.contains(m)) {
+            // The runtime takes back what it is told has failed, and tries again.
+            return Err(Failure::again(format!(
+                "the agent of this node is of a version that maps no host ports, and {mapping} is asked for"
+            )));
+        }
         Ok(self.told(&attached(target, &success)))
     }
 

@@ -73,7 +73,7 @@ fn versions_are_told() {
 #[test]
 fn each_fault_of_a_configuration_is_named() {
     let with = |rest: &str| format!(r#"{{"cniVersion":"1.0.0","name":"net","type":"manx"{rest}}}"#);
-    let cases: [(String, u64, &[&str]); 24] = [
+    let cases: [(String, u64, &[&str]); 30] = [
         ("".into(), 6, &["not valid JSON"]),
         ("[]".into(), 6, &["no JSON object"]),
         ("{\"cniVersion\":".into(), 6, &["not valid JSON"]),
@@ -135,9 +135,45 @@ fn each_fault_of_a_configuration_is_named() {
             &["container_settings.allow_ip_forwarding"],
         ),
         (
-            with(r#","runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80}]}"#),
+            with(r#","runtimeConfig":{"portMappings":{"hostPort":80}}"#),
+            7,
+            &["runtimeConfig.portMappings", "no list"],
+        ),
+        (
+            with(r#","runtimeConfig":{"portMappings":[80]}"#),
+            7,
+            &["runtimeConfig.portMappings", "80 is no object"],
+        ),
+        (
+            with(r#","runtimeConfig":{"portMappings":[{"hostPort":65536,"containerPort":80}]}"#),
+            7,
+            &["runtimeConfig.portMappings.hostPort", "65536"],
+        ),
+        (
+            with(r#","runtimeConfig":{"portMappings":[{"hostPort":80}]}"#),
+            7,
+            &["runtimeConfig.portMappings.containerPort", "lacks"],
+        ),
+        (
+            with(
+                r#","runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,"protocol":"icmp"}]}"#,
+            ),
             2,
-            &["portMappings", "portmap"],
+            &["runtimeConfig.portMappings.protocol", "icmp", "sctp"],
+        ),
+        (
+            with(
+                r#","runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,"hostIP":"localhost"}]}"#,
+            ),
+            7,
+            &["runtimeConfig.portMappings.hostIP", "localhost"],
+        ),
+        (
+            with(
+                r#","runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80},{"hostPort":80,"containerPort":81,"protocol":"TCP"}]}"#,
+            ),
+            7,
+            &["runtimeConfig.portMappings", "TCP 80", "80 and 81"],
         ),
         (
             with(r#","manx_socket":"cni.sock""#),

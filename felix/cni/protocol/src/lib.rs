@@ -10,4 +10,7 @@ pub mod spool;
 pub mod words;
 
 pub use client::{CallError, call, call_with};
-pub use words::{AddressWishes, Answer, AttachmentKey, Command, Failure, Family, Request, Success, code};
+pub use words::{
+    AddressWishes, Answer, AttachmentKey, Command, Failure, Family, PortMapping, Request, Success, Transport,
+    code,
+};

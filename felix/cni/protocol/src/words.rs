@@ -2,11 +2,12 @@
 //!
 //! The version stands in every request. A node understands its own version and its neighbours'; fields that it does
 //! not know are ignored, and fields that a caller leaves out have defaults. Version 2 added descriptors, wishes for
-//! addresses, collection and addresses without an interface.
+//! addresses, collection and addresses without an interface. Ports of the node came to it later: a node that knows them
+//! repeats them in its answer.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The version of this protocol.
 pub const VERSION: u32 = 2;
@@ -48,6 +49,8 @@ pub mod code {
     pub const KERNEL: u32 = 100;
     /// The datastore or the node's journal failed.
     pub const STORE: u32 = 101;
+    /// A port of the node that is asked for belongs to another pod.
+    pub const PORT_TAKEN: u32 = 102;
 }
 
 /// Names one attachment of one workload: a repeated request with the same key means the same attachment.
@@ -173,6 +176,52 @@ pub struct Valid {
     pub interface: String,
 }
 
+/// A port of the node that leads to a port of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// Protocol.
+    pub protocol: Transport,
+    /// The one address of the node at which it is; all of them where it lacks. The unspecified address of a family is
+    /// every address of that family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<IpAddr>,
+    /// Port of the node.
+    pub host_port: u16,
+    /// Port of the workload.
+    pub container_port: u16,
+}
+
+impl fmt::Display for PortMapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host_ip {
+            Some(ip) => write!(f, "{} {}", self.protocol, SocketAddr::new(ip, self.host_port)),
+            None => write!(f, "{} {}", self.protocol, self.host_port),
+        }
+    }
+}
+
+/// A protocol with ports that the kernel can lead elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transport::Tcp => "TCP",
+            Transport::Udp => "UDP",
+            Transport::Sctp => "SCTP",
+        })
+    }
+}
+
 /// What the network configuration says about addresses. What a pod's or a namespace's annotations say wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -212,6 +261,9 @@ pub struct Request {
     /// Wishes for addresses.
     #[serde(default, skip_serializing_if = "is_default")]
     pub addresses: AddressWishes,
+    /// Ports of the node that are to lead to the workload that is connected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<PortMapping>,
 }
 
 fn is_default(wishes: &AddressWishes) -> bool {
@@ -226,6 +278,7 @@ impl Request {
             command,
             descriptors: Vec::new(),
             addresses: AddressWishes::default(),
+            host_ports: Vec::new(),
         }
     }
 }
@@ -251,6 +304,9 @@ pub struct Success {
     /// Largest packet in bytes; 0 where it is not known.
     #[serde(default)]
     pub mtu: u32,
+    /// Ports of the node that lead to the workload.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<PortMapping>,
 }
 
 /// Why a request was not done.

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a panic is the failure itself")]
 
 use felix_cni_protocol::words::{NAMESPACE, NETLINK, VERSION, Valid, understands};
-use felix_cni_protocol::{AddressWishes, Answer, AttachmentKey, Command, Family, Request, Success};
+use felix_cni_protocol::{
+    AddressWishes, Answer, AttachmentKey, Command, Family, PortMapping, Request, Success, Transport,
+};
 use proptest::prelude::*;
 
 fn key() -> AttachmentKey {
@@ -88,6 +90,12 @@ proptest! {
         for command in commands {
             let mut request = Request::new(command);
             request.descriptors = vec![NAMESPACE.into(), NETLINK.into()];
+            request.host_ports = vec![PortMapping {
+                protocol: Transport::Sctp,
+                host_ip: Some("::1".parse().unwrap()),
+                host_port: 1,
+                container_port: 2,
+            }];
             request.addresses.v6 = Family { assign, pools: vec![pool.clone()] };
             let text = serde_json::to_string(&request).unwrap();
             prop_assert!(!text.contains('\n'));

@@ -140,6 +140,7 @@ impl Allocator {
             host_interface: String::new(),
             boot_id: self.parts.boot_id.clone(),
             mtu: 0,
+            host_ports: Vec::new(),
         }
     }
 

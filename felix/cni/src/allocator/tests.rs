@@ -1,7 +1,7 @@
 //! Tests of what an attachment cannot see from outside: blocks given back, pods that move, and contradicting blocks.
 
 use super::*;
-use crate::addresses::Rules;
+use crate::addresses::StatedAddresses;
 use crate::holder;
 use crate::journal::{Attachment, Origin};
 use crate::protocol::{AddressWishes, AttachmentKey};
@@ -80,10 +80,10 @@ impl Node {
         endpoint.metadata.annotations.extend(asked);
         let holder = self.holder(id);
         let _under_way = self.allocator.under_way(&holder.handle);
-        let (wishes, rules) = (AddressWishes::default(), Rules::default());
+        let wishes = AddressWishes::default();
         let promise = self
             .allocator
-            .of_endpoint(&holder, &endpoint, &wishes, &rules)
+            .of_endpoint(&holder, &endpoint, &wishes, StatedAddresses::default())
             .await?;
         let addresses = promise.addresses();
         let attachment = Attachment {
@@ -95,6 +95,7 @@ impl Node {
             host_interface: String::new(),
             boot_id: "boot".into(),
             mtu: 0,
+            host_ports: Vec::new(),
         };
         self.allocator
             .journal()

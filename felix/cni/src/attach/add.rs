@@ -5,12 +5,11 @@ use crate::allocator::{Holder, Promise};
 use crate::holder::{self, PodRef};
 use crate::interface::{Interface, Sandbox, blocking};
 use crate::journal::{Attachment, Origin};
-use crate::protocol::{AddressWishes, AttachmentKey, Failure, Success, code};
+use crate::protocol::{AddressWishes, AttachmentKey, Failure, PortMapping, Success, code};
 use crate::server::Caller;
 use crate::view::usual_name;
 use dataplane_netlink::{InterfaceName, host_interface_name};
 use policy_model::{Key, Kind, Object, Resource, WorkloadEndpointSpec};
-use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -31,6 +30,7 @@ pub(super) struct Add {
     pub(super) pod: PodRef,
     pub(super) mtu: u32,
     pub(super) wishes: AddressWishes,
+    pub(super) host_ports: Vec<PortMapping>,
 }
 
 impl Attacher {
@@ -63,16 +63,18 @@ impl Attacher {
         caller: &Caller,
     ) -> Result<Success, Failure> {
         let mtu = if add.mtu == 0 { self.settings.mtu } else { add.mtu };
-        let attachment = self.attachment(&add.key, &add.pod, interface.as_str(), mtu);
+        let attachment = Attachment {
+            host_ports: add.host_ports.clone(),
+            ..self.attachment(&add.key, &add.pod, interface.as_str(), mtu)
+        };
         let holder = self.holder(&add.key, &add.pod);
         let _under_way = self.allocator.under_way(&holder.handle);
         let before = self.attached_before(&add.key);
         let promise = match &before {
             Some(_) => Promise::default(),
             None => {
-                let rules = self.rules();
                 self.allocator
-                    .of_endpoint(&holder, endpoint, &add.wishes, &rules)
+                    .of_endpoint(&holder, endpoint, &add.wishes, self.stated)
                     .await?
             }
         };
@@ -94,7 +96,7 @@ impl Attacher {
         let mac = connect(wanted).await?;
         drop(turn);
         tokio::select! {
-            waited = self.wait_programmed(interface, &attachment.addresses) => waited?,
+            waited = self.wait_programmed(interface, &attachment) => waited?,
             () = caller.gone() => return Err(vanished()),
         }
         Ok(success(&attachment, mac))
@@ -113,7 +115,7 @@ impl Attacher {
             None => {
                 let holder = self.holder(key, &pod);
                 let _under_way = self.allocator.under_way(&holder.handle);
-                let promise = self.allocator.of_nobody(&holder, wishes, &self.rules()).await?;
+                let promise = self.allocator.of_nobody(&holder, wishes).await?;
                 self.promised(self.attachment(key, &pod, "", 0), promise, &holder)
                     .await?
             }
@@ -168,6 +170,12 @@ impl Attacher {
     }
 
     async fn record(&self, attachment: Attachment) -> Result<Attachment, Failure> {
+        // From the look at who has the ports until everybody sees whose they are.
+        let _turn = match attachment.host_ports.is_empty() {
+            true => None,
+            false => Some(self.host_ports.lock().await),
+        };
+        self.refuse_taken(&attachment)?;
         self.journal
             .put(attachment.clone(), Origin::Made)
             .await
@@ -185,6 +193,7 @@ impl Attacher {
             host_interface: interface.to_string(),
             boot_id: self.boot_id.clone(),
             mtu,
+            host_ports: Vec::new(),
         }
     }
 
@@ -256,11 +265,21 @@ impl Attacher {
     }
 
     /// Waits until policy, routes and interface are in the kernel.
-    async fn wait_programmed(&self, interface: &InterfaceName, addresses: &[IpAddr]) -> Result<(), Failure> {
+    async fn wait_programmed(
+        &self,
+        interface: &InterfaceName,
+        attachment: &Attachment,
+    ) -> Result<(), Failure> {
         let mut programmed = self.programmed.clone();
+        let addresses = &attachment.addresses;
+        let ports = attachment.mapped_ports();
         let in_force = |view: &EndpointView| {
-            view.get(interface.as_str())
+            view.endpoints
+                .get(interface.as_str())
                 .is_some_and(|e| e.interface_up && addresses.iter().all(|a| e.addresses.contains(a)))
+                && ports
+                    .iter()
+                    .all(|(port, to)| view.host_ports.get(port) == Some(to))
         };
         let waited = tokio::time::timeout(self.settings.patience, programmed.wait_for(in_force)).await;
         match waited {

@@ -40,10 +40,11 @@ impl Attacher {
         let (settings, interface) = (self.settings.workloads.clone(), attachment.host_interface.clone());
         blocking(move || cut(&settings, &interface)).await?;
         self.journal
-            .put(attachment, Origin::Leaving)
+            .put(attachment.clone(), Origin::Leaving)
             .await
             .map_err(|error| journal_failure(&error))?;
         self.leaving.notify_one();
+        self.wait_unmapped(&attachment).await;
         Ok(Success::default())
     }
 

@@ -18,6 +18,7 @@ fn attachment(id: usize) -> Attachment {
         host_interface: format!("cali{id}"),
         boot_id: "b".into(),
         mtu: 1400,
+        host_ports: Vec::new(),
     }
 }
 
@@ -134,4 +135,41 @@ async fn a_disk_that_refuses_is_said_and_leaves_nothing_half_written() {
     let journal = Journal::open(place.path()).unwrap();
     assert_eq!(ids(&journal), ["c1", "c2"]);
     assert!(!place.path().join(format!("{NAME}.damaged")).exists());
+}
+
+#[tokio::test]
+async fn ports_of_the_node_are_kept_and_entries_without_them_are_read() {
+    let place = tempfile::tempdir().unwrap();
+    let with_ports = Attachment {
+        host_ports: vec![crate::protocol::PortMapping {
+            protocol: crate::protocol::Transport::Sctp,
+            host_ip: Some("192.0.2.1".parse().unwrap()),
+            host_port: 38412,
+            container_port: 80,
+        }],
+        ..attachment(7)
+    };
+    let journal = Journal::open(place.path()).unwrap();
+    for attachment in [&attachment(1), &with_ports] {
+        journal.put(attachment.clone(), Origin::Made).await.unwrap();
+    }
+    drop(journal);
+    let text = std::fs::read_to_string(place.path().join(NAME)).unwrap();
+    assert_eq!(text.matches("host_ports").count(), 1, "{text}");
+    let journal = Journal::open(place.path()).unwrap();
+    let again = journal.all();
+    assert_eq!(again.as_slice(), [attachment(1), with_ports.clone()]);
+    let led: Vec<String> = again
+        .iter()
+        .flat_map(Attachment::mapped_ports)
+        .map(|(port, to)| format!("{} {}:{} {to}", port.protocol, port.address, port.port))
+        .collect();
+    assert_eq!(led, ["SCTP 192.0.2.1:38412 0.0.0.7:80"]);
+    // Another port for the same attachment is a change.
+    let other = Attachment {
+        host_ports: Vec::new(),
+        ..with_ports.clone()
+    };
+    journal.put(other.clone(), Origin::Made).await.unwrap();
+    assert_eq!(journal.get(&with_ports.key), Some(other));
 }

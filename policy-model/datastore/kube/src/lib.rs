@@ -15,6 +15,7 @@ mod delivery;
 mod failure;
 mod follow;
 mod held;
+mod identity;
 mod listing;
 mod node;
 mod origin;

@@ -259,7 +259,8 @@ impl<'a, V: Clone> Search<'a, V> {
             }
         }
         // Who only wants more than it has leaves the others' blocks alone.
-        if self.held.is_empty() || self.request.shortfall == Shortfall::Fail {
+        let is_in_need = self.held.is_empty() || self.request.shortfall == Shortfall::Fail;
+        if is_in_need && self.request.takes_abandoned {
             self.take_abandoned(ground)?;
         }
         Ok(())

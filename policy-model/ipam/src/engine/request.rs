@@ -79,6 +79,9 @@ pub struct AutoAssign {
     pub strict_affinity: Option<bool>,
     /// What to do when there are fewer addresses.
     pub shortfall: Shortfall,
+    /// Whether another node's block that has long been empty may be taken from it where there is no other room. False
+    /// where only a node itself, and a controller, may change whose a block is.
+    pub takes_abandoned: bool,
     /// Where the search for blocks begins; the node's own number spreads nodes over a pool.
     pub seed: u64,
 }
@@ -100,6 +103,7 @@ impl AutoAssign {
             max_blocks_per_host: None,
             strict_affinity: None,
             shortfall: Shortfall::Fail,
+            takes_abandoned: true,
             seed: spread::of_text(node),
         }
     }

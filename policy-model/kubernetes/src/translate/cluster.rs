@@ -45,6 +45,17 @@ pub(super) fn node(node: &Node) -> Translation {
             Err(fault) => faults.push(fault),
         }
     }
+    let ranges = node.spec.iter().flat_map(|s| match s.pod_cidrs.as_deref() {
+        // The first of `podCIDRs` is `podCIDR`, which is all that old API servers tell.
+        Some(ranges) if !ranges.is_empty() => ranges,
+        _ => s.pod_cidr.as_slice(),
+    });
+    for (n, range) in ranges.enumerate() {
+        match parse_net(range) {
+            Ok(range) => spec.pod_cidrs.push(range),
+            Err(fault) => faults.push(FieldError::new(format!("spec.podCIDRs[{n}]"), fault.to_string())),
+        }
+    }
     let annotations = node.metadata.annotations.iter().flatten();
     let metadata = Metadata {
         name,

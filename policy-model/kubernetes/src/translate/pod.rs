@@ -12,7 +12,8 @@ use sha1::{Digest, Sha1};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-const ANNOTATION_PREFIX: &str = "cni.projectcalico.org/";
+/// Beginning of the annotations of pods and namespaces that are meant for address management.
+pub(super) const ANNOTATION_PREFIX: &str = "cni.projectcalico.org/";
 /// Annotation of a pod of a node's own manifests: by this the container runtime calls it.
 const ANNOTATION_CONFIG_HASH: &str = "kubernetes.io/config.hash";
 const ANNOTATION_REQUESTED: &str = "cni.projectcalico.org/ipAddrs";

@@ -1,7 +1,7 @@
 //! Namespaces and service accounts as profiles: labels that their pods inherit, and what is allowed where no policy
 //! selects a pod.
 
-use super::pod::PodFacts;
+use super::pod::{ANNOTATION_PREFIX, PodFacts};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use policy_model::{
     Action, Key, Kind, LABEL_NAME, Metadata, NAMESPACE_LABEL_PREFIX, NAMESPACE_PROFILE_PREFIX, Object,
@@ -26,6 +26,12 @@ pub(super) fn namespace(namespace: &Namespace) -> Object<ProfileSpec> {
     let name = namespace.metadata.name.as_deref().unwrap_or_default();
     let mut profile = namespace_profile(name, namespace.metadata.labels.iter().flatten());
     profile.metadata.uid = namespace.metadata.uid.clone().unwrap_or_default();
+    // The pools that its pods shall have their addresses from, for example.
+    let annotations = namespace.metadata.annotations.iter().flatten();
+    profile.metadata.annotations = annotations
+        .filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
     profile
 }
 

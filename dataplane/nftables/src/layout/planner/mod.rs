@@ -18,6 +18,7 @@ mod addresses;
 mod adoption;
 mod compact;
 mod endpoints;
+mod host_ports;
 mod nets;
 mod renumber;
 mod retire;
@@ -169,7 +170,7 @@ impl Planner {
     pub fn table_size(&self) -> TableSize {
         let groups = self.state.ingress.len() + self.state.egress.len();
         let base = BASE_CHAINS.map(|(name, _, _)| base_rules(name, &self.settings).len());
-        let regular = regular_chains(&self.state).map(|(_, rules)| rules.len());
+        let regular = regular_chains(&self.state, &self.settings).map(|(_, rules)| rules.len());
         let [row_chains, row_rules] = self.row_chains;
         let is_map = |name: &str| !matches!(names::shape(name), Some((_, SetData::None, _)));
         let fixed_maps = FIXED_SETS.iter().filter(|(name, _)| is_map(name)).count();
@@ -275,6 +276,7 @@ impl Planner {
             self.write_nets(pass, &mut plan);
         }
         self.write_endpoints(pass, &placing, &mut plan);
+        self.write_host_ports(pass, &mut plan);
         for number in &renumbered.departed {
             self.retire_later(Retired::Identity(*number), pass.now);
         }

@@ -220,6 +220,8 @@ numbered! {
 
 /// How an address translation chooses.
 pub mod nat_flag {
+    /// Addresses are given in registers; the kernel says so in dumps.
+    pub const ADDRESS: u32 = 1;
     /// Ports are given in registers; the nft program sets this with them.
     pub const PORTS: u32 = 2;
     /// Ports at random.

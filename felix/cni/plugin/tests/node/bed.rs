@@ -1,13 +1,13 @@
 //! A node with the real felix, sandboxes, and a runtime that starts the plugin.
 
 use dataplane_netlink::{InterfacePrefixes, NetworkNamespace, host_interface_name};
-use policy_model::{Kind, Object, Resource};
+use policy_model::{Key, Kind, Object, Resource};
 use policy_model_datastore::{Datastore, Selection};
 use policy_model_datastore_file::{FileStore, Settings};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::Write;
-use std::net::IpAddr;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -65,6 +65,19 @@ impl Sandbox {
         ip(&self.namespace, arguments)
     }
 
+    /// Answers on a port of every address with the name of the container, from now on.
+    pub(crate) fn serve(&self, port: u16) {
+        let everywhere = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+        let listener = self.namespace.run(|| TcpListener::bind(everywhere).unwrap());
+        let (listener, name) = (listener.unwrap(), self.container.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                // Who went away has no need of an answer.
+                let _ = stream.and_then(|mut stream| stream.write_all(name.as_bytes()));
+            }
+        });
+    }
+
     pub(crate) fn has_address(&self, address: &str) -> bool {
         self.ip("-o addr show dev eth0")
             .1
@@ -107,6 +120,34 @@ impl Node {
         ip(&self.namespace, arguments).1
     }
 
+    /// The name of the container that answers at an address of the node, called from the node; nothing where nobody
+    /// listens.
+    pub(crate) fn answer_at(&self, address: &str, port: u16) -> Option<String> {
+        let to = SocketAddr::new(address.parse().unwrap(), port);
+        let stream = self.namespace.run(|| TcpStream::connect_timeout(&to, PATIENCE));
+        let mut stream = match stream.unwrap() {
+            Ok(stream) => stream,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{to}: {error}");
+                return None;
+            }
+        };
+        let mut name = String::new();
+        stream.read_to_string(&mut name).unwrap();
+        Some(name)
+    }
+
+    /// What `nft` prints of one of our maps.
+    pub(crate) fn map(&self, name: &str) -> String {
+        let list = || {
+            Command::new("nft")
+                .args(["list", "map", "inet", "manx", name])
+                .output()
+        };
+        let output = self.namespace.run(list).unwrap().expect("the tests need nft");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     fn store(&self) -> FileStore {
         FileStore::open(self.path("datastore"), Settings::default()).unwrap()
     }
@@ -126,6 +167,31 @@ impl Node {
         );
         object.metadata.namespace = "shop".to_owned();
         self.put(Resource::WorkloadEndpoint(object));
+    }
+
+    /// Gives the node ranges of its own, as a controller manager does.
+    pub(crate) fn give_ranges(&self, ranges: &[&str]) {
+        let spec = serde_json::from_value(json!({"podCIDRs": ranges})).unwrap();
+        self.put(Resource::Node(Object::named("node-1", spec)));
+    }
+
+    /// A further pool, and a namespace whose pods shall have their IPv4 addresses from it.
+    pub(crate) fn give_pool_to_namespace(&self, pool: &str, cidr: &str) {
+        let spec = serde_json::from_value(json!({"cidr": cidr})).unwrap();
+        self.put(Resource::IPPool(Object::named(pool, spec)));
+        let mut profile = Object::named("kns.shop", policy_model::ProfileSpec::default());
+        let wish = (
+            "cni.projectcalico.org/ipv4pools".to_owned(),
+            json!([pool]).to_string(),
+        );
+        profile.metadata.annotations.extend([wish]);
+        self.put(Resource::Profile(profile));
+    }
+
+    /// Makes a pod unknown.
+    pub(crate) fn withdraw(&self, pod: &str) {
+        let key = Key::namespaced(Kind::WorkloadEndpoint, "shop", format!("node--1-k8s-{pod}-eth0"));
+        block_on(self.store().delete(&key, None)).unwrap();
     }
 
     /// Waits until a container holds so many addresses: what felix gives and takes back is written a little later.

@@ -8,6 +8,7 @@
 )]
 
 mod bed;
+mod host_ports;
 
 use bed::{Node, Sandbox, addresses, end, wait_for};
 use serde_json::json;
@@ -322,12 +323,39 @@ fn ranges_of_the_node_need_no_pool() {
     assert!(sandboxes[5].has_address("10.9.0.3"), "{result}");
     // Nobody says which ranges are the node's own.
     let own = with(json!({"type": "host-local", "subnet": "usePodCidr"}));
-    assert_eq!(node.call("ADD", &Sandbox::new("x"), "web", own).code(), 50);
+    assert_eq!(
+        node.call("ADD", &Sandbox::new("x"), "web", own.clone()).code(),
+        50
+    );
+    node.give_ranges(&["10.9.1.0/24", "fd00:9:1::/64"]);
+    let sandbox = Sandbox::new("own");
+    node.announce("own");
+    let result = wait_for("the node's ranges to be known", || {
+        let said = node.call("ADD", &sandbox, "own", own.clone());
+        said.is_success.then_some(said.document)
+    });
+    let given: Vec<String> = addresses(&result).iter().map(ToString::to_string).collect();
+    assert_eq!(given, ["10.9.1.2"], "`subnet` names one family");
     let part = with(
         json!({"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.9"}]]}),
     );
     assert_eq!(node.call("ADD", &Sandbox::new("x"), "web", part).code(), 2);
     assert_eq!(node.handles(), Vec::<String>::new());
+}
+
+#[test]
+fn a_namespace_names_the_pool_of_its_pods() {
+    let node = Node::new();
+    node.give_pool_to_namespace("of-shop", "10.88.0.0/24");
+    let _felix = node.start_ready("log");
+    node.announce("web");
+    let sandbox = Sandbox::new("c1");
+    let result = node.add(&sandbox, "web");
+    let given: Vec<String> = addresses(&result).iter().map(ToString::to_string).collect();
+    assert_eq!(given.len(), 2, "{result}");
+    for (address, pool) in given.iter().zip(["10.88.0.", "fd00:77::"]) {
+        assert!(address.starts_with(pool), "{result}");
+    }
 }
 
 #[test]

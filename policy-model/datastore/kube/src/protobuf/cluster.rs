@@ -1,7 +1,7 @@
 //! Namespaces, service accounts, nodes and endpoint slices.
 
 use super::{Fields, Malformed, Value, meta};
-use k8s_openapi::api::core::v1::{Namespace, Node, NodeAddress, NodeStatus, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Node, NodeAddress, NodeSpec, NodeStatus, ServiceAccount};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -32,12 +32,21 @@ pub(crate) fn service_account(message: &[u8]) -> Result<ServiceAccount, Malforme
     })
 }
 
-/// A node: its labels, annotations and addresses; not its images and conditions, which are most of it.
+/// A node: its labels, annotations, addresses and ranges for pods; not its images and conditions, which are most of it.
 pub(crate) fn node(message: &[u8]) -> Result<Node, Malformed> {
     let mut node = Node::default();
     Fields::of(message).each(|number, value| {
         match number {
             1 => node.metadata = meta::metadata(value)?,
+            2 => value.fields()?.each(|number, value| {
+                let spec = node.spec.get_or_insert_with(NodeSpec::default);
+                match number {
+                    1 => spec.pod_cidr = value.text()?,
+                    7 => spec.pod_cidrs.get_or_insert_default().push(value.string()?),
+                    _ => {}
+                }
+                Ok(())
+            })?,
             3 => value.fields()?.each(|number, value| {
                 if number == 5 {
                     let status = node.status.get_or_insert_with(NodeStatus::default);
