@@ -51,6 +51,10 @@ pub fn contents(planner: &Planner, tables: &Tables) -> Contents {
             add(&mut out.sets, &maps.id[usize::from(address.is_ipv6())], element);
         }
     }
+    for (address, number) in planner.lingering() {
+        let element = Element::value(Value::ip(address)).to(Value::host32(number));
+        add(&mut out.sets, &maps.id[usize::from(address.is_ipv6())], element);
+    }
     for n in 0..2 {
         for entry in &state.nets[n] {
             add(&mut out.sets, &maps.net[n], net_element(entry));

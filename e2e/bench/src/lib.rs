@@ -9,7 +9,8 @@
 //! - [`shape`], [`snapshot`]: a large cluster, from nothing and by single changes.
 //! - [`crowd`], [`changes`]: a full node, by single changes.
 //! - [`bed`], [`selected`], [`walked`], [`traffic`], [`packets`], [`connections`]: what packets pay.
-//! - [`reaction`]: from a changed manifest to the first packet that is treated by it.
+//! - [`probe`], [`reaction`]: from a changed manifest to the first packet that is treated by it.
+//! - [`kubernetes`]: a large cluster behind a real API server, and pods of a real cluster.
 
 pub mod bed;
 pub mod brain;
@@ -17,8 +18,10 @@ pub mod changes;
 pub mod connections;
 pub mod crowd;
 pub mod figure;
+pub mod kubernetes;
 pub mod machine;
 pub mod packets;
+pub mod probe;
 pub mod reaction;
 pub mod selected;
 pub mod shape;

@@ -2,46 +2,80 @@
 
 use anyhow::Context;
 use e2e_bench::figure::{Figure, table};
-use e2e_bench::{bed, changes, connections, machine, packets, reaction, snapshot};
+use e2e_bench::{bed, changes, connections, kubernetes, machine, packets, reaction, snapshot};
 use std::process::{Command, ExitCode, Stdio};
+
+/// That of the agent.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// A group of figures.
 struct Group {
     name: &'static str,
     about: &'static str,
+    /// Whether it runs when nobody asks for it by its name.
+    is_usual: bool,
+    /// Whether it gets a network namespace of its own, or has to be where the machine's other programs are.
+    is_apart: bool,
     run: fn() -> anyhow::Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 8] = [
     Group {
         name: "connections",
         about: "new TCP connections a second, by number of policies",
+        is_usual: true,
+        is_apart: true,
         run: connections::run,
     },
     Group {
         name: "packets",
         about: "time of a packet that opens a flow",
+        is_usual: true,
+        is_apart: true,
         run: packets::run,
     },
     Group {
         name: "reaction",
         about: "from a changed manifest to the first packet",
+        is_usual: true,
+        is_apart: true,
         run: reaction::run,
     },
     Group {
         name: "snapshot",
         about: "a large cluster from nothing, its memory, its first load",
+        is_usual: true,
+        is_apart: true,
         run: snapshot::run,
     },
     Group {
         name: "single",
         about: "single changes in a large cluster",
+        is_usual: true,
+        is_apart: true,
         run: snapshot::single_changes,
     },
     Group {
         name: "changes",
         about: "single changes on a full node, into the kernel",
+        is_usual: true,
+        is_apart: true,
         run: changes::run,
+    },
+    Group {
+        name: "kubernetes",
+        about: "a large cluster behind a real API server",
+        is_usual: false,
+        is_apart: true,
+        run: kubernetes::run,
+    },
+    Group {
+        name: "kubernetes-pods",
+        about: "fifty pods of a real cluster, created to running",
+        is_usual: false,
+        is_apart: false,
+        run: kubernetes::pods::run,
     },
 ];
 
@@ -66,7 +100,9 @@ fn alone(name: &str) -> anyhow::Result<()> {
         .iter()
         .find(|g| g.name == name)
         .with_context(|| format!("no group is called {name}"))?;
-    bed::enter_new_namespace()?;
+    if group.is_apart {
+        bed::enter_new_namespace()?;
+    }
     println!("{}", serde_json::to_string(&(group.run)()?)?);
     Ok(())
 }
@@ -87,7 +123,7 @@ fn all(names: &[String]) -> anyhow::Result<()> {
     let mut failed = Vec::new();
     for group in GROUPS
         .iter()
-        .filter(|g| names.is_empty() || names.iter().any(|n| n == g.name))
+        .filter(|g| (names.is_empty() && g.is_usual) || names.iter().any(|n| n == g.name))
     {
         eprintln!("manx-bench: {}: {}", group.name, group.about);
         match child(group.name) {

@@ -184,3 +184,14 @@ proptest! {
         live(Kind::Dense, in_place, seed, &steps, 3_000);
     }
 }
+
+#[test]
+fn a_life_that_was_open_once() {
+    live(
+        Kind::Dense,
+        false,
+        12194495262786587549,
+        &[10153010687929048829],
+        30_000,
+    );
+}

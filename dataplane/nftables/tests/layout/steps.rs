@@ -33,3 +33,19 @@ proptest! {
         live(Kind::Dense, in_place, seed, &steps);
     }
 }
+
+/// Lives that once went wrong, so that they are lived each time.
+#[test]
+fn a_life_whose_history_mattered() {
+    live(
+        Kind::Rich,
+        false,
+        14105102852648314747,
+        &[
+            11082188593676725404,
+            9417079798974784858,
+            807059692192191,
+            3603938413738473,
+        ],
+    );
+}

@@ -1,5 +1,6 @@
 //! The manifests of the node, and the one that changes.
 
+use crate::probe::Door;
 use anyhow::Context;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -16,13 +17,6 @@ pub(super) const NODE: &str = "bench";
 pub(super) const NAMESPACE: &str = "bench";
 /// The port that is opened and shut.
 pub(super) const PORT: u16 = 8080;
-
-/// Whether the policy lets the client in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Door {
-    Open,
-    Shut,
-}
 
 /// Name of a pod.
 pub(super) fn pod(n: usize) -> String {
@@ -76,7 +70,7 @@ impl Manifests {
     }
 
     /// Puts it into place and says when that was done.
-    pub(super) fn put(&self, _state: Door) -> anyhow::Result<Instant> {
+    pub(super) fn put(&self) -> anyhow::Result<Instant> {
         fs::rename(&self.beside, self.folder.join("door.yaml"))
             .context("putting the changed manifest into place")?;
         Ok(Instant::now())

@@ -4,15 +4,18 @@
 //! client in and not; the time runs from the return of the rename that puts its manifest into place.
 
 mod manifests;
-mod probe;
 mod programs;
 
 use crate::figure::Figure;
+use crate::probe::{Door, Probe};
 use crate::timing::{Samples, from_environment};
-use manifests::{Door, Manifests};
-use probe::Probe;
+use manifests::Manifests;
 use programs::Programs;
+use std::net::SocketAddrV4;
 use std::time::Duration;
+
+/// Probes a second.
+const PER_SECOND: u32 = 5_000;
 
 /// Measures.
 ///
@@ -31,19 +34,26 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
 }
 
 fn measure(programs: &Programs, manifests: &Manifests, rounds: usize) -> anyhow::Result<Vec<Figure>> {
-    let mut probe = Probe::open(programs.node())?;
+    let (node, port) = (programs.node(), manifests::PORT);
+    let mut probe = Probe::open(
+        (node.pod(0)?, manifests::address(0)),
+        (node.pod(1)?, SocketAddrV4::new(manifests::address(1), port)),
+        PER_SECOND,
+    )?;
     // Everything is in force once the first change is.
-    manifests.prepare(Door::Shut)?;
-    probe.wait(manifests.put(Door::Shut)?, Door::Shut)?;
-    manifests.prepare(Door::Open)?;
-    probe.wait(manifests.put(Door::Open)?, Door::Open)?;
+    for door in [Door::Shut, Door::Open] {
+        manifests.prepare(door)?;
+        manifests.put()?;
+        probe.wait(door)?;
+    }
     let (mut opened, mut shut) = (Samples::default(), Samples::default());
     for round in 0..rounds {
         let door = if round % 2 == 0 { Door::Shut } else { Door::Open };
         // Changes fall anywhere in what the programs do by themselves every second.
         std::thread::sleep(Duration::from_millis(30 + (round as u64 * 37) % 90));
         manifests.prepare(door)?;
-        let time = probe.wait(manifests.put(door)?, door)?;
+        let put = manifests.put()?;
+        let time = probe.wait(door)?.saturating_duration_since(put);
         if door == Door::Open {
             opened.add(time)
         } else {
@@ -54,7 +64,7 @@ fn measure(programs: &Programs, manifests: &Manifests, rounds: usize) -> anyhow:
         "{rounds} changes, {} policies, {} pods of one node, controller and felix as processes, fsync included, {} probes a second",
         manifests::POLICIES,
         manifests::PODS,
-        probe::PER_SECOND
+        PER_SECOND
     );
     let mut figures = Vec::new();
     for (what, samples) in [("deny", &shut), ("allow", &opened)] {

@@ -285,6 +285,7 @@ pub(crate) fn host_ports(document: &Map<String, Value>) -> Result<Vec<PortMappin
             return Err(runtime.fault(FIELD, format!("{} is no object", short(item))));
         };
         let path = "runtimeConfig.portMappings";
+        let map = &usual_names(map);
         let Some(mapping) = host_port(Fields { path, map })? else {
             continue;
         };
@@ -305,6 +306,19 @@ pub(crate) fn host_ports(document: &Map<String, Value>) -> Result<Vec<PortMappin
         }
     }
     Ok(mappings)
+}
+
+/// The fields of a mapping by the convention's names. containerd 1.6 writes `HostPort`, and the plugins of the CNI project
+/// take that, because their language's reader of JSON makes no difference.
+fn usual_names(map: &Map<String, Value>) -> Map<String, Value> {
+    const NAMES: [&str; 4] = ["hostPort", "containerPort", "protocol", "hostIP"];
+    let usual = |name: &String| {
+        let found = NAMES.into_iter().find(|usual| usual.eq_ignore_ascii_case(name));
+        found.map_or_else(|| name.clone(), str::to_owned)
+    };
+    map.iter()
+        .map(|(name, value)| (usual(name), value.clone()))
+        .collect()
 }
 
 fn host_port(fields: Fields<'_>) -> Result<Option<PortMapping>, Failure> {

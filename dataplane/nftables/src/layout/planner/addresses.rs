@@ -36,9 +36,18 @@ impl Planner {
             let leaves =
                 |m: &&Move| m.before.is_some() && m.class.is_none() && usize::from(m.address.is_ipv6()) == n;
             let leaving = moves.iter().filter(leaves).count();
-            if count > self.state.id_size[n] as usize || leaving > MANY_LEAVE.max(count) {
+            let stay = if self.nets_are_new(n, pass.now) {
+                leaving
+            } else {
+                0
+            };
+            if count + stay + self.lingering[n].len() > self.state.id_size[n] as usize
+                || leaving > MANY_LEAVE.max(count)
+            {
                 self.replace(n, pass.tables, pass.now, plan);
                 replaced[n] = true;
+                // Who reads the new map reads the new intervals.
+                self.lingering[n].clear();
             }
         }
         let mut removed: [Vec<Element>; 2] = Default::default();
@@ -59,7 +68,14 @@ impl Planner {
         let others = !pass.all && !renumbered.moved.is_empty();
         let mut named: FxHashSet<IpAddr> = FxHashSet::default();
         for m in moves {
-            change(m.address, m.before, m.class.and_then(|c| self.identity(c)));
+            let before = m.before.or(self.come_back(m.address));
+            let stays = !replaced[usize::from(m.address.is_ipv6())];
+            let after = match m.class {
+                Some(class) => self.identity(class),
+                None if before.is_some() && stays => self.linger(m.address, pass.now),
+                None => None,
+            };
+            change(m.address, before, after);
             if others {
                 named.insert(m.address);
             }
@@ -75,6 +91,11 @@ impl Planner {
                     .addresses_of(class)
                     .filter(|a| !named.contains(a));
                 addresses.for_each(|address| change(address, Some(before), after));
+            }
+        }
+        for n in 0..2 {
+            for (address, before, after) in self.follow_intervals(n, pass.now) {
+                change(address, Some(before), after);
             }
         }
         let maps = maps_of(&self.state);

@@ -39,6 +39,8 @@ impl Planner {
 
     /// Plans the first pass on a table that was taken over; `moves` names every address.
     pub(crate) fn plan_adopted(&mut self, tables: &Tables, moves: Vec<Move>, now: u64) -> Plan {
+        // Nobody knows what the earlier life did last.
+        self.nets_changed = [Some(now); 2];
         self.pass(
             &Pass {
                 tables,

@@ -203,9 +203,16 @@ impl Planner {
             let inhabited = |number: &u32| groups.get(*number).is_some_and(|m| !m.members.is_empty());
             incoming.contains(&group) || groups.numbers(group).iter().any(inhabited)
         };
+        // All interfaces of a group may go to another group, with its number, while others come to it: it ends with
+        // what that number says, and begins with another one.
+        let begins_anew = |group: GroupId| incoming.contains(&group) && !groups.is_served(group);
+        let anew = served_before.iter().map(|(group, _)| *group);
+        out.appeared.extend(anew.filter(|group| begins_anew(*group)));
+        out.appeared.sort_unstable();
+        out.appeared.dedup();
         out.vanished = served_before
             .into_iter()
-            .filter(|(group, _)| !lives(*group))
+            .filter(|(group, _)| !lives(*group) || begins_anew(*group))
             .collect();
     }
 

@@ -19,6 +19,7 @@ mod adoption;
 mod compact;
 mod endpoints;
 mod host_ports;
+mod lingering;
 mod nets;
 mod renumber;
 mod retire;
@@ -42,6 +43,7 @@ use retire::Retired;
 pub(crate) use rows::row_elements;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 
 /// How long a packet may be on its way between two lookups, with a margin of a thousand, in milliseconds.
@@ -99,6 +101,10 @@ pub struct Planner {
     claims: BTreeMap<String, BTreeSet<EndpointId>>,
     retired: BTreeMap<u64, Vec<Retired>>,
     compact_at: Option<u64>,
+    /// When the intervals of a family changed last, in milliseconds. IPv4 is 0, IPv6 is 1.
+    nets_changed: [Option<u64>; 2],
+    /// See [`lingering`].
+    lingering: [BTreeMap<IpAddr, u32>; 2],
     /// Chains of rows and the rules in them.
     row_chains: [usize; 2],
     /// Address maps that were left and wait for their removal.
@@ -151,6 +157,8 @@ impl Planner {
             claims: BTreeMap::new(),
             retired: BTreeMap::new(),
             compact_at: None,
+            nets_changed: [None; 2],
+            lingering: Default::default(),
             row_chains: [0; 2],
             sets_waiting: 0,
         }
@@ -271,10 +279,11 @@ impl Planner {
         }
         let renumbered = self.renumber(pass, &moves, &placing);
         self.settle(pass, &mut placing, &renumbered, &mut plan);
-        self.write_addresses(pass, moves, &renumbered, &mut plan);
+        // Before the addresses: which of them may go depends on it.
         if self.nets_may_change(pass, &renumbered) {
             self.write_nets(pass, &mut plan);
         }
+        self.write_addresses(pass, moves, &renumbered, &mut plan);
         self.write_endpoints(pass, &placing, &mut plan);
         self.write_host_ports(pass, &mut plan);
         for number in &renumbered.departed {

@@ -41,6 +41,9 @@ impl Planner {
                 continue;
             }
             let first_time = self.state.world[n] == NOTHING;
+            if !first_time {
+                self.nets_changed[n] = Some(pass.now);
+            }
             if self.settings.intervals_in_place || first_time {
                 self.change_nets_in_place(n, &wanted, world, plan);
             } else {

@@ -135,7 +135,10 @@ impl Planner {
     fn groups_after(&self, placing: &Placing) -> Vec<GroupId> {
         let mut out: Vec<GroupId> = Vec::new();
         for (groups, placing) in self.groups.iter().zip(&placing.by_direction) {
-            let gone = |group: &GroupId| placing.vanished.iter().any(|(g, _)| g == group);
+            let gone = |group: &GroupId| {
+                placing.vanished.iter().any(|(g, _)| g == group)
+                    && placing.appeared.binary_search(group).is_err()
+            };
             out.extend(
                 groups
                     .served()
@@ -220,6 +223,9 @@ impl Planner {
                 }
             }
         }
+        // The tables may have named one of them too; what is counted twice would count for another treatment.
+        out.sort_unstable();
+        out.dedup();
         out
     }
 
@@ -300,7 +306,7 @@ impl Planner {
     }
 
     /// The number that the intervals have for an address.
-    fn number_of_interval(&self, address: IpAddr) -> Option<u32> {
+    pub(super) fn number_of_interval(&self, address: IpAddr) -> Option<u32> {
         let n = usize::from(address.is_ipv6());
         let nets = &self.state.nets[n];
         let at = nets.partition_point(|(first, _, _)| *first <= address);

@@ -13,6 +13,8 @@ pub(super) enum Retired {
     Identity(u32),
     Row(u32),
     Set(String),
+    /// Addresses that linger: of IPv6 or not.
+    Lingering(bool),
 }
 
 impl Planner {
@@ -62,6 +64,7 @@ impl Planner {
                     self.sets_waiting = self.sets_waiting.saturating_sub(1);
                     ops.push(Op::RemoveSet(name.clone()));
                 }
+                Retired::Lingering(v6) => self.end_lingering(usize::from(*v6), now, &mut ops),
                 Retired::Row(_) => {}
             }
         }

@@ -19,9 +19,10 @@ fn with(mappings: Value) -> Value {
     json!({"capabilities": {"portMappings": true}, "runtimeConfig": {"portMappings": mappings}})
 }
 
+/// As containerd 1.6 spells the first, and the convention the second.
 fn web(protocol: &str) -> Value {
     with(json!([
-        {"hostPort": 8080, "containerPort": 80, "protocol": protocol, "hostIP": ""},
+        {"HostPort": 8080, "ContainerPort": 80, "Protocol": protocol, "HostIP": ""},
         {"hostPort": 0, "containerPort": 9090, "protocol": "tcp"},
     ]))
 }

@@ -1,15 +1,12 @@
 //! Packets of new flows, thousands a second, and which of them arrived.
 
-use super::manifests::{self, Door, PORT};
-use super::programs::Bed;
 use anyhow::Context;
+use dataplane_netlink::NetworkNamespace;
 use nix::sys::prctl::set_timerslack;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// Probes a second.
-pub(super) const PER_SECOND: u32 = 5_000;
 /// So many probes in a row that are treated anew end the watch.
 const SURE: usize = 10;
 /// A probe counts as dropped when it has not arrived so many probes later.
@@ -21,44 +18,65 @@ const PORTS: u32 = 60_000;
 /// Protocol number of raw IP packets that bring their header along.
 const RAW: i32 = 255;
 
+/// Whether new flows are let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// They are.
+    Open,
+    /// They are not.
+    Shut,
+}
+
 /// Sends from the client pod and listens in the server pod.
 #[derive(Debug)]
-pub(super) struct Probe {
+pub struct Probe {
     sender: Socket,
     receiver: UdpSocket,
     client: Ipv4Addr,
-    server: Ipv4Addr,
+    server: SocketAddrV4,
+    per_second: u32,
     sent: u32,
 }
 
 impl Probe {
-    pub(super) fn open(bed: &Bed) -> anyhow::Result<Self> {
+    /// Opens both ends: `client` and `server` are namespaces with the addresses that they have.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn open(
+        client: (&NetworkNamespace, Ipv4Addr),
+        server: (&NetworkNamespace, SocketAddrV4),
+        per_second: u32,
+    ) -> anyhow::Result<Self> {
         // A sleep shall end when it is asked to.
         set_timerslack(1_000).context("asking for exact sleeps")?;
-        let (client, server) = (manifests::address(0), manifests::address(1));
-        let sender = bed
-            .pod(0)?
+        let sender = client
+            .0
             .run(|| Socket::new(Domain::IPV4, Type::RAW, Some(RAW.into())))??;
-        let receiver = bed.pod(1)?.run(|| UdpSocket::bind((server, PORT)))??;
+        let receiver = server.0.run(|| UdpSocket::bind(server.1))??;
         receiver.set_nonblocking(true)?;
         Ok(Probe {
             sender,
             receiver,
-            client,
-            server,
+            client: client.1,
+            server: server.1,
+            per_second,
             sent: 0,
         })
     }
 
-    /// Probes until new flows are treated as the door says. Returns the time from `since` to the sending of the first
-    /// probe that was.
-    pub(super) fn wait(&mut self, since: Instant, door: Door) -> anyhow::Result<Duration> {
+    /// Probes until new flows are treated as the door says, and returns when the first of them was sent.
+    ///
+    /// # Errors
+    /// They never were, or the kernel refused a packet.
+    pub fn wait(&mut self, door: Door) -> anyhow::Result<Instant> {
         self.drain(|_| {});
         let first = self.sent;
         let mut sent_at: Vec<Instant> = Vec::new();
         let mut arrived: Vec<bool> = Vec::new();
-        let pause = Duration::from_secs(1) / PER_SECOND;
-        let mut next = Instant::now();
+        let pause = Duration::from_secs(1) / self.per_second;
+        let begun = Instant::now();
+        let mut next = begun;
         loop {
             sent_at.push(Instant::now());
             arrived.push(false);
@@ -80,10 +98,10 @@ impl Probe {
             if anew >= SURE
                 && let Some(at) = sent_at.get(judged.len() - anew)
             {
-                return Ok(at.saturating_duration_since(since));
+                return Ok(*at);
             }
             anyhow::ensure!(
-                since.elapsed() < PATIENCE,
+                begun.elapsed() < PATIENCE,
                 "the change to {door:?} did not come into force in {PATIENCE:?}"
             );
             next += pause;
@@ -102,13 +120,13 @@ impl Probe {
         packet[8] = 64;
         packet[9] = 17;
         packet[12..16].copy_from_slice(&self.client.octets());
-        packet[16..20].copy_from_slice(&self.server.octets());
+        packet[16..20].copy_from_slice(&self.server.ip().octets());
         packet[20..22].copy_from_slice(&port.to_be_bytes());
-        packet[22..24].copy_from_slice(&PORT.to_be_bytes());
+        packet[22..24].copy_from_slice(&self.server.port().to_be_bytes());
         packet[25] = 12;
         packet[28..32].copy_from_slice(&self.sent.to_be_bytes());
         self.sent = self.sent.wrapping_add(1);
-        let to = SockAddr::from(SocketAddrV4::new(self.server, 0));
+        let to = SockAddr::from(SocketAddrV4::new(*self.server.ip(), 0));
         self.sender.send_to(&packet, &to).context("sending a probe")?;
         Ok(())
     }
