@@ -76,7 +76,8 @@ pub(super) fn socket(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a folder where nothing is in it, and where it can be: a mount in the agent's container cannot.
+/// Removes a folder where nothing is in it, and where it can be: a mount in the agent's container cannot, whose own file
+/// system nobody may write to.
 ///
 /// # Errors
 /// What else was in the way.
@@ -85,7 +86,10 @@ pub(super) fn remove_empty(folder: &Path) -> io::Result<()> {
         Err(error)
             if !matches!(
                 error.kind(),
-                ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty | ErrorKind::ResourceBusy
+                ErrorKind::NotFound
+                    | ErrorKind::DirectoryNotEmpty
+                    | ErrorKind::ResourceBusy
+                    | ErrorKind::ReadOnlyFilesystem
             ) =>
         {
             Err(error)
