@@ -11,7 +11,7 @@
 # Environment: MANX_BIN           folder of manx, felix and manx-controller (built when missing)
 #              MANX_VM_KERNEL     the kernel's file, in place of the newest that is installed
 #              MANX_VM_PACKAGES   what cargo builds tests of, in place of --workspace
-#              MANX_VM_SECONDS    the most that the machine may take in all (1500)
+#              MANX_VM_SECONDS    the most that the machine may take in all (2000)
 #              MANX_VM_KVM=1      hardware virtualisation in place of emulation, where it works
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -46,7 +46,7 @@ suites() {
   # Two worlds are one of even and one of odd number. The kept cases grow in number, and run everywhere else.
   suite agreement e2e agreement 400 "--skip kept_cases" "MANX_WORLDS=2"
   # One at a time: a flood that waits for its share of the processor sees few changes.
-  suite flips e2e flips 400 "--test-threads=1" "MANX_FLOOD=220000"
+  suite flips e2e flips 700 "--test-threads=1" "MANX_FLOOD=220000"
   command_suite lab 400 "bash '$root/e2e/vm/lab.sh' '$bin' '$root/controller/ctl/examples/shop.yaml'"
 }
 
@@ -171,7 +171,7 @@ report() {
 }
 
 run() {
-  local kernel="$1" limit="${MANX_VM_SECONDS:-1500}" machine word rest current="the start" finished=no
+  local kernel="$1" limit="${MANX_VM_SECONDS:-2000}" machine word rest current="the start" finished=no
   local accel=(--disable-kvm)
   [ "${MANX_VM_KVM:-}" != 1 ] || accel=()
   say "virtual machine: $(basename "$kernel" | sed 's/^vmlinuz-//') under $([ "${#accel[@]}" = 0 ] && echo KVM || echo emulation)"
