@@ -98,7 +98,7 @@ if wanted uninstall; then
     check "nor on its object" says_nothing "$node"
   done
   check "the pod still runs" test -d "/proc/$one_pid"
-  check "and is cut off, not open" not enter "$one_pid" ip link show eth0
+  check "and is cut off, not open" not nsenter -t "$one_pid" -n ip link show eth0
   check "helm install over it" install_again
   check "what was cut off can go" kubectl delete namespace pods --wait --timeout=120s
   check "address management is sound" within 60 manx ipam check
