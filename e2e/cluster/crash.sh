@@ -1,7 +1,6 @@
 # shellcheck shell=bash
 # Parts die, one after the other and together, under traffic: nothing denied passes, nothing allowed is cut.
 
-agents_ready() { kubectl -n "$namespace" rollout status daemonset/manx-node --timeout=2s; }
 # The process of a node's agent, by the network that it is in.
 felix_of() {
   local pid own

@@ -3,10 +3,6 @@
 
 # Addresses that are asked a second, by each prober.
 probes=3000
-# blocks NODE: the networks that the node's pods have their addresses from.
-blocks() {
-  kubectl get blockaffinities.projectcalico.org -o jsonpath="{range .items[?(@.spec.node==\"$1\")]}{.spec.cidr}{\"\n\"}{end}"
-}
 addresses_of() {
   kubectl -n pods get pods -l "$1" -o jsonpath='{range .items[*]}{range .status.podIPs[*]}{.ip}{"\n"}{end}{end}' | sort
 }
@@ -14,7 +10,7 @@ addresses_of() {
 probers_start() {
   local name pid all
   probers=()
-  mapfile -t all < <(blocks node1)
+  mapfile -t all < <(blocks_of node1)
   for name in near far outside; do
     pid=$$
     [ "$name" = outside ] || pid="$(pid_in "$name")"
@@ -58,7 +54,7 @@ diligent() {
 inside_blocks() {
   addresses_of "$1" >"$work/asked"
   local all
-  mapfile -t all < <(blocks node1)
+  mapfile -t all < <(blocks_of node1)
   perl -e 'use Socket qw(inet_pton AF_INET AF_INET6); my ($f,@n)=@ARGV; open F,$f; ADDRESS: while(<F>){chomp; my $s=/:/; my $a=unpack "B*",inet_pton($s?AF_INET6:AF_INET,$_);
     for(@n){my($n,$l)=split m{/}; next unless ($n=~/:/)==$s; next ADDRESS if substr($a,0,$l) eq substr(unpack("B*",inet_pton($s?AF_INET6:AF_INET,$n)),0,$l)} print "$_ in none of @n\n"; exit 1}' "$work/asked" "${all[@]}"
 }

@@ -6,6 +6,11 @@ has_network() {
   [ "$(kubectl get node "$1" -o jsonpath='{.status.conditions[?(@.type=="NetworkUnavailable")].status}')" = False ]
 }
 
+# blocks_of NODE: the networks that the node's pods have their addresses from.
+blocks_of() {
+  kubectl get blockaffinities.projectcalico.org -o jsonpath="{range .items[?(@.spec.node==\"$1\")]}{.spec.cidr}{\"\n\"}{end}"
+}
+agents_ready() { kubectl -n "$namespace" rollout status daemonset/manx-node --timeout=2s; }
 has_blocks() { [ "$(kubectl get blockaffinities.projectcalico.org -o name | wc -l)" -ge "$1" ]; }
 
 if wanted install; then

@@ -13,9 +13,7 @@ controller_of() {
 }
 another_leads() { local now; now="$(leader)"; [ -n "$now" ] && [ "$now" != "$1" ]; }
 controllers_ready() { kubectl -n "$namespace" rollout status deployment/manx-controller --timeout=2s; }
-agents_ready() { kubectl -n "$namespace" rollout status daemonset/manx-node --timeout=2s; }
-claims_of() { kubectl get blockaffinities.projectcalico.org -o jsonpath="{range .items[?(@.spec.node==\"$1\")]}{.spec.cidr}{\"\n\"}{end}"; }
-has_no_claims() { [ -z "$(claims_of "$1")" ]; }
+has_no_blocks() { [ -z "$(blocks_of "$1")" ]; }
 # The pod's address may be another one by now.
 answers() { local address; address="$(address_of_pod "$2")" && [ -n "$address" ] && asks "$1" "$address" 1; }
 # Pods that were bound to a node that is gone go with it, when the controller manager sees it.
@@ -48,7 +46,7 @@ if wanted nodes; then
 
   check "node2 goes" cluster remove node2
   check "with its pods" within 180 no_pods_on node2
-  check "its blocks are free again" within 120 has_no_claims node2
+  check "its blocks are free again" within 120 has_no_blocks node2
   check "address management is sound without it" within 90 manx ipam check
   check "a new node2 comes, with an empty disk" cluster add node2
   check "it gets the image" cluster import "$image"
