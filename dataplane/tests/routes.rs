@@ -9,7 +9,7 @@
 
 use dataplane::{Dataplane, DataplaneSettings};
 use dataplane_api::{EndpointId, Update, WorkloadEndpoint};
-use dataplane_netlink::links::{self, AdminState, LinkSpec, VethEnd};
+use dataplane_netlink::links::{self, LinkSpec, VethEnd};
 use dataplane_netlink::routes;
 use dataplane_netlink::{InterfaceName, NetworkNamespace, Rtnetlink};
 use std::net::IpAddr;
@@ -42,12 +42,7 @@ fn connect(pod: &NetworkNamespace) {
     let mut netlink = Rtnetlink::open().unwrap();
     links::create_veth(&mut netlink, &end("cali1"), &end("eth0"), pod, 1450).unwrap();
     let link = links::find(&mut netlink, &name("cali1")).unwrap().unwrap();
-    let up = LinkSpec {
-        mtu: None,
-        mac: None,
-        state: AdminState::Up,
-    };
-    links::execute(&mut netlink, &link, &links::plan(&up, &link)).unwrap();
+    links::execute(&mut netlink, &link, &links::plan(&LinkSpec::UP, &link)).unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@
 use dataplane::{Dataplane, DataplaneSettings};
 use dataplane_api::{EndpointId, Policy, PolicyId, Update, WorkloadEndpoint};
 use dataplane_netlink::addresses::{self, AddressStep};
-use dataplane_netlink::links::{self, AdminState, Link, LinkSpec};
+use dataplane_netlink::links::{self, Link, LinkSpec};
 use dataplane_netlink::routes;
 use dataplane_netlink::workload::{ConnectRequest, ReversePath, WorkloadSettings, Workloads};
 use dataplane_netlink::{InterfaceName, NetworkNamespace, Rtnetlink, sysctl};
@@ -124,12 +124,7 @@ fn a_workload_sends_from_the_networks_of_its_endpoint_only_where_the_settings_ha
         sysctl::Sysctls::default().apply(&sysctl::forwarding()).unwrap();
         let mut netlink = Rtnetlink::open().unwrap();
         let loopback = link(&mut netlink, "lo");
-        let up = LinkSpec {
-            mtu: None,
-            mac: None,
-            state: AdminState::Up,
-        };
-        links::execute(&mut netlink, &loopback, &links::plan(&up, &loopback)).unwrap();
+        links::execute(&mut netlink, &loopback, &links::plan(&LinkSpec::UP, &loopback)).unwrap();
         give("lo", ip("192.0.2.1"));
         give("lo", ip("2001:db8::1"));
         let workloads = WorkloadSettings {

@@ -93,6 +93,15 @@ pub struct LinkSpec {
     pub state: AdminState,
 }
 
+impl LinkSpec {
+    /// Up, and everything else as it is.
+    pub const UP: LinkSpec = LinkSpec {
+        mtu: None,
+        mac: None,
+        state: AdminState::Up,
+    };
+}
+
 /// Whether an interface is to be up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminState {

@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::Pid;
 use std::io::Write;
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// Moves the calling thread, and the threads that it makes from now on, into a new network namespace, which goes
 /// with them.
@@ -95,12 +95,7 @@ impl Node {
                 .context("writing to nft")?
                 .write_all(text.as_bytes())?;
             let output = nft.wait_with_output()?;
-            anyhow::ensure!(
-                output.status.success(),
-                "nft: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-            Ok(())
+            succeeded("nft", &output)
         })?
     }
 
@@ -114,14 +109,19 @@ impl Node {
                 .arg("-F")
                 .output()
                 .context("running the program 'conntrack' (package conntrack)")?;
-            anyhow::ensure!(
-                output.status.success(),
-                "conntrack: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-            Ok(())
+            succeeded("conntrack", &output)
         })?
     }
+}
+
+/// Asserts that a program ended well, in the words that it wrote if it did not.
+///
+/// # Errors
+/// It did not.
+pub fn succeeded(what: &str, output: &Output) -> anyhow::Result<()> {
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "{what}: {said}");
+    Ok(())
 }
 
 /// Writes a kernel setting of the calling thread's network namespace.

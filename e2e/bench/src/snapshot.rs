@@ -1,5 +1,6 @@
 //! A large cluster on one node: from nothing, into the kernel, and by single changes.
 
+use crate::bed::succeeded;
 use crate::brain::{Brain, Change, Phases};
 use crate::figure::{Figure, duration};
 use crate::shape::{self, HERE, LOCAL, NAMESPACES};
@@ -314,12 +315,7 @@ fn heap() -> anyhow::Result<Heap> {
     let output = Command::new(&program)
         .output()
         .with_context(|| format!("running {}", program.display()))?;
-    anyhow::ensure!(
-        output.status.success(),
-        "{}: {}",
-        program.display(),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    succeeded(&program.display().to_string(), &output)?;
     serde_json::from_slice(&output.stdout).context("reading the heap's figures")
 }
 

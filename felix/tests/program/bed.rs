@@ -1,6 +1,6 @@
 //! One agent: its network namespace, its folders, and what it says.
 
-use dataplane_netlink::links::{self, AdminState, LinkSpec};
+use dataplane_netlink::links::{self, LinkSpec};
 use dataplane_netlink::{InterfaceName, NetworkNamespace, Rtnetlink};
 use policy_model_datastore::Datastore;
 use policy_model_datastore_file::{FileStore, Settings as StoreSettings};
@@ -32,12 +32,7 @@ impl Node {
                 let mut netlink = Rtnetlink::open().unwrap();
                 let name = InterfaceName::new("lo").unwrap();
                 let loopback = links::find(&mut netlink, &name).unwrap().unwrap();
-                let wanted = LinkSpec {
-                    mtu: None,
-                    mac: None,
-                    state: AdminState::Up,
-                };
-                links::execute(&mut netlink, &loopback, &links::plan(&wanted, &loopback)).unwrap();
+                links::execute(&mut netlink, &loopback, &links::plan(&LinkSpec::UP, &loopback)).unwrap();
             })
             .unwrap();
         Node {

@@ -21,7 +21,7 @@ pub use request::{ConnectRequest, InvalidRequest, WorkloadError};
 pub use spec::{GATEWAY_V4, IpV6, ReversePath, RouteSources, device_neighbours, device_routes, host_sysctls};
 
 use crate::error::NetlinkError;
-use crate::links::{self, AdminState, Link, LinkSpec, OperState, VethEnd};
+use crate::links::{self, Link, LinkSpec, OperState, VethEnd};
 use crate::mac::MacAddress;
 use crate::names::InterfaceName;
 use crate::routes::{self, RouteOwnership};
@@ -441,12 +441,7 @@ fn raise_loopback(socket: &mut Rtnetlink) -> Result<(), NetlinkError> {
     let Some(loopback) = links::find_index(socket, LOOPBACK)? else {
         return Ok(());
     };
-    let wanted = LinkSpec {
-        mtu: None,
-        mac: None,
-        state: AdminState::Up,
-    };
-    links::execute(socket, &loopback, &links::plan(&wanted, &loopback))
+    links::execute(socket, &loopback, &links::plan(&LinkSpec::UP, &loopback))
 }
 
 /// Waits until the workload can send and receive.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use dataplane_netlink::links::{self, AdminState, LinkSpec};
+use dataplane_netlink::links::{self, LinkSpec};
 use dataplane_netlink::workload::{ConnectRequest, WorkloadSettings, Workloads};
 use dataplane_netlink::{InterfaceName, NetworkNamespace, Rtnetlink, addresses, routes, sysctl};
 
@@ -40,12 +40,7 @@ pub(crate) fn ip(text: &str) -> IpAddr {
 
 pub(crate) fn up(netlink: &mut Rtnetlink, interface: &str) {
     let link = links::find(netlink, &name(interface)).unwrap().expect(interface);
-    let wanted = LinkSpec {
-        mtu: None,
-        mac: None,
-        state: AdminState::Up,
-    };
-    links::execute(netlink, &link, &links::plan(&wanted, &link)).unwrap();
+    links::execute(netlink, &link, &links::plan(&LinkSpec::UP, &link)).unwrap();
 }
 
 /// Gives the node an address that pods can speak to.

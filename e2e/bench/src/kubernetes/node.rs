@@ -2,6 +2,7 @@
 
 use super::process;
 use super::server::ADDRESS;
+use crate::bed::succeeded;
 use anyhow::Context;
 use dataplane_netlink::NetworkNamespace;
 use nix::sys::signal::{Signal, kill};
@@ -192,12 +193,7 @@ impl Node {
                 .args(["delete", "table", "inet", "manx"])
                 .output()
                 .context("running the program 'nft' (package nftables)")?;
-            anyhow::ensure!(
-                output.status.success(),
-                "nft: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-            Ok(())
+            succeeded("nft", &output)
         })?
     }
 
@@ -263,12 +259,7 @@ fn ip(arguments: &str) -> anyhow::Result<()> {
         .args(arguments.split_whitespace())
         .output()
         .context("running the program 'ip' (package iproute2)")?;
-    anyhow::ensure!(
-        output.status.success(),
-        "ip {arguments}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
+    succeeded(&format!("ip {arguments}"), &output)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::objects::Making;
 use super::requests::Administrator;
+use crate::bed::succeeded;
 use anyhow::Context;
 use http::Method;
 use serde_json::json;
@@ -70,11 +71,7 @@ impl Server {
             .env("HOME", below)
             .output()
             .context("starting helm")?;
-        anyhow::ensure!(
-            output.status.success(),
-            "helm install: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        succeeded("helm install", &output)?;
         let begun = Instant::now();
         let path = format!("{}/ippools", super::objects::OURS);
         while self.administrator.ask(Method::GET, &path, None)?.status != 200 {

@@ -7,7 +7,7 @@
 
 use super::objects::{POLICIES, Size, namespace, policy_of};
 use super::world::World;
-use crate::bed::{pin, set};
+use crate::bed::{pin, set, succeeded};
 use crate::figure::{Figure, duration};
 use crate::timing::{Samples, from_environment, median};
 use anyhow::Context;
@@ -250,12 +250,7 @@ fn keep(pid: u32, processors: &str) -> anyhow::Result<()> {
         .args(["--all-tasks", "--cpu-list", "--pid", processors, &pid.to_string()])
         .output()
         .context("running the program 'taskset' (package util-linux)")?;
-    anyhow::ensure!(
-        output.status.success(),
-        "taskset: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
+    succeeded("taskset", &output)
 }
 
 /// Changes objects at a steady rate until it is told to stop, and returns how many changed.

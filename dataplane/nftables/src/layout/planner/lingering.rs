@@ -58,10 +58,10 @@ impl Planner {
             }
         }
         let due = self.nets_changed[n].unwrap_or(now) + GRACE;
-        let at_once = self.retired.entry(due).or_default();
+        let then = self.retired.entry(due).or_default();
         let end = Retired::Lingering(n == 1);
-        if !at_once.contains(&end) {
-            at_once.push(end);
+        if !then.contains(&end) {
+            then.push(end);
         }
         changed
     }
