@@ -6,11 +6,12 @@
 use crate::disk::{self, Content};
 use crate::document;
 use crate::folders::Folders;
-use crate::journal::{Change, Journal, News, Record, Repair};
+use crate::journal::{Journal, News, Repair};
 use crate::path::{self, Location};
 use crate::store::Settings;
+use crate::taking::{apply, apply_anew};
 use policy_model::{InvalidResource, Key};
-use policy_model_datastore::{ChangeLog, DatastoreError, Fault, Revision, SharedLog, Version};
+use policy_model_datastore::{ChangeLog, DatastoreError, Fault, SharedLog, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -387,47 +388,4 @@ impl Keeper {
             .read(|log| journal.compact(log, sync))
             .map_err(|e| disk::failure("write anew the journal of", &self.root, e))
     }
-}
-
-fn apply(log: &mut ChangeLog, record: Record) {
-    match record.change {
-        Change::Put(version, resource) => drop(log.put(record.key, resource, version, record.revision)),
-        Change::Delete => log.remove(&record.key, record.revision),
-    }
-}
-
-/// Takes over a journal that does not continue what was known.
-///
-/// What is gone gets the last revisions before the new journal's start, so that watchers hear of it; the start of a
-/// new journal lies far enough above for that.
-fn apply_anew(log: &mut ChangeLog, start: Revision, mut records: Vec<Record>, stands: impl Fn(&Key) -> bool) {
-    records.sort_by_key(|r| r.revision);
-    if log.is_empty() && log.revision() == Revision::default() {
-        log.compact(start);
-        records.into_iter().for_each(|record| apply(log, record));
-        return;
-    }
-    let put = |r: &Record| matches!(r.change, Change::Put(..));
-    let keys: BTreeSet<Key> = records.iter().filter(|r| put(r)).map(|r| r.key.clone()).collect();
-    let gone: Vec<Key> = log
-        .iter()
-        .map(|(key, _)| key.clone())
-        .filter(|key| !keys.contains(key) && !stands(key))
-        .collect();
-    log.advance(Revision::new(start.get().saturating_sub(gone.len() as u64)));
-    for key in &gone {
-        log.remove(key, log.revision().next());
-    }
-    for record in records {
-        let same = match &record.change {
-            Change::Put(version, _) => log.get(&record.key).is_some_and(|v| v.version == *version),
-            Change::Delete => log.get(&record.key).is_none(),
-        };
-        if !same {
-            // Two objects must never stand at one revision.
-            let revision = record.revision.max(log.revision().next());
-            apply(log, Record { revision, ..record });
-        }
-    }
-    log.advance(start);
 }

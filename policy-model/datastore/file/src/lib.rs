@@ -34,5 +34,6 @@ mod keeper;
 mod lock;
 mod path;
 mod store;
+mod taking;
 
 pub use store::{FileStore, Settings};

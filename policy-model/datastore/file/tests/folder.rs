@@ -4,12 +4,11 @@
 
 mod bed;
 
-use bed::{Bed, key, next_short, open, order_in, text, tier, until};
+use bed::{Bed, GRACE, key, next_short, open, order_in, text, tier, until};
 use policy_model::{NetworkSetSpec, Object, Resource};
 use policy_model_datastore::{Datastore, DatastoreError, Selection};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
 
 #[tokio::test]
 async fn folders_may_come_and_go() {
@@ -174,7 +173,8 @@ async fn a_folder_that_is_taken_away_is_no_removal_of_its_objects() {
         "{refused:?}"
     );
     assert!(store.create(tier("b", 1.0)).await.is_err());
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    // Longer than a document may be missing.
+    tokio::time::sleep(GRACE * 2).await;
     fs::rename(parent.path().join("away"), &root).unwrap();
     until("the store answers again", || async {
         store.get(&key("a")).await.is_ok()

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(600);
 const VIEWS: usize = 3;
 const THREADS: usize = 4;
 const STEPS: usize = 2_500;

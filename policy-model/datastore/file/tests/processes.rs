@@ -239,7 +239,7 @@ fn said(lines: impl BufRead) -> Vec<(String, u64)> {
 async fn a_process_that_holds_the_lock_up_is_named_as_the_reason() {
     let root = tempfile::tempdir().unwrap();
     let patience = Settings {
-        lock_patience: Duration::from_millis(30),
+        lock_patience: Duration::from_secs(2),
         ..settings()
     };
     let store = FileStore::open(root.path(), patience).unwrap();

@@ -12,7 +12,11 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// Generous: only a test that fails waits for it.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long a document may be missing before it is gone: longer than usual, because the hands of a test are slow on a busy
+/// machine.
+pub const GRACE: Duration = Duration::from_secs(1);
 
 pub struct Bed {
     pub root: TempDir,
@@ -49,6 +53,7 @@ pub fn open(root: &Path) -> FileStore {
         root,
         Settings {
             sync: false,
+            grace: GRACE,
             ..Settings::default()
         },
     )
