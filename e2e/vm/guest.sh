@@ -22,6 +22,6 @@ while IFS=$'\t' read -r name seconds command; do
   event "end $name $? $((SECONDS - began))"
 done <"$folder/suites"
 # Nothing was loaded by hand: these came because our code asked the kernel for them.
-event "modules $(awk '{print $1}' /proc/modules | grep -E '^(nf|nft|veth|bridge|sctp|libcrc)' | sort | tr '\n' ' ')"
+event "modules $(awk '{print $1}' /proc/modules | grep -E '^(nf|nft|veth|bridge|sctp|libcrc|vxlan|ipip)' | sort | tr '\n' ' ')"
 event "done"
 sync

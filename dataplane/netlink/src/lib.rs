@@ -10,6 +10,7 @@
 //! - [`nodes`]: which routes lead to the other nodes' pods;
 //! - [`routes`], [`neighbours`], [`addresses`], [`links`], [`sysctl`], [`conntrack`]: one kind of kernel
 //!   object each, with its intended form, its observed form, a pure plan between them, and its execution;
+//! - [`tunnels`]: the devices that carry pods' packets between nodes, and what each knows of the other nodes;
 //! - [`events`]: what the kernel says has changed;
 //! - [`namespace`], [`rtnetlink`], [`error`] (and the private `socket` and `attributes`): how the kernel is spoken to.
 
@@ -28,6 +29,7 @@ pub mod routes;
 pub mod rtnetlink;
 mod socket;
 pub mod sysctl;
+pub mod tunnels;
 pub mod workload;
 
 pub use error::NetlinkError;

@@ -78,6 +78,8 @@ pub(crate) enum Protocol {
     Route,
     /// Connection tracking.
     Netfilter,
+    /// What has no protocol of its own: settings of devices.
+    Generic,
 }
 
 impl Protocol {
@@ -85,6 +87,7 @@ impl Protocol {
         match self {
             Self::Route => 0,
             Self::Netfilter => 12,
+            Self::Generic => 16,
         }
     }
 
@@ -92,6 +95,7 @@ impl Protocol {
         match self {
             Self::Route => "route",
             Self::Netfilter => "netfilter",
+            Self::Generic => "generic",
         }
     }
 }
@@ -136,6 +140,8 @@ mod options {
 pub(crate) struct Connection {
     socket: OwnedFd,
     sequence: u32,
+    /// How many lists were asked for.
+    lists: u64,
     /// Room for a datagram; the last one fills the beginning.
     buffer: Vec<u8>,
     filled: usize,
@@ -168,6 +174,7 @@ impl Connection {
         let number = match protocol {
             Protocol::Route => SockProtocol::NetlinkRoute,
             Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
+            Protocol::Generic => SockProtocol::NetlinkGeneric,
         };
         let opened = socket(
             AddressFamily::Netlink,
@@ -220,6 +227,7 @@ impl Connection {
             socket,
             patience,
             sequence: 0,
+            lists: 0,
             buffer: Vec::new(),
             filled: 0,
         })
@@ -312,6 +320,7 @@ impl Connection {
         mut read: impl FnMut(Message<'_>) -> Option<Item>,
     ) -> Result<Vec<Item>, NetlinkError> {
         for _ in 0..DUMP_TRIES {
+            self.lists += 1;
             let mut items = Vec::new();
             let mut interrupted = false;
             let mut datagram = Vec::with_capacity(HEADER + request.body.len());
@@ -359,6 +368,11 @@ impl Connection {
             operation: operation.to_string(),
             tries: DUMP_TRIES,
         })
+    }
+
+    /// How many lists were asked for since the conversation began.
+    pub(crate) fn lists(&self) -> u64 {
+        self.lists
     }
 
     /// Appends one request to a datagram and returns its number.

@@ -10,7 +10,7 @@ use dataplane_netlink::workload::{ConnectRequest, WorkloadSettings, Workloads};
 use dataplane_netlink::{InterfaceName, NetworkNamespace, Rtnetlink, addresses, routes, sysctl};
 
 /// How long a packet that has to arrive is waited for; only a failing test waits so long.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a test inside a new namespace that stands for a node, with forwarding on and loopback up.
 pub(crate) fn on_a_node(test: impl FnOnce() + Send) {

@@ -12,4 +12,5 @@ mod bed;
 mod conntrack;
 mod events;
 mod routes;
+mod tunnels;
 mod workload;
