@@ -33,7 +33,17 @@ says() {
   if grep -qF -- "$text" <<<"$output"; then pass; printf 'ok: %s\n' "$name"; else fail "$name" "nowhere: $text" "$output"; fi
 }
 
-# within SECONDS COMMAND...: the command succeeds before the time is over; what it wrote last is shown if not.
+# wrote TEXT COMMAND...: the command writes the text, whatever its code; for what has to become so.
+wrote() {
+  local text="$1" output
+  shift
+  output="$("$@" 2>&1)"
+  printf '%s\n' "$output"
+  grep -qF -- "$text" <<<"$output"
+}
+
+# within SECONDS COMMAND...: the command succeeds before the time is over; what it wrote last is shown if not. The time is
+# there for what never comes, and is no promise: a slow machine that is busy has to keep within it.
 within() {
   local deadline=$((SECONDS + $1)) output
   shift
@@ -43,7 +53,20 @@ within() {
   done
 }
 
+# slay PID: ends a process without a word, and waits for its end: what it holds (a port, a table) goes with it, not before.
+slay() {
+  kill -9 "$1" && within 60 has_ended "$1"
+}
+# Its first thread waits for all others, and each of them holds what the process has.
+has_ended() {
+  local threads=("/proc/$1/task/"*)
+  [ ! -e "/proc/$1" ] || { [ "${#threads[@]}" -le 1 ] && grep -qs '^State:.Z' "/proc/$1/status"; }
+}
+
 not() { ! "$@"; }
+# denied COMMAND...: nothing answers the command, which asks a network for no longer than "patience" says. A refusal is
+# silent, so it is waited for as long as it takes; an answer may take as long as a busy machine needs.
+denied() { local patience=2; ! "$@"; }
 skip() { skipped=$((skipped + 1)); printf 'skipped: %s: %s\n' "$1" "$2"; }
 
 # The closing line, and the suite's code.

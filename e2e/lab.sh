@@ -138,17 +138,18 @@ if wanted live; then
   sed 's/app: stranger }/app: near }/' "$manifests/live.yaml" | put live.yaml
   expect "and its own again" allow deny deny
   printf 'apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: { name: guard, namespace: live\n' | put guard.yaml
-  expect "a syntax error keeps what was in force" allow deny deny
-  says "and is told with its file" "guard.yaml" lab status
+  check "a syntax error is told with its file" within 60 wrote "guard.yaml" lab status
+  expect "and keeps what was in force" allow deny deny
   policy guard '{ podSelecter: {}, ingress: [{}] }' | put guard.yaml
-  expect "an unknown field keeps what was in force" allow deny deny
-  says "and is told with its name" "podSelecter" lab status
+  check "an unknown field is told with its name" within 60 wrote "podSelecter" lab status
+  expect "and keeps what was in force" allow deny deny
   policy guard '{ podSelector: {}, ingress: [{ from: [{ ipBlock: { cidr: 10.0.0.300/8 } }] }, {}] }' | put guard.yaml
-  expect "an invalid address keeps what was in force" allow deny deny
+  check "an invalid address is told" within 60 wrote "10.0.0.300" lab status
+  expect "and keeps what was in force" allow deny deny
   policy guard "${guard/port: 80/port: 81}" | put guard.yaml
   expect "mended, the policy says what it says" deny deny allow
-  not_told() { ! lab status | grep -q guard.yaml; }
-  check "and no fault is told" within 5 not_told
+  not_told() { local told; told="$(lab status)"; echo "$told"; ! grep -qF guard.yaml <<<"$told"; }
+  check "and no fault is told" within 60 not_told
   policy late '{ podSelector: { matchLabels: { app: server } }, ingress: [{ from: [{ ipBlock: { cidr: nonsense } }] }] }' | put late.yaml
   rm "$manifests/guard.yaml"
   expect "a policy that never was valid opens nothing" deny deny deny
@@ -163,15 +164,15 @@ if wanted live; then
   check "it moves to another node" guest 81
   rm "$manifests/guest.yaml"
   code "it goes" 2 guest 81
-  check "its namespace goes too" within 5 not test -e /run/netns/manx-lab-pod-live.guest
+  check "its namespace goes too" within 60 not test -e /run/netns/manx-lab-pod-live.guest
   # lab watch.
   lab watch >"$work/watch" 2>&1 &
   background+=($!)
-  check "lab watch shows the matrix" within 60 grep -q '^watching' "$work/watch"
+  check "lab watch shows the matrix" within 180 grep -q '^watching' "$work/watch"
   policy guard "$guard" | put guard.yaml
-  check "and what a change closed" within 60 grep -q '^closed: live/near -> live/server .* 81/TCP' "$work/watch"
+  check "and what a change closed" within 180 grep -q '^closed: live/near -> live/server .* 81/TCP' "$work/watch"
   rm "$manifests/guard.yaml"
-  check "and what a change opened" within 60 grep -q '^opened: live/near -> live/server .* 81/TCP' "$work/watch"
+  check "and what a change opened" within 180 grep -q '^opened: live/near -> live/server .* 81/TCP' "$work/watch"
   kill "$!" 2>/dev/null
   wait "$!" 2>/dev/null
 fi
@@ -187,34 +188,34 @@ if wanted crash; then
   server="$(address_of live/server)"
   (in_pod live/server perl -e "$listen" 6000) >"$work/stream" 2>&1 & background+=($!)
   (in_pod live/server perl -e "$hear" 6001) >"$work/heard" 2>&1 & background+=($!)
-  check "a stream's server stands" within 10 grep -q ready "$work/stream"
-  check "a listener stands where nothing may arrive" within 10 grep -q ready "$work/heard"
+  check "a stream's server stands" within 60 grep -q ready "$work/stream"
+  check "a listener stands where nothing may arrive" within 60 grep -q ready "$work/heard"
   (in_pod live/near perl -e "$talk" "$server" 6000) & background+=($!)
   (in_pod live/near perl -e "$flood" "$server" 6001) & background+=($!)
   check "the stream flows" grows "$work/stream"
   for round in 1 2 3; do
-    kill -9 "$(pid_of 'felix node1')"
-    check "round $round: lab status tells of a killed felix" within 5 not lab status
+    slay "$(pid_of 'felix node1')"
+    check "round $round: lab status tells of a killed felix" within 60 not lab status
     check "round $round: without felix the stream goes on" grows "$work/stream"
     code "round $round: without felix denied stays denied" 0 lab probe --flows "$work/denied.yaml"
     check "round $round: felix starts anew" lab restart node1
-    check "round $round: it becomes ready" within 30 lab status
+    check "round $round: it becomes ready" within 60 lab status
     check "round $round: the stream was not cut" grows "$work/stream"
   done
   check "a felix that is asked to end, too" lab restart node1
   check "leaves the stream" grows "$work/stream"
-  check "and becomes ready" within 30 lab status
+  check "and becomes ready" within 60 lab status
   if grep -q closed "$work/stream"; then fail "the stream was closed"; else pass; fi
   check "nothing denied was heard meanwhile" not grep -q heard "$work/heard"
-  kill -9 "$(pid_of controller)"
-  check "lab status tells of a killed controller" within 5 not lab status
+  slay "$(pid_of controller)"
+  check "lab status tells of a killed controller" within 60 not lab status
   check "the controller starts anew" lab restart controller
   rm "$manifests/crash.yaml"
   check "and follows the manifests" flows <<<'- { from: live-other/far, to: live/server, protocol: TCP, port: 80, expect: allow }'
-  kill -9 "$(pid_of agent)"
-  check "lab status tells of a killed agent" within 5 not lab status
+  slay "$(pid_of agent)"
+  check "lab status tells of a killed agent" within 60 not lab status
   check "the agent starts anew" lab restart agent
-  check "and everything stands" within 30 lab status
+  check "and everything stands" within 60 lab status
   check "with every server" flows <<<'- { from: live-other/far, to: live/server, protocol: TCP, port: 80, expect: allow }'
   check "and every flow as before" lab probe --flows "$work/flows.yaml"
 fi
@@ -225,34 +226,34 @@ has_table() { node node1 nft list table inet manx; }
 if wanted drift; then
   part "others' hands in the node"
   if node node1 nft delete table inet manx 2>/dev/null; then
-    check "the owned table was deleted and comes back" within 3 has_table
+    check "the owned table was deleted and comes back" within 60 has_table
   else
     check "the kernel keeps others from the table" has_table
   fi
   FELIX_NFTABLESOWNEDTABLE=false check "a felix whose table is not owned" lab restart node1
-  check "becomes ready" within 30 lab status
+  check "becomes ready" within 60 lab status
   for round in 1 2 3; do
     check "round $round: the table is deleted" node node1 nft delete table inet manx
-    check "round $round: it is mended" within 3 has_table
+    check "round $round: it is mended" within 60 has_table
   done
   check "all flows are as before" lab probe --flows "$work/flows.yaml"
   check "lab restart gives felix its table again" lab restart node1
-  check "and it becomes ready" within 30 lab status
+  check "and it becomes ready" within 60 lab status
   # Cleaning up.
   node node3 nft 'add table inet neighbour; add chain inet neighbour forward { type filter hook forward priority 0; }'
   node node3 ip link add neighbour0 type bridge
   node node3 ip route add 192.0.2.0/24 dev eth0
-  kill -9 "$(pid_of 'felix node3')"
+  slay "$(pid_of 'felix node3')"
   check "felix --cleanup" node node3 "$bin/felix" --cleanup
   check "leaves no table of ours" not node node3 nft list table inet manx
   check "leaves the neighbours' table" node node3 nft list table inet neighbour
   check "leaves the neighbours' link" node node3 ip link show neighbour0
   says "leaves the neighbours' route" "192.0.2.0/24" node node3 ip route show
-  no_foreign_routes() { ! node node3 ip route show proto 80 | grep -q .; }
+  no_foreign_routes() { local left; left="$(node node3 ip route show proto 80)" && echo "$left" && [ -z "$left" ]; }
   check "leaves no route of ours" no_foreign_routes
   check "a second one finds nothing to do" node node3 "$bin/felix" --cleanup
   check "felix starts again" lab restart node3
-  check "and becomes ready" within 60 lab status
+  check "and becomes ready" within 180 lab status
   check "all flows are as before it" lab probe --flows "$work/flows.yaml"
 fi
 
@@ -261,7 +262,7 @@ get() { # NODE PORT PATH
 }
 second() { # a felix beside that of node2, with these variables more
   node node2 env FELIX_FELIXHOSTNAME=node2 FELIX_DATASTOREPATH=/run/manx-lab/datastore FELIX_STATEDIR=/run/manx-lab/nodes/node2 \
-    FELIX_CNISOCKETPATH=/run/manx-lab/nodes/node2/cni.sock FELIX_LOGFILEPATH=none "$@" timeout 20 "$bin/felix" --config-file /nonexistent
+    FELIX_CNISOCKETPATH=/run/manx-lab/nodes/node2/cni.sock FELIX_LOGFILEPATH=none "$@" timeout 120 "$bin/felix" --config-file /nonexistent
 }
 refused() { second "$@"; local code=$?; [ "$code" != 0 ] && [ "$code" != 124 ]; }
 
@@ -275,7 +276,7 @@ if wanted pages; then
   check "a second felix of the node refuses" refused
   says "and says that the port is taken, and by whom it may be" "another" second
   says "a second felix without pages says why it cannot work" "another felix" second FELIX_HEALTHENABLED=false FELIX_PROMETHEUSMETRICSENABLED=false
-  check "the first one goes on" within 10 lab status
+  check "the first one goes on" within 60 lab status
   check "and so does its policy" lab probe --flows "$work/flows.yaml"
 fi
 
@@ -398,8 +399,8 @@ YAML
     fi
     check "lab up makes it anew" lab up --manifests "$manifests" --no-probe
     check "which stands" lab status
-    kill -9 "$(pid_of 'felix node2')"
-    within 5 not lab status
+    slay "$(pid_of 'felix node2')"
+    within 60 not lab status
     check "lab up after a crash makes it anew" lab up --manifests "$manifests" --no-probe
     check "lab down" lab down
   done
@@ -408,7 +409,7 @@ YAML
   for _ in 1 2 3 4 5 6 7 8; do
     bash -c "exec '$manx' lab up --no-probe" >"$work/out" 2>&1 &
     pid=$!
-    within 10 grep -q . "$work/out"
+    within 60 grep -q . "$work/out"
     kill -TERM "$pid" 2>/dev/null
     wait "$pid"
     code=$?

@@ -20,4 +20,4 @@ sub hark { for my $six (0,1) { while (defined(my $from=recv($s[$six],my $d,2048,
 print "ready\n"; my $n=0; while(!$end) { for my $to (@all) { $n=($n+1)&0xffff; my $p=$to->[0]?pack("CCnnn",128,0,0,$id,$n):pack("CCnnn",8,0,sum(pack("CCnnn",8,0,0,$id,$n)),$id,$n);
   send($s[$to->[0]],$p,0,$to->[1]); $sent++; unless ($sent%32) { hark(); select undef,undef,undef,32/$rate } } hark() } hark(); printf "sent %d in %d\n",$sent,time-$begun'
 lines() { wc -l <"$1"; }
-grows() { local before; before="$(lines "$1")"; within 10 eval "[ \"\$(wc -l <'$1')\" -gt $((before + 20)) ]"; }
+grows() { local before; before="$(lines "$1")"; within 60 eval "[ \"\$(wc -l <'$1')\" -gt $((before + 20)) ]"; }

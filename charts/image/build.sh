@@ -53,11 +53,13 @@ build_programs() {
 
 # A folder that has everything that the layer will, with modes that the caller's umask does not change.
 stage() {
-  local into="$1" program name
+  local into="$1" program name headers
   install -d -m 0755 "$into/bin"
   for program in "${programs[@]}"; do
     [ -f "$from/$program" ] || fail "$from has no $program"
-    if readelf -l "$from/$program" | grep -q INTERP; then
+    # Whole first: who reads a part of it only would end readelf, and that end would look like a program without the word.
+    headers="$(readelf -l "$from/$program")"
+    if grep -q INTERP <<<"$headers"; then
       fail "$from/$program needs a dynamic linker, and the image has none: build it with this script"
     fi
     install -m 0755 "$from/$program" "$into/bin/$program"

@@ -9,6 +9,8 @@ mod flows;
 mod interfaces;
 mod pass;
 mod settings;
+mod vacancies;
+mod walker;
 
-pub use pass::{ApplyError, Dataplane, PassReport, Programmed};
+pub use pass::{ApplyError, Dataplane, FlowWalks, PassReport, Programmed};
 pub use settings::{DataplaneSettings, FlowsOnPolicyChange};

@@ -1,8 +1,12 @@
 //! One apply pass: from the brain's updates to the kernel, in the order that keeps the laws.
 
+mod holders;
+
 use crate::flows::Flows;
 use crate::interfaces::{Interfaces, describe};
 use crate::settings::{DataplaneSettings, FlowsOnPolicyChange};
+use crate::vacancies::Vacancies;
+use crate::walker::Walker;
 use dataplane_api::{EndpointId, HostPort, Update, WorkloadEndpoint};
 use dataplane_netlink::NetlinkError;
 use dataplane_nftables::layout::LayoutSettings;
@@ -26,6 +30,9 @@ pub enum ApplyError {
     /// Connection-tracking entries could not be removed.
     #[error("removing connection-tracking entries")]
     Flows(#[source] NetlinkError),
+    /// The thread that looks through connection tracking could not be made.
+    #[error("starting the thread that looks through connection tracking")]
+    Thread(#[source] std::io::Error),
 }
 
 /// What one pass did.
@@ -52,6 +59,15 @@ pub struct Programmed {
     pub interface_up: bool,
 }
 
+/// How often all of connection tracking was looked through for addresses, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowWalks {
+    /// By a pass, which waited for it.
+    pub in_passes: u64,
+    /// Beside the passes, for addresses that nobody has.
+    pub ahead: u64,
+}
+
 /// The dataplane of one node, in the network namespace of the thread that opened it. Stays on that thread.
 #[derive(Debug)]
 pub struct Dataplane {
@@ -64,8 +80,18 @@ pub struct Dataplane {
     programmed: BTreeMap<EndpointId, Programmed>,
     /// Addresses that nobody here has any more, or that somebody else has now, whose flows must be forgotten.
     departed: BTreeSet<IpAddr>,
-    /// The interface of each address of an endpoint here, by its number, as of the last pass.
+    /// The interface of each address of an endpoint here that packets reach, by its number, as of the last pass.
     attached: BTreeMap<IpAddr, u32>,
+    /// Addresses that nobody may have but endpoints here.
+    kept: Arc<BTreeSet<IpAddr>>,
+    /// Those of them that nobody has now, and of which of these no flow is known any more.
+    vacancies: Vacancies,
+    walker: Walker,
+    /// Whether there is something new about these.
+    vacancies_stirred: bool,
+    walks: FlowWalks,
+    /// How many flows the walker removed since the last pass.
+    removed_ahead: usize,
     /// Ports of the node that lead elsewhere than before, whose flows must be forgotten that have no end.
     redirected: BTreeSet<HostPort>,
     /// Whether updates came that the kernel does not have yet.
@@ -114,6 +140,12 @@ impl Dataplane {
             programmed: BTreeMap::new(),
             departed: BTreeSet::new(),
             attached: BTreeMap::new(),
+            kept: Arc::default(),
+            vacancies: Vacancies::default(),
+            walker: Walker::start(patience)?,
+            vacancies_stirred: false,
+            walks: FlowWalks::default(),
+            removed_ahead: 0,
             redirected: BTreeSet::new(),
             dirty: false,
             recheck: false,
@@ -138,13 +170,13 @@ impl Dataplane {
                                 .filter(|a| !endpoint.addresses.contains(a)),
                         );
                     }
-                    self.interfaces.endpoints_changed();
+                    self.interfaces.set_endpoint(endpoint);
                 }
                 Update::WorkloadRemoved(id) => {
                     if let Some(before) = self.endpoints.remove(id) {
                         self.departed.extend(before.addresses.iter().copied());
                     }
-                    self.interfaces.endpoints_changed();
+                    self.interfaces.remove_endpoint(id);
                 }
                 Update::HostPort(port, _) | Update::HostPortRemoved(port) => {
                     if port.protocol == Protocol::UDP {
@@ -171,6 +203,7 @@ impl Dataplane {
                 || self.interfaces.is_dirty()
                 || self.driver.is_suspect()
                 || !self.departed.is_empty()
+                || self.vacancies_stirred
                 || !self.redirected.is_empty())
     }
 
@@ -188,7 +221,8 @@ impl Dataplane {
         if !self.tables.is_synced() || !self.interfaces.is_read() {
             return Ok(report);
         }
-        if self.dirty || self.driver.is_suspect() {
+        let is_in_doubt = self.driver.is_suspect();
+        if self.dirty || is_in_doubt {
             let changes = self.tables.commit();
             let applied = self
                 .driver
@@ -198,15 +232,16 @@ impl Dataplane {
             report.transactions += applied.transactions;
             report.messages += applied.messages;
             report.mended += applied.mended;
+            if is_in_doubt || applied.mended > 0 {
+                self.vacancies.doubt();
+            }
         }
         if self.interfaces.is_dirty() {
-            let faults = self
-                .interfaces
-                .apply(self.endpoints.iter())
-                .map_err(ApplyError::Interfaces)?;
+            let faults = self.interfaces.apply().map_err(ApplyError::Interfaces)?;
             report.faults.extend(faults);
         }
         self.note_arrivals();
+        self.guard_vacant(&mut report)?;
         self.forget_departed(&mut report)?;
         self.forget_astray(&mut report)?;
         if std::mem::take(&mut self.recheck)
@@ -236,56 +271,6 @@ impl Dataplane {
             .collect();
         self.synced_once = true;
         Ok(report)
-    }
-
-    /// What was sent to an address while nobody had it was forwarded to somewhere else, and made entries whose answers
-    /// the address's new holder could give, or be given, without policy being asked: they are forgotten as well, once
-    /// packets reach the new holder's interface. Those of the first pass may have been here before this process was.
-    fn note_arrivals(&mut self) {
-        let mut attached: BTreeMap<IpAddr, u32> = BTreeMap::new();
-        for endpoint in self.endpoints.values() {
-            if let Some(index) = self.interfaces.index(&endpoint.interface) {
-                attached.extend(endpoint.addresses.iter().map(|address| (*address, index)));
-            }
-        }
-        if self.synced_once {
-            let arrived = attached.iter().filter(|(a, i)| self.attached.get(*a) != Some(*i));
-            self.departed.extend(arrived.map(|(address, _)| *address));
-        }
-        self.attached = attached;
-    }
-
-    /// Flows of addresses that no endpoint here has any more would otherwise be inherited by the next holder.
-    fn forget_departed(&mut self, report: &mut PassReport) -> Result<(), ApplyError> {
-        if self.departed.is_empty() {
-            return Ok(());
-        }
-        let held: BTreeSet<IpAddr> = self
-            .endpoints
-            .values()
-            .flat_map(|e| e.addresses.iter().copied())
-            .collect();
-        let gone: Vec<IpAddr> = self
-            .departed
-            .iter()
-            .filter(|a| !held.contains(a))
-            .copied()
-            .collect();
-        // An address that moved from one endpoint to another here: its flows were the other's.
-        let moved: Vec<IpAddr> = self
-            .departed
-            .iter()
-            .filter(|a| held.contains(a))
-            .copied()
-            .collect();
-        for list in [gone, moved] {
-            if !list.is_empty() {
-                let (removed, _clean) = self.flows.forget(&list).map_err(ApplyError::Flows)?;
-                report.flows_removed += removed;
-            }
-        }
-        self.departed.clear();
-        Ok(())
     }
 
     /// Flows to ports of the node follow where these lead now.
@@ -349,6 +334,7 @@ impl Dataplane {
     /// # Errors
     /// An event socket broke.
     pub fn take_events(&mut self) -> Result<(), ApplyError> {
+        self.take_walks();
         self.driver.touched_by_others().map_err(ApplyError::Policy)?;
         self.interfaces.take_events().map_err(ApplyError::Interfaces)?;
         Ok(())
@@ -386,6 +372,10 @@ impl Dataplane {
             return Ok(PassReport::default());
         }
         let applied = self.driver.resync(&self.tables).map_err(ApplyError::Policy)?;
+        if applied.mended > 0 {
+            self.vacancies.doubt();
+            self.vacancies_stirred = true;
+        }
         Ok(PassReport {
             transactions: applied.transactions,
             mended: applied.mended,
@@ -398,6 +388,17 @@ impl Dataplane {
         self.interfaces.route_count()
     }
 
+    /// Has a pass be due that tries again what the last one could not do with single interfaces and routes.
+    pub fn retry_faults(&mut self) {
+        self.interfaces.retry();
+    }
+
+    /// How many lists of interfaces, addresses, routes and neighbours were read from the kernel so far. Each costs it a
+    /// walk over all of them.
+    pub fn lists_read(&self) -> u64 {
+        self.interfaces.lists()
+    }
+
     /// What is in force for each endpoint.
     pub fn programmed(&self) -> &BTreeMap<EndpointId, Programmed> {
         &self.programmed
@@ -408,9 +409,9 @@ impl Dataplane {
         &self.driver.planner().state().host_ports
     }
 
-    /// The descriptors to poll: nf_tables events and interface events.
-    pub fn event_fds(&self) -> [BorrowedFd<'_>; 2] {
-        [self.driver.as_fd(), self.interfaces.as_fd()]
+    /// The descriptors to poll: nf_tables events, interface events, and looks through connection tracking that ended.
+    pub fn event_fds(&self) -> [BorrowedFd<'_>; 3] {
+        [self.driver.as_fd(), self.interfaces.as_fd(), self.walker.as_fd()]
     }
 
     /// Whether others cannot write to the policy table.

@@ -14,11 +14,11 @@ if wanted churn; then
   for round in 1 2 3 4 5 6 7 8 9 10; do
     for node in "${nodes[@]}"; do crowd "$node" "$each"; echo ---; done >"$work/crowd.yaml"
     check "round $round: pods are asked for" kubectl apply -f "$work/crowd.yaml"
-    check "round $round: all run" within 180 pods_running $((each * ${#nodes[@]}))
+    check "round $round: all run" within 600 pods_running $((each * ${#nodes[@]}))
     check "round $round: no address twice" not addresses_twice
     check "round $round: they are told to go" kubectl delete -f "$work/crowd.yaml" --wait=false
-    check "round $round: they are gone" within 180 no_pods
+    check "round $round: they are gone" within 600 no_pods
   done
-  check "address management is sound" within 60 manx ipam check
-  check "all goes" kubectl delete namespace pods --wait --timeout=60s
+  check "address management is sound" within 180 manx ipam check
+  check "all goes" kubectl delete namespace pods --wait --timeout=240s
 fi

@@ -14,7 +14,8 @@ probers_start() {
   for name in near far outside; do
     pid=$$
     [ "$name" = outside ] || pid="$(pid_in "$name")"
-    (enter "$pid" perl -e "$sweep" "$probes" "${all[@]}") >"$work/$1-$name" 2>&1 &
+    # Before others: what is proven by silence is only proven by a prober that is never kept from asking.
+    (enter "$pid" nice -n -10 perl -e "$sweep" "$probes" "${all[@]}") >"$work/$1-$name" 2>&1 &
     probers+=($!)
     background+=($!)
   done
@@ -96,34 +97,34 @@ if wanted first; then
   check "a namespace" kubectl create namespace pods
   { server near node1; server far node2; } >"$work/probers.yaml"
   check "pods that probe" kubectl apply -f "$work/probers.yaml"
-  check "become ready" kubectl -n pods wait --for=condition=Ready pods --all --timeout=90s
+  check "become ready" kubectl -n pods wait --for=condition=Ready pods --all --timeout=240s
 
   crowd node1 100 >"$work/crowd.yaml"
   check "100 pods without a policy" kubectl apply -f "$work/crowd.yaml"
-  check "run" within 240 pods_running 102
+  check "run" within 600 pods_running 102
   # Blocks came with them, of which the world outside does not know yet.
   check "the world outside learns the way to them" cluster routes
   probers_start open
-  check "every one of them answers every prober" within 30 all_answered open crowd=node1
+  check "every one of them answers every prober" within 60 all_answered open crowd=node1
   probers_stop
-  check "they go" kubectl -n pods delete deployment crowd-node1 --cascade=foreground --timeout=180s
+  check "they go" kubectl -n pods delete deployment crowd-node1 --cascade=foreground --timeout=240s
 
   crowd_denied >"$work/denied.yaml"
   check "a policy that lets nobody in" kubectl apply -f "$work/denied.yaml"
   probers_start denied
   check "100 pods under it" kubectl apply -f "$work/crowd.yaml"
-  check "run" within 240 pods_running 102
+  check "run" within 600 pods_running 102
   check "on addresses that were asked all the time" inside_blocks crowd=node1
   probers_stop
   check "by probers that were quick enough" diligent denied
   check "none ever answered" none_answered denied crowd=node1
-  check "they go" kubectl -n pods delete deployment crowd-node1 --cascade=foreground --timeout=180s
+  check "they go" kubectl -n pods delete deployment crowd-node1 --cascade=foreground --timeout=240s
 
   probers_start together
   check "100 times a policy and its pod in one apply" quiet_pods 100
-  check "run" within 240 pods_running 102
+  check "run" within 600 pods_running 102
   check "on addresses that were asked all the time" inside_blocks together=yes
   probers_stop
   check "none ever answered" none_answered together together=yes
-  check "all goes" kubectl delete namespace pods --wait --timeout=180s
+  check "all goes" kubectl delete namespace pods --wait --timeout=240s
 fi

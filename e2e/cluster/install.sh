@@ -1,7 +1,9 @@
 # shellcheck shell=bash
 # From nothing to a cluster whose pods have a network, as README tells people to do it.
 
-is_ready_node() { kubectl wait --for=condition=Ready "node/$1" --timeout=1s; }
+is_ready_node() {
+  [ "$(kubectl get node "$1" -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}')" = True ]
+}
 has_network() {
   [ "$(kubectl get node "$1" -o jsonpath='{.status.conditions[?(@.type=="NetworkUnavailable")].status}')" = False ]
 }
@@ -10,7 +12,7 @@ has_network() {
 blocks_of() {
   kubectl get blockaffinities.projectcalico.org -o jsonpath="{range .items[?(@.spec.node==\"$1\")]}{.spec.cidr}{\"\n\"}{end}"
 }
-agents_ready() { kubectl -n "$namespace" rollout status daemonset/manx-node --timeout=2s; }
+agents_ready() { kubectl -n "$namespace" rollout status daemonset/manx-node --timeout=20s; }
 has_blocks() { [ "$(kubectl get blockaffinities.projectcalico.org -o name | wc -l)" -ge "$1" ]; }
 
 if wanted install; then
@@ -21,18 +23,18 @@ if wanted install; then
   for node in "${nodes[@]}"; do
     check "$node has no network before" not is_ready_node "$node"
   done
-  check "helm install" helm install manx "$root/charts/manx" --namespace "$namespace" --wait --timeout 3m
+  check "helm install" helm install manx "$root/charts/manx" --namespace "$namespace" --wait --timeout 10m
   for node in "${nodes[@]}"; do
-    check "$node is ready" within 60 is_ready_node "$node"
-    check "and says that its network is there" within 30 has_network "$node"
+    check "$node is ready" within 180 is_ready_node "$node"
+    check "and says that its network is there" within 60 has_network "$node"
   done
   check "the controller made the pools" kubectl get ippools.projectcalico.org default-ipv4-ippool default-ipv6-ippool
-  check "every node has a block of each family" within 30 has_blocks $((2 * ${#nodes[@]}))
+  check "every node has a block of each family" within 60 has_blocks $((2 * ${#nodes[@]}))
   # The API server is no node, and what leaves the cluster keeps the pod's address: somebody has to tell it the way back.
   check "the world outside learns the way to pods" cluster routes
   check "cluster DNS comes up as pods" kubectl apply -f "$here/kube/manifests/coredns.yaml"
-  check "and is available" kubectl -n kube-system rollout status deployment/coredns --timeout=120s
-  check "helm test" helm test manx --namespace "$namespace" --timeout 2m
+  check "and is available" kubectl -n kube-system rollout status deployment/coredns --timeout=240s
+  check "helm test" helm test manx --namespace "$namespace" --timeout 10m
   says "manx status by kubectl exec" "pool" manx status
-  check "and is content" manx status --wait=60
+  check "and is content" manx status --wait=240
 fi

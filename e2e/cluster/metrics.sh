@@ -12,9 +12,9 @@ scrape_configs:
     static_configs: [{ targets: ["10.91.0.11:9094", "10.91.0.12:9094"] }]
 YAML
 }
-ask_prometheus() { curl -gsS --max-time 3 "http://127.0.0.1:19090/api/v1/query?query=$1"; }
+ask_prometheus() { curl -gsS --max-time 20 "http://127.0.0.1:19090/api/v1/query?query=$1"; }
 counts() { [ "$(ask_prometheus "$1" | sed -n 's/.*"value":\[[^,]*,"\([0-9.]*\)"\].*/\1/p' | head -n 1)" = "$2" ]; }
-page() { cluster node-exec node1 -- /usr/bin/curl -sS --max-time 3 "http://$1/metrics"; }
+page() { cluster node-exec node1 -- /usr/bin/curl -sS --max-time 20 "http://$1/metrics"; }
 # Counters that have Calico's names, so that dashboards carry over; newer customs would end them in _total.
 calicos='calc_graph_output_events|calc_graph_updates_processed|int_dataplane_failures|int_dataplane_messages|log_errors'
 calicos+='|nft_calls|nft_errors|resyncs_started'
@@ -52,7 +52,7 @@ if wanted metrics; then
   prometheus --config.file="$work/prometheus.yaml" --storage.tsdb.path="$work/prometheus" \
     --web.listen-address=127.0.0.1:19090 >"$work/prometheus.log" 2>&1 &
   background+=($!)
-  check "Prometheus scrapes every felix" within 60 counts 'sum(up{job="felix"})' 2
-  check "and a controller" within 60 counts 'min(max(up{job="controller"}))' 1
-  check "which know of each other's pods" within 30 counts 'count(felix_cluster_num_workload_endpoints>0)' 2
+  check "Prometheus scrapes every felix" within 180 counts 'sum(up{job="felix"})' 2
+  check "and a controller" within 180 counts 'min(max(up{job="controller"}))' 1
+  check "which know of each other's pods" within 60 counts 'count(felix_cluster_num_workload_endpoints>0)' 2
 fi

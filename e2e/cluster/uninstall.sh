@@ -42,7 +42,7 @@ order_stands() {
   [ "$now" = "$1" ]
 }
 uninstall() { helm uninstall manx --namespace "$namespace" --wait --timeout 5m; }
-install_again() { helm install manx "$root/charts/manx" --namespace "$namespace" --wait --timeout 3m; }
+install_again() { helm install manx "$root/charts/manx" --namespace "$namespace" --wait --timeout 10m; }
 nothing_of_the_release() {
   local left
   left="$(kubectl -n "$namespace" get daemonsets,deployments,jobs,pods,serviceaccounts -o name | grep manx)"
@@ -56,36 +56,36 @@ if wanted uninstall; then
   check "a pod that has its network from us" kubectl create namespace pods
   server one node1 >"$work/one.yaml"
   check "is asked for" kubectl apply -f "$work/one.yaml"
-  check "and runs" kubectl -n pods wait --for=condition=Ready pods --all --timeout=90s
+  check "and runs" kubectl -n pods wait --for=condition=Ready pods --all --timeout=240s
   # That of an earlier uninstall of this cluster, if there was one.
   before="$(order_stands x | sed 's/^the order is: //')"
   says "helm uninstall refuses while it runs, and names it" "pods/one" uninstall
   check "nobody was told anything" order_stands "$before"
-  check "the agents are ready" kubectl -n "$namespace" rollout status daemonset/manx-node --timeout=5s
+  check "the agents are ready" kubectl -n "$namespace" rollout status daemonset/manx-node --timeout=20s
   server two node2 >"$work/two.yaml"
   check "and pods still come up" kubectl apply -f "$work/two.yaml"
-  check "with a network" kubectl -n pods wait --for=condition=Ready pods --all --timeout=90s
+  check "with a network" kubectl -n pods wait --for=condition=Ready pods --all --timeout=240s
   check "which works" asks one "$(address_of_pod two)"
-  check "all pods go" kubectl delete namespace pods --wait --timeout=90s
-  check "those of cluster DNS too" kubectl delete -f "$here/kube/manifests/coredns.yaml" --wait --timeout=90s
-  check "no pod is left on our network" within 90 not pods_with_network
+  check "all pods go" kubectl delete namespace pods --wait --timeout=240s
+  check "those of cluster DNS too" kubectl delete -f "$here/kube/manifests/coredns.yaml" --wait --timeout=240s
+  check "no pod is left on our network" within 180 not pods_with_network
   check "helm uninstall" uninstall
   for node in "${nodes[@]}"; do
     check "nothing of ours is left on $node" has_nothing "$node"
     check "nor on its object" says_nothing "$node"
-    check "which says that it is not ready" within 60 not is_ready_node "$node"
+    check "which says that it is not ready" within 180 not is_ready_node "$node"
   done
-  check "nothing of the release is left" within 60 nothing_of_the_release
+  check "nothing of the release is left" within 180 nothing_of_the_release
   check "definitions and pools stay" kubectl get ippools.projectcalico.org default-ipv4-ippool default-ipv6-ippool
 
   part "install again, over what an uninstall left"
   check "helm install" install_again
-  for node in "${nodes[@]}"; do check "$node is ready" within 60 is_ready_node "$node"; done
+  for node in "${nodes[@]}"; do check "$node is ready" within 180 is_ready_node "$node"; done
   check "two pods" kubectl create namespace pods
   check "are asked for" kubectl apply -f "$work/one.yaml" -f "$work/two.yaml"
-  check "and run" kubectl -n pods wait --for=condition=Ready pods --all --timeout=90s
-  check "and reach each other" within 10 asks one "$(address_of_pod two)"
-  check "address management is sound" within 60 manx ipam check
+  check "and run" kubectl -n pods wait --for=condition=Ready pods --all --timeout=240s
+  check "and reach each other" within 60 asks one "$(address_of_pod two)"
+  check "address management is sound" within 180 manx ipam check
 
   part "uninstall that cuts pods off"
   one_pid="$(pid_in one)"
@@ -100,6 +100,6 @@ if wanted uninstall; then
   check "the pod still runs" test -d "/proc/$one_pid"
   check "and is cut off, not open" not nsenter -t "$one_pid" -n ip link show eth0
   check "helm install over it" install_again
-  check "what was cut off can go" kubectl delete namespace pods --wait --timeout=120s
-  check "address management is sound" within 60 manx ipam check
+  check "what was cut off can go" kubectl delete namespace pods --wait --timeout=240s
+  check "address management is sound" within 180 manx ipam check
 fi

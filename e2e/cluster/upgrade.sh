@@ -9,7 +9,7 @@ stream_of_pods() {
   while [ ! -e "$work/enough" ]; do
     number=$((number + 1))
     server "stream-$number" "${nodes[$((number % 2))]}" | kubectl apply -f - >/dev/null
-    kubectl -n pods wait --for=condition=Ready "pod/stream-$number" --timeout=90s >/dev/null || echo "stream-$number did not come up"
+    kubectl -n pods wait --for=condition=Ready "pod/stream-$number" --timeout=240s >/dev/null || echo "stream-$number did not come up"
     kubectl -n pods delete pod "stream-$number" --wait=false >/dev/null
   done
 }
@@ -21,12 +21,12 @@ if wanted upgrade; then
   stream_of_pods >"$work/pods-stream" 2>&1 &
   stream=$!
   check "helm upgrade replaces every agent" helm upgrade manx "$root/charts/manx" --namespace "$namespace" \
-    --set-string felix.podAnnotations.upgraded=yes --wait --timeout 4m
+    --set-string felix.podAnnotations.upgraded=yes --wait --timeout 10m
   check "no pod failed meanwhile" not grep . "$work/pods-stream"
-  check "helm rollback" helm rollback manx --namespace "$namespace" --wait --timeout 4m
+  check "helm rollback" helm rollback manx --namespace "$namespace" --wait --timeout 10m
   touch "$work/enough"
   wait "$stream"
   check "no pod failed then either" not grep . "$work/pods-stream"
   check "no sandbox failed" not failed_sandboxes
-  check "all goes" kubectl delete namespace pods --wait --timeout=90s
+  check "all goes" kubectl delete namespace pods --wait --timeout=240s
 fi

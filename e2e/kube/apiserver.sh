@@ -81,6 +81,7 @@ start_etcd() {
     --listen-client-urls "http://127.0.0.1:$((port + 1))" --advertise-client-urls "http://127.0.0.1:$((port + 1))" \
     --listen-peer-urls "http://127.0.0.1:$((port + 2))" --initial-advertise-peer-urls "http://127.0.0.1:$((port + 2))" \
     --initial-cluster "test=http://127.0.0.1:$((port + 2))" </dev/null >"$dir/etcd.log" 2>&1 9>&- &
+  disown $! 2>/dev/null || true
   echo $! >"$dir/etcd.pid"
 }
 
@@ -98,16 +99,26 @@ start_apiserver() {
   echo $! >"$dir/apiserver.pid"
 }
 
-is_ready() {
-  curl -sf --max-time 5 --cacert "$dir/ca.crt" --cert "$dir/admin.crt" --key "$dir/admin.key" \
-    "https://127.0.0.1:$port/readyz" >/dev/null
+answers() {
+  curl -sf --max-time 20 --cacert "$dir/ca.crt" --cert "$dir/admin.crt" --key "$dir/admin.key" \
+    "https://127.0.0.1:$port$1" >/dev/null
 }
 
+# Ready, and done with the namespaces that it makes itself when it has been ready for a moment.
+is_ready() {
+  local namespace
+  answers /readyz || return 1
+  for namespace in default kube-system kube-public kube-node-lease; do
+    answers "/api/v1/namespaces/$namespace" || return 1
+  done
+}
+
+# Both must live: an etcd that found its port taken would leave the API server with somebody else's.
 wait_until_ready() {
-  local tries
-  for tries in $(seq 300); do
-    is_alive apiserver || return 1
-    is_ready && return
+  local end=$((SECONDS + 180))
+  while [ "$SECONDS" -lt "$end" ]; do
+    is_alive apiserver && is_alive etcd || return 1
+    if is_ready; then is_alive etcd; return; fi
     sleep 0.2
   done
   return 1
@@ -135,12 +146,12 @@ start() {
   fail "the API server does not become ready"
 }
 
-# Ends one program, by force where it does not go; it holds nothing that anybody wants back.
+# end PROGRAM [SIGNAL]: ends one program, by force where it does not go.
 end() {
   local pid tries
   [ -f "$dir/$1.pid" ] || return 0
   pid="$(cat "$dir/$1.pid")"
-  kill "$pid" 2>/dev/null || true
+  kill -s "${2:-TERM}" "$pid" 2>/dev/null || true
   for tries in $(seq 25); do
     kill -0 "$pid" 2>/dev/null || break
     sleep 0.2
@@ -149,7 +160,8 @@ end() {
   rm -f "$dir/$1.pid"
 }
 
-halt() { end apiserver; end etcd; }
+# They hold nothing that anybody wants back. Asked, an API server would wait for whoever follows it.
+halt() { end apiserver KILL; end etcd KILL; }
 
 command="${1:-}"
 [ $# -ge 2 ] || { sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 2; }

@@ -3,6 +3,7 @@
 #
 #   ./e2e/kube/build.sh                      all programs of the default version, and etcd
 #   ./e2e/kube/build.sh --api-server [V...]  only the API server, of these versions (of the last four minors if none)
+#   ./e2e/kube/build.sh --versions           only prints those of the last four minors
 #   ./e2e/kube/build.sh --where [V]          only prints the folder where the programs of a version are
 #   ./e2e/kube/build.sh --tools [NAME...]    what a suite works with, and prints the path of each: helm, cnitool, coredns,
 #                                            and Kubernetes' own e2e.test, ginkgo and agnhost; all of them if none
@@ -18,7 +19,7 @@ cache="${MANX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/manx}/kube"
 export PATH="$PATH:/usr/local/go/bin"
 # The version that the suites run with, and the newest of each minor that is held to the datastore's suite besides.
 kubernetes=1.35.4
-others=(1.34.4 1.33.13 1.32.13)
+others=(1.37.0 1.36.3 1.34.4)
 # The first etcd line with all that streaming lists need.
 etcd=3.6.5
 helm=3.22.0
@@ -174,10 +175,11 @@ path_of_tool() {
 only=""
 case "${1:-}" in
   "") set -- "$kubernetes" ;;
+  --versions) printf '%s\n' "$kubernetes" "${others[@]}" | sort -V; exit ;;
   --where) folder "${2:-$kubernetes}"; exit ;;
   --tools) shift; only=tools; [ $# -gt 0 ] || set -- "${tools[@]}" ;;
   --api-server) shift; only=api-server; [ $# -gt 0 ] || set -- "$kubernetes" "${others[@]}" ;;
-  -*) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  -*) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 # The programs that have been asked for, one of each build.
 wanted() {

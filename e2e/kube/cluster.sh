@@ -70,7 +70,7 @@ kubectl() { "$kubernetes/kubectl" --kubeconfig "$work/kubeconfig" "$@"; }
 has_ranges() { [ -n "$(kubectl get node "$1" -o jsonpath='{.spec.podCIDRs}')" ]; }
 
 wait_for_node() {
-  within 60 has_ranges "$1" || { tail -n 20 "$work/log/$1.kubelet" >&2; fail "$1 does not register"; }
+  within 180 has_ranges "$1" || { tail -n 20 "$work/log/$1.kubelet" >&2; fail "$1 does not register"; }
 }
 
 # What must be so before anything is made.

@@ -51,21 +51,21 @@ metadata: { name: proof }
 spec: { type: NodePort, ipFamilyPolicy: RequireDualStack, selector: { app: proof }, ports: [{ port: 80, targetPort: 8080, nodePort: 30080 }] }
 YAML
 }
-are_ready() { kubectl wait --for=condition=Ready pods -l app=proof --timeout=60s; }
+are_ready() { kubectl wait --for=condition=Ready pods -l app=proof --timeout=240s; }
 address() { kubectl get pod "$1" -o jsonpath="{.status.podIPs[$2].ip}"; }
-asks() { kubectl exec "$1" -- curl -gsS --max-time 3 "http://$2/hostname"; }
-answers() { curl -gsS --max-time 3 "http://$1/hostname"; }
+asks() { kubectl exec "$1" -- curl -gsS --max-time 20 "http://$2/hostname"; }
+answers() { curl -gsS --max-time 20 "http://$1/hostname"; }
 name_resolves() { kubectl exec on-node1 -- getent hosts proof.default.svc.cluster.local; }
-dns_is_ready() { kubectl -n kube-system rollout status deployment coredns --timeout=60s; }
+dns_is_ready() { kubectl -n kube-system rollout status deployment coredns --timeout=240s; }
 
 cluster down
 machine >"$work/before"
 check "the cluster comes up" cluster up 2 --reference-network
 check "every part runs" cluster status
-check "every node is ready" kubectl wait --for=condition=Ready nodes --all --timeout=60s
+check "every node is ready" kubectl wait --for=condition=Ready nodes --all --timeout=240s
 check "a second one is refused" not cluster up
 { pod node1; pod node2; service; } >"$work/pods.yaml"
-within 20 kubectl get serviceaccount default >/dev/null 2>&1
+within 60 kubectl get serviceaccount default >/dev/null 2>&1
 check "pods are made" kubectl apply -f "$work/pods.yaml"
 check "pods run" are_ready
 check "logs are read" kubectl logs on-node1
@@ -76,13 +76,13 @@ for family in 0 1; do
   check "this machine reaches it" answers "$host:8080"
   host="$(kubectl get service proof -o jsonpath="{.spec.clusterIPs[$family]}")"
   case "$host" in *:*) host="[$host]" ;; esac
-  check "a pod reaches the Service at $host" within 10 asks on-node2 "$host:80"
+  check "a pod reaches the Service at $host" within 60 asks on-node2 "$host:80"
 done
-check "a node's port answers from outside" within 10 answers 10.91.0.12:30080
-check "and in the other family" within 10 answers '[fd91::12]:30080'
+check "a node's port answers from outside" within 60 answers 10.91.0.12:30080
+check "and in the other family" within 60 answers '[fd91::12]:30080'
 check "DNS is made" kubectl apply -f "$here/manifests/coredns.yaml"
 check "DNS runs" dns_is_ready
-check "a name resolves" within 20 name_resolves
+check "a name resolves" within 60 name_resolves
 check "a node sees its own folder only" cluster node-exec node1 -- touch /var/lib/manx/of-node1
 check "and no other node does" not cluster node-exec node2 -- test -e /var/lib/manx/of-node1
 check "nor does the machine" not test -e /var/lib/manx/of-node1
@@ -92,9 +92,9 @@ for part in etcd apiserver controller-manager scheduler node1.containerd node1.k
   check "$part is started" cluster start "$part"
 done
 check "every part runs again" cluster status
-check "pods are still ready" within 60 are_ready
+check "pods are still ready" within 180 are_ready
 check "a node is rebooted" cluster reboot node2
-check "its pods come back" within 120 asks on-node2 10.91.0.12:30080
+check "its pods come back" within 180 asks on-node2 10.91.0.12:30080
 check "its disk stayed" cluster node-exec node2 -- test -d /var/lib/kubelet/pods
 check "a node is added" cluster add node3
 check "and removed" cluster remove node3

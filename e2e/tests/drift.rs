@@ -15,11 +15,13 @@ use e2e::packet::Probe;
 use e2e::random::Dice;
 use e2e::world::{PodSpec, World};
 use policy_model::{Protocol, Resource};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a repair is waited for; only a failing test waits so long.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(120);
 const PODS: [(&str, &str, &str); 3] = [
     ("cali1", "10.1.0.1 fd00:1::1", "role=a"),
     ("cali2", "10.1.0.2 fd00:1::2", "role=b"),
@@ -64,6 +66,12 @@ fn world() -> World {
     let mut world = World::new(&pods, settings);
     world.silence();
     world.program(&resources(&world));
+    // Addresses that nobody has, so that what guards them is there to be tampered with.
+    let kept: BTreeSet<IpAddr> = ["10.1.0.9", "fd00:1::9"].map(|a| a.parse().unwrap()).into();
+    world.engine.run(move |core| {
+        core.dataplane.keep(Arc::new(kept));
+        core.apply();
+    });
     policy_holds(&mut world, "at first");
     world
 }

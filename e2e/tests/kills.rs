@@ -25,7 +25,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Set in a process that is to be the agent: whether its table is owned.
 const AGENT: &str = "MANX_E2E_AGENT";
@@ -40,7 +40,9 @@ const ALLOWED: u32 = 1 << 20;
 const ESTABLISHED: u32 = 1 << 21;
 /// What an agent writes when it is about to begin.
 const BEGINS: u8 = b'!';
-/// The longest life of an agent, in microseconds.
+/// What it writes when it has written to the kernel a few times.
+const WROTE: u8 = b'#';
+/// The longest life of an agent, in microseconds, where the machine is quick.
 const LONGEST_LIFE: usize = 120_000;
 /// One flood at a time: two leave the agents no processor.
 static FLOOD: Mutex<()> = Mutex::new(());
@@ -135,6 +137,10 @@ fn agent() {
     for turn in 0u64.. {
         core.upsert(&state(turn.is_multiple_of(2)));
         core.turn();
+        if turn == 1 {
+            // Nobody may listen any more.
+            let _ = out.write_all(&[WROTE]).and_then(|()| out.flush());
+        }
     }
 }
 
@@ -151,13 +157,30 @@ fn start(world: &World, owned: bool) -> Child {
             .expect("start this program again")
     };
     let mut agent = within(&world.node, start);
+    hear(&mut agent, BEGINS);
+    agent
+}
+
+/// Waits for a word of an agent's.
+fn hear(agent: &mut Child, word: u8) {
     let output = agent.stdout.as_mut().expect("a pipe");
     let mut byte = [0];
-    while byte[0] != BEGINS {
+    while byte[0] != word {
         // The test runner's own words come first.
-        output.read_exact(&mut byte).expect("the agent begins");
+        output.read_exact(&mut byte).expect("the agent speaks");
     }
-    agent
+}
+
+/// How long an agent's life should be at most, in microseconds: as long as this machine, busy as it is, takes to write
+/// some times. One that lives shorter has written nothing when it is killed.
+fn longest_life(world: &World, owned: bool) -> usize {
+    let mut agent = start(world, owned);
+    let begun = Instant::now();
+    hear(&mut agent, WROTE);
+    let wrote = begun.elapsed();
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    usize::try_from(2 * wrote.as_micros()).unwrap().max(LONGEST_LIFE)
 }
 
 /// Ends everything, whichever way the thread that has it ends.
@@ -233,9 +256,10 @@ fn kills(owned: bool) {
             arrived
         });
         let _ended = Ended(ended);
+        let longest = longest_life(world, owned);
         for _ in 0..lives {
             let mut agent = start(world, owned);
-            std::thread::sleep(Duration::from_micros(dice.below(LONGEST_LIFE) as u64));
+            std::thread::sleep(Duration::from_micros(dice.below(longest) as u64));
             agent.kill().unwrap();
             agent.wait().unwrap();
             let table = within(&world.node, our_objects);

@@ -130,15 +130,28 @@ type Reached = (Arc<dyn Datastore>, Option<KubeStore>, Vec<Arc<Resource>>);
 
 async fn attempt(settings: &Settings) -> Result<Reached, Failure> {
     let mut kubernetes = None;
-    let store: Arc<dyn Datastore> = match settings.datastore_type {
-        DatastoreKind::File => open_folder(&settings.datastore_path).await?,
-        DatastoreKind::Kubernetes => Arc::new(kubernetes.insert(connect().await?).clone()),
+    let (store, objects): (Arc<dyn Datastore>, _) = match settings.datastore_type {
+        DatastoreKind::File => {
+            let store = open_folder(&settings.datastore_path).await?;
+            let objects = configurations(store.as_ref()).await?;
+            (store, objects)
+        }
+        DatastoreKind::Kubernetes => {
+            let store = kubernetes.insert(connect().await?).clone();
+            // Together: a start waits for each round trip. Whoever else owns our kinds is said before what they hold.
+            let (owned, objects) = tokio::join!(preflight(&store), configurations(&store));
+            owned?;
+            (Arc::new(store), objects?)
+        }
         DatastoreKind::Etcd => return Err(Failure::Final(OpenError::NoAdapter("etcdv3"))),
     };
+    Ok((store, kubernetes, objects))
+}
+
+async fn configurations(store: &dyn Datastore) -> Result<Vec<Arc<Resource>>, Failure> {
     let listing = store.list(Selection::kinds([Kind::FelixConfiguration])).await;
     let listing = listing.map_err(|error| Failure::Away(agent::chain(&error)))?;
-    let objects = listing.items.into_iter().map(|item| item.resource);
-    Ok((store, kubernetes, objects.collect()))
+    Ok(listing.items.into_iter().map(|item| item.resource).collect())
 }
 
 async fn open_folder(path: &std::path::Path) -> Result<Arc<dyn Datastore>, Failure> {
@@ -158,10 +171,13 @@ async fn open_folder(path: &std::path::Path) -> Result<Arc<dyn Datastore>, Failu
 }
 
 async fn connect() -> Result<KubeStore, Failure> {
-    let away = |error: DatastoreError| Failure::Away(agent::chain(&error));
-    let store = KubeStore::connect(KubeSettings::default()).await.map_err(away)?;
+    let store = KubeStore::connect(KubeSettings::default()).await;
+    store.map_err(|error| Failure::Away(agent::chain(&error)))
+}
+
+async fn preflight(store: &KubeStore) -> Result<(), Failure> {
     match store.preflight().await {
-        Ok(()) => Ok(store),
+        Ok(()) => Ok(()),
         Err(error @ ForeignOwner::Unknown(_)) => Err(Failure::Away(agent::chain(&error))),
         Err(error) => Err(Failure::Final(OpenError::Foreign(error))),
     }

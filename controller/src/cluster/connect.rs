@@ -43,6 +43,8 @@ pub enum ConnectError {
 
 /// The way to the API server.
 pub(super) struct Connected {
+    /// The start's voice, for whoever goes on: somebody has to speak at every moment, or nothing seems to be wrong.
+    pub(super) pulse: Pulse,
     pub(super) store: Arc<dyn Datastore>,
     pub(super) reach: Reach,
     /// Namespace of the client's configuration.
@@ -71,6 +73,7 @@ pub(super) async fn connect(
     let store = KubeStore::with_config(config, patient).map_err(ConnectError::Store)?;
     whose(&store, settings, &pulse, figures).await?;
     Ok(Connected {
+        pulse,
         store: Arc::new(store),
         reach: Reach::new(client),
         namespace,

@@ -135,6 +135,7 @@ impl Cluster {
         let pulse = self
             .vitals
             .begin("leader", Some("the lease has not been read yet"));
+        drop(connected.pulse);
         let elector = Elector::new(connected.reach.client(), election, pulse, self.figures.clone());
         let work = move |tenure| {
             Work {

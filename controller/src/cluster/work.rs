@@ -10,7 +10,7 @@ use super::leader::tenure::Tenure;
 use super::picture::{self, Picture};
 use super::reach::Reach;
 use super::settings::Settings;
-use super::vitals::Vitals;
+use super::vitals::{Pulse, Vitals};
 use crate::chain;
 use policy_model_datastore::{BackOff, Datastore, SyncStatus, Syncer};
 use std::sync::Arc;
@@ -40,21 +40,32 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Works until it is aborted.
-    pub(super) async fn run(self) {
+    /// Works until it is aborted. Its loops are announced as not done before this returns, so that whoever leads is not
+    /// ready before the work is done, not even for the moment until it starts.
+    pub(super) fn run(self) -> impl Future<Output = ()> + Send + 'static {
+        let defaults = self
+            .vitals
+            .begin(DEFAULTS, Some("the defaults have not been looked at yet"));
+        let work = self
+            .vitals
+            .begin(WORK, Some("nodes, pools and blocks have not been read yet"));
+        self.both(defaults, work)
+    }
+
+    async fn both(self, of_defaults: Pulse, of_work: Pulse) {
         let fenced = |worker| -> Arc<dyn Datastore> {
             let (store, vitals) = (Arc::clone(&self.store), self.vitals.clone());
             Arc::new(Fenced::new(store, self.tenure.clone(), vitals, worker))
         };
         let (for_defaults, for_work) = (fenced(DEFAULTS), fenced(WORK));
-        tokio::join!(self.defaults(for_defaults.as_ref()), self.follow(&for_work));
+        tokio::join!(
+            self.defaults(for_defaults.as_ref(), of_defaults),
+            self.follow(&for_work, of_work)
+        );
     }
 
     /// Makes what every cluster has, until it is there.
-    async fn defaults(&self, store: &dyn Datastore) {
-        let pulse = self
-            .vitals
-            .begin(DEFAULTS, Some("the defaults have not been looked at yet"));
+    async fn defaults(&self, store: &dyn Datastore, pulse: Pulse) {
         let begun = Instant::now();
         let back_off = BackOff::default();
         let (mut failures, mut said) = (0, None);
@@ -84,10 +95,7 @@ impl Work {
     }
 
     /// Follows nodes, pools and blocks, and does what follows from them.
-    async fn follow(&self, store: &Arc<dyn Datastore>) {
-        let pulse = self
-            .vitals
-            .begin(WORK, Some("nodes, pools and blocks have not been read yet"));
+    async fn follow(&self, store: &Arc<dyn Datastore>, pulse: Pulse) {
         let random = || rand::random_range(0.0..=1.0);
         let mut syncer = Syncer::new(
             Arc::clone(store),

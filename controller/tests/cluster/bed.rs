@@ -15,10 +15,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// How long anything may take that a test waits for.
-const DEADLINE: Duration = Duration::from_secs(60);
+/// How long anything may take that a test waits for; only what fails takes so long.
+const DEADLINE: Duration = Duration::from_secs(180);
 /// The namespace of the controllers.
 pub(crate) const NAMESPACE: &str = "manx-system";
 /// Where our objects are.
@@ -222,11 +223,38 @@ impl Bed {
         own
     }
 
+    /// Whether a service account has a right. The API server is asked, because it follows roles and bindings by watches.
+    pub(crate) async fn may(&self, account: &str, right: &rights::Right) -> bool {
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {
+                "user": format!("system:serviceaccount:{NAMESPACE}:{account}"),
+                "resourceAttributes": right.attributes(),
+            },
+        });
+        let answer = self
+            .put("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+            .await;
+        answer["status"]["allowed"] == true
+    }
+
+    /// Waits until what a service account was given holds: what starts too early is refused, and says so.
+    async fn until_granted(&self, account: &str, of: &[rights::Right]) {
+        for right in of {
+            until(&format!("{account} has the right {right:?}"), async || {
+                self.may(account, right).await
+            })
+            .await;
+        }
+    }
+
     /// An uninstall that has not started, under a service account of its own.
     pub(crate) async fn uninstall(&self, name: &str) -> Command {
         if self.account(name).await {
             rights::bind_uninstall(self, name).await;
         }
+        self.until_granted(name, &rights::OF_AN_UNINSTALL).await;
         let mut command = Command::new(env!("CARGO_BIN_EXE_manx-controller"));
         command
             .env_clear()
@@ -241,6 +269,7 @@ impl Bed {
         if self.account(name).await {
             rights::bind(self, name).await;
         }
+        self.until_granted(name, &rights::OF_A_CONTROLLER).await;
         let own = self.kubeconfig(name).await;
         let mut command = Command::new(env!("CARGO_BIN_EXE_manx-controller"));
         command
@@ -251,8 +280,9 @@ impl Bed {
             .env("POD_NAME", name)
             .env("METRICS_HOST", "127.0.0.1")
             .env("RECONCILER_PERIOD", "1s")
-            .args(["--leader-elect-lease-duration", "3s"])
-            .args(["--leader-elect-renew-deadline", "2s"])
+            // Short, for the sake of the tests that wait for an end; and longer than a busy machine leaves a process out.
+            .args(["--leader-elect-lease-duration", "10s"])
+            .args(["--leader-elect-renew-deadline", "8s"])
             .args(["--leader-elect-retry-period", "300ms"]);
         command
     }
@@ -302,12 +332,7 @@ impl Running {
     /// Starts one; its log goes to a file.
     pub(crate) fn start(bed: &Bed, mut command: Command, name: &str) -> Running {
         let log = bed.dir.path().join(format!("{name}.log"));
-        // The kernel chooses a port that is free; it is free again when the listener goes.
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = free_port();
         let child = command
             .args(["--metrics-port", &port.to_string()])
             .stderr(std::fs::File::create(&log).unwrap())
@@ -332,7 +357,7 @@ impl Running {
     /// The status and the text of one of its pages.
     pub(crate) fn page(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        stream.set_read_timeout(Some(DEADLINE)).ok()?;
         stream
             .write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
             .ok()?;
@@ -352,6 +377,16 @@ impl Running {
         page.is_some_and(|(_, text)| text.contains("\nmanx_controller_is_leader 1\n"))
     }
 
+    /// Whether the page of figures has all these lines.
+    pub(crate) fn tells(&self, figures: &[&str]) -> bool {
+        let Some((_, text)) = self.page("/metrics") else {
+            return false;
+        };
+        figures
+            .iter()
+            .all(|figure| text.lines().any(|line| line == *figure))
+    }
+
     /// What `check-status` says: its status and its words.
     pub(crate) fn check_status(&self, flag: &str) -> (Option<i32>, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_manx-controller"))
@@ -368,9 +403,24 @@ impl Drop for Running {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- {}\n{}", self.log.display(), self.log());
+            eprintln!("--- figures\n{}", self.page("/metrics").unwrap_or_default().1);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A port for a program that starts in a moment. It is none of those that the kernel gives to clients: one of them may
+/// be a client's again before the program has it.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let own = std::process::id() % 9_000;
+    loop {
+        let offset = (own + NEXT.fetch_add(1, Ordering::Relaxed)) % 9_000;
+        let port = 11_000 + u16::try_from(offset).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

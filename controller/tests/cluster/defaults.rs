@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // In a test, a panic is the failure.
 
-use crate::ONE_AT_A_TIME;
 use crate::bed::{Bed, OURS, Running, until};
+use crate::rights::OF_A_CONTROLLER;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
 #[tokio::test]
 async fn defaults_are_made_once_and_never_overwritten() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _turn = crate::turn().await;
     let bed = Bed::start().await;
     let kubeadm = json!({
         "metadata": { "name": "kubeadm-config" },
@@ -103,7 +103,7 @@ async fn defaults_are_made_once_and_never_overwritten() {
 
 #[tokio::test]
 async fn what_makes_no_sense_or_is_anothers_is_refused_with_words() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _turn = crate::turn().await;
     let bed = Bed::start().await;
     let refused = async |variables: &[(&str, &str)], words: &[&str]| {
         let mut command = bed.controller("refused").await;
@@ -138,7 +138,10 @@ async fn what_makes_no_sense_or_is_anothers_is_refused_with_words() {
         })
     })
     .await;
-    assert!(bed.get(&format!("{OURS}/tiers/default")).await.is_some());
+    until("the rest is made", async || {
+        bed.get(&format!("{OURS}/tiers/default")).await.is_some()
+    })
+    .await;
     drop(young);
 
     // Somebody else's definitions, and a server that refuses while nobody is to wait.
@@ -158,8 +161,13 @@ async fn what_makes_no_sense_or_is_anothers_is_refused_with_words() {
     )
     .await;
     let binding = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/waiting";
-    bed.remove(binding).await;
     command = bed.controller("waiting").await;
+    let of_patient = bed.controller("waiting").await;
+    bed.remove(binding).await;
+    until("the right is gone", async || {
+        !bed.may("waiting", &OF_A_CONTROLLER[0]).await
+    })
+    .await;
     let output = command
         .env("WAIT_FOR_DATASTORE", "false")
         .args(["--metrics-port", "0"])
@@ -171,7 +179,7 @@ async fn what_makes_no_sense_or_is_anothers_is_refused_with_words() {
         text.contains("403") && text.contains("WAIT_FOR_DATASTORE"),
         "{text}"
     );
-    let patient = Running::start(&bed, bed.controller("waiting").await, "patient");
+    let patient = Running::start(&bed, of_patient, "patient");
     until("it says what it waits for", async || {
         patient
             .page("/readiness")

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // In a test, a panic is the failure.
 
-use crate::ONE_AT_A_TIME;
 use crate::bed::{Bed, OURS, Running, until};
 use policy_model::{AffinityState, AllocationAttribute, IpamBlockSpec, Object};
 use policy_model_ipam::reservation::Reservations;
@@ -74,7 +73,7 @@ async fn owner(bed: &Bed, cidr: &str) -> Value {
 
 #[tokio::test]
 async fn a_vanished_node_gives_back_all_and_a_living_one_nothing() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _turn = crate::turn().await;
     let bed = Bed::start().await;
     bed.define().await;
     bed.node("stays", "192.0.2.10", &["10.244.0.0/24"]).await;
@@ -103,15 +102,16 @@ async fn a_vanished_node_gives_back_all_and_a_living_one_nothing() {
     command.env("LEAK_GRACE", "0s");
     let keeper = Running::start(&bed, command, "keeper");
     until("it is ready", async || keeper.leads() && keeper.is_ready()).await;
-    let page = keeper.page("/metrics").unwrap().1;
-    assert!(
-        page.contains("ipam_allocations_in_use{ippool=\"default-ipv4-ippool\",node=\"stays\"} 1"),
-        "{page}"
-    );
-    assert!(
-        page.contains("ipam_allocations_borrowed{ippool=\"default-ipv4-ippool\",node=\"goes\"} 1"),
-        "{page}"
-    );
+    until(
+        "its figures tell what is in use and what is borrowed",
+        async || {
+            keeper.tells(&[
+                "ipam_allocations_in_use{ippool=\"default-ipv4-ippool\",node=\"stays\"} 1",
+                "ipam_allocations_borrowed{ippool=\"default-ipv4-ippool\",node=\"goes\"} 1",
+            ])
+        },
+    )
+    .await;
 
     bed.remove("/api/v1/nodes/goes").await;
     until("the block of the node that went is gone", async || {
@@ -132,25 +132,32 @@ async fn a_vanished_node_gives_back_all_and_a_living_one_nothing() {
     })
     .await;
     assert_eq!(owner(&bed, "10.244.0.0/26").await, "host:stays");
-    let claims = bed.get(&format!("{OURS}/blockaffinities")).await.unwrap();
-    assert_eq!(claims["items"].as_array().unwrap().len(), 1, "{claims}");
+    // A claim goes after its block.
+    until("one claim is left", async || {
+        let claims = bed.get(&format!("{OURS}/blockaffinities")).await.unwrap();
+        claims["items"].as_array().unwrap().len() == 1
+    })
+    .await;
 
     bed.remove("/api/v1/namespaces/shop/pods/lingering").await;
     until("the last address goes with its pod", async || {
         held(&bed, "10.244.1.64/26").await.is_none()
     })
     .await;
-    assert!(keeper.log().contains("the node goes is gone"), "{}", keeper.log());
-    let page = keeper.page("/metrics").unwrap().1;
-    assert!(
-        page.contains("manx_controller_addresses_released_total 5"),
-        "{page}"
-    );
+    // Said and counted after the block is gone, so it may be seen a moment later.
+    until("all five addresses are counted", async || {
+        keeper.tells(&["manx_controller_addresses_released_total 5"])
+    })
+    .await;
+    until("the log says so", async || {
+        keeper.log().contains("the node goes is gone")
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn leaked_addresses_are_collected_with_proof_only() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _turn = crate::turn().await;
     let bed = Bed::start().await;
     bed.define().await;
     bed.node("well", "192.0.2.10", &["10.244.0.0/24"]).await;
@@ -196,15 +203,16 @@ async fn leaked_addresses_are_collected_with_proof_only() {
             .is_some_and(|held| held == kept.map(str::to_owned))
     })
     .await;
-    let page = collector.page("/metrics").unwrap().1;
-    assert!(
-        page.contains("ipam_allocations_gc_reclamations{ippool=\"default-ipv4-ippool\",node=\"well\"} 2"),
-        "{page}"
-    );
-    assert!(
-        page.contains("ipam_allocations_gc_candidates{ippool=\"default-ipv4-ippool\",node=\"ill\"} 1"),
-        "{page}"
-    );
+    until(
+        "the figures tell what was given back and what waits for proof",
+        async || {
+            collector.tells(&[
+                "ipam_allocations_gc_reclamations{ippool=\"default-ipv4-ippool\",node=\"well\"} 2",
+                "ipam_allocations_gc_candidates{ippool=\"default-ipv4-ippool\",node=\"ill\"} 1",
+            ])
+        },
+    )
+    .await;
 
     // Some more looks change nothing; the ill node's word is what is missing.
     tokio::time::sleep(Duration::from_secs(4)).await;
@@ -229,5 +237,5 @@ async fn leaked_addresses_are_collected_with_proof_only() {
             .is_some_and(|held| !held.contains(&"net.former".to_owned()))
     })
     .await;
-    assert!(collector.is_ready());
+    until("it is ready", async || collector.is_ready()).await;
 }

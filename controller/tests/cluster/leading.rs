@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // In a test, a panic is the failure.
 
-use crate::ONE_AT_A_TIME;
 use crate::bed::{Bed, NAMESPACE, OURS, Running, until};
 use nix::sys::signal::Signal;
 use std::time::Duration;
@@ -13,7 +12,7 @@ fn user(name: &str) -> String {
 
 #[tokio::test]
 async fn one_leads_and_the_next_takes_over() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _turn = crate::turn().await;
     let bed = Bed::start().await;
     bed.define().await;
     bed.node("n1", "192.0.2.10", &["10.244.0.0/24"]).await;
@@ -64,7 +63,7 @@ async fn one_leads_and_the_next_takes_over() {
 
 #[tokio::test]
 async fn a_leader_that_was_stopped_past_its_lease_does_nothing_when_it_goes_on() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _turn = crate::turn().await;
     let bed = Bed::start().await;
     bed.define().await;
     bed.node("n1", "192.0.2.10", &["10.244.0.0/24"]).await;
@@ -101,7 +100,10 @@ async fn a_leader_that_was_stopped_past_its_lease_does_nothing_when_it_goes_on()
             .is_some_and(|(code, text)| code == 200 && text.contains("stands by for other_"))
     })
     .await;
-    assert!(stopped.log().contains("leads no more"), "{}", stopped.log());
+    until("its log says so", async || {
+        stopped.log().contains("leads no more")
+    })
+    .await;
     assert!(!stopped.leads() && other.leads());
     tokio::time::sleep(Duration::from_secs(2)).await;
     let after = bed.deeds(&user("stopped"));
@@ -122,11 +124,10 @@ async fn a_leader_that_was_stopped_past_its_lease_does_nothing_when_it_goes_on()
     // Without an API server nobody leads, and that is no reason to start anew.
     bed.signal(Signal::SIGSTOP);
     until("it lays its work down and says why", async || {
-        !stopped.leads() && stopped.page("/readiness").is_some_and(|(code, _)| code == 503)
+        let (code, words) = stopped.check_status("-r");
+        !stopped.leads() && code == Some(1) && words.contains("lease")
     })
     .await;
-    let (code, words) = stopped.check_status("-r");
-    assert!(code == Some(1) && words.contains("lease"), "{words}");
     assert_eq!(stopped.check_status("-l").0, Some(0));
     bed.signal(Signal::SIGCONT);
     until("it goes on", async || stopped.leads() && stopped.is_ready()).await;

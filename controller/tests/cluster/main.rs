@@ -8,7 +8,12 @@ mod pools;
 mod rights;
 mod uninstalling;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// One API server at a time: each takes as much of a small machine as all of the rest.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+/// A test's turn, for as long as it holds this. Two API servers at a time: while one test waits for time to pass, another
+/// works, and more of them would only make each other slow.
+pub(crate) async fn turn() -> SemaphorePermit<'static> {
+    static TURNS: Semaphore = Semaphore::const_new(2);
+    #[expect(clippy::unwrap_used, reason = "nobody closes it")]
+    TURNS.acquire().await.unwrap()
+}

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // In a test, a panic is the failure.
 
-use crate::ONE_AT_A_TIME;
 use crate::bed::{Bed, OURS, Running, until};
 use nix::sys::signal::Signal;
 use policy_model::{AllocationAttribute, IpPoolSpec, Object};
@@ -12,7 +11,7 @@ use std::collections::BTreeMap;
 
 #[tokio::test]
 async fn a_deleted_pool_waits_for_its_addresses() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _turn = crate::turn().await;
     let bed = Bed::start().await;
     bed.define().await;
     bed.node("n1", "192.0.2.10", &["10.244.0.0/24"]).await;
@@ -100,5 +99,8 @@ async fn a_deleted_pool_waits_for_its_addresses() {
     .await;
     let blocks = bed.get(&format!("{OURS}/ipamblocks")).await.unwrap();
     assert_eq!(blocks["items"].as_array().unwrap().len(), 0);
-    assert!(keeper.log().contains("the pool busy is gone"), "{}", keeper.log());
+    until("the log says so", async || {
+        keeper.log().contains("the pool busy is gone")
+    })
+    .await;
 }

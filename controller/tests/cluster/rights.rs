@@ -11,6 +11,36 @@ const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const UNINSTALL: &str = "manx-uninstall";
 const README: &str = include_str!("../../README.md");
 
+/// One thing that somebody may do: verb, group, resource and name, in a namespace or in the whole cluster.
+#[derive(Debug)]
+pub(crate) struct Right(
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    Option<&'static str>,
+);
+
+impl Right {
+    /// As a review of somebody's access says it.
+    pub(crate) fn attributes(&self) -> Value {
+        let Right(verb, group, resource, name, namespace) = self;
+        json!({ "verb": verb, "group": group, "resource": resource, "name": name, "namespace": namespace })
+    }
+}
+
+/// One right of each role of a controller.
+pub(crate) const OF_A_CONTROLLER: [Right; 3] = [
+    Right("list", "", "nodes", "", None),
+    Right("create", "coordination.k8s.io", "leases", "", Some(NAMESPACE)),
+    Right("get", "", "configmaps", "kubeadm-config", Some("kube-system")),
+];
+/// One right of each role of an uninstall.
+pub(crate) const OF_AN_UNINSTALL: [Right; 2] = [
+    Right("list", "", "nodes", "", None),
+    Right("get", "", "serviceaccounts", "manx-node", Some(NAMESPACE)),
+];
+
 /// The rules of the table below a heading.
 fn rules(heading: &str) -> Vec<Value> {
     let (_, after) = README.split_once(heading).expect("the README has the heading");

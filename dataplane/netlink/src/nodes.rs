@@ -62,7 +62,7 @@ pub fn insert_remote_nets<'nets>(
 ) -> Vec<InvalidRemoteNet> {
     let mut invalid = Vec::new();
     for remote in nets {
-        match target(remote) {
+        match remote.target() {
             Ok(target) => {
                 table.insert(remote.net, target);
             }
@@ -87,28 +87,34 @@ pub fn insert_local_blocks<'blocks>(
     }
 }
 
-fn target(remote: &RemoteNet) -> Result<RouteTarget, InvalidRemoteNet> {
-    let RemoteNet {
-        net,
-        node,
-        interface,
-        reach,
-    } = remote;
-    let (net, node) = (*net, *node);
-    if net.addr().is_ipv4() != node.is_ipv4() {
-        return Err(InvalidRemoteNet::OtherFamily { net, node });
+impl RemoteNet {
+    /// Returns where packets to these addresses are to go.
+    ///
+    /// # Errors
+    /// A route that would not lead to the node.
+    pub fn target(&self) -> Result<RouteTarget, InvalidRemoteNet> {
+        let Self {
+            net,
+            node,
+            interface,
+            reach,
+        } = self;
+        let (net, node) = (*net, *node);
+        if net.addr().is_ipv4() != node.is_ipv4() {
+            return Err(InvalidRemoteNet::OtherFamily { net, node });
+        }
+        if net.contains(&node) {
+            return Err(InvalidRemoteNet::ThroughItself { net, node });
+        }
+        if *reach == Reach::OnLink && interface.is_none() {
+            return Err(InvalidRemoteNet::NoInterface { net, node });
+        }
+        Ok(RouteTarget::Gateway {
+            gateway: node,
+            interface: interface.clone(),
+            reach: *reach,
+        })
     }
-    if net.contains(&node) {
-        return Err(InvalidRemoteNet::ThroughItself { net, node });
-    }
-    if *reach == Reach::OnLink && interface.is_none() {
-        return Err(InvalidRemoteNet::NoInterface { net, node });
-    }
-    Ok(RouteTarget::Gateway {
-        gateway: node,
-        interface: interface.clone(),
-        reach: *reach,
-    })
 }
 
 #[cfg(test)]

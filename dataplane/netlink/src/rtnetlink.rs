@@ -68,6 +68,11 @@ impl Rtnetlink {
         Ok(namespace.run(Self::open)??)
     }
 
+    /// How many lists were asked for since this was opened. Each costs the kernel a walk over all objects of its kind.
+    pub fn lists(&self) -> u64 {
+        self.connection.lists()
+    }
+
     /// Carries out one change.
     pub(crate) fn execute(
         &mut self,

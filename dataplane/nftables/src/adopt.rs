@@ -5,7 +5,9 @@
 
 use crate::layout::names::{self, ALLOW, parse_group, parse_row_chain};
 use crate::layout::skeleton::spoofable_rule;
-use crate::layout::{EndpointState, GroupState, LoweredRow, Move, Planner, lower, read_host_port};
+use crate::layout::{
+    EndpointState, GroupState, LoweredRow, Move, Planner, lower, read_host_port, read_vacant,
+};
 use crate::observe::Observed;
 use crate::wire::{Element, ElementData, ElementKey, Expr, Value, Verdict};
 use dataplane_tables::{ClassId, Direction, Tables};
@@ -39,6 +41,7 @@ pub(crate) fn adopt(planner: &mut Planner, observed: &Observed, tables: &Tables,
     }
     adopt_sources(planner, observed, tables);
     adopt_host_ports(planner, observed);
+    adopt_vacant(planner, observed);
     let moves = adopt_identities(planner, observed, tables);
     planner.finish_adoption(now);
     moves
@@ -96,6 +99,14 @@ fn adopt_host_ports(planner: &mut Planner, observed: &Observed) {
         let found = elements(observed, map).iter();
         let ports = found.filter_map(|element| read_host_port(map, element));
         planner.state_mut().host_ports.extend(ports);
+    }
+}
+
+/// Which addresses nobody has, by the earlier life's word: it holds until this life says otherwise.
+fn adopt_vacant(planner: &mut Planner, observed: &Observed) {
+    for set in [names::VACANT4, names::VACANT6] {
+        let found = elements(observed, set).iter().filter_map(read_vacant);
+        planner.state_mut().vacant.extend(found);
     }
 }
 

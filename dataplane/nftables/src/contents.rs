@@ -2,7 +2,9 @@
 
 use crate::layout::names::{self, group, row_chain};
 use crate::layout::skeleton::{self, BASE_CHAINS, FIXED_SETS};
-use crate::layout::{Op, Planner, SetSpec, endpoint_elements, host_port_element, net_element, row_elements};
+use crate::layout::{
+    Op, Planner, SetSpec, endpoint_elements, host_port_element, net_element, row_elements, vacant_element,
+};
 use crate::observe::Observed;
 use crate::wire::{Element, ElementKey, Expr, TableFlags, Value, Verdict};
 use dataplane_tables::{Direction, Tables};
@@ -76,6 +78,10 @@ pub fn contents(planner: &Planner, tables: &Tables) -> Contents {
         if let Some((set, element)) = host_port_element(port, target) {
             add(&mut out.sets, set, element);
         }
+    }
+    for address in &state.vacant {
+        let (set, element) = vacant_element(*address);
+        add(&mut out.sets, set, element);
     }
     for (code, row) in &state.rows {
         let (ports, protos, chain) = row_elements(*code, row);

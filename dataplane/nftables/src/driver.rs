@@ -9,6 +9,8 @@ use crate::observe::{Observed, observe};
 use crate::socket::{DumpError, Link, Monitor, MonitorError, OpenError, TransactError};
 use crate::wire::{Batch, Chain, Family, Rule, Table, TableFlags};
 use dataplane_tables::{Changes, Tables};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -157,6 +159,23 @@ impl Driver {
         self.suspect = true;
         self.commit("prepare", &plan.prepare, &mut applied)?;
         self.commit("switch", &plan.switch, &mut applied)?;
+        self.suspect = false;
+        Ok(applied)
+    }
+
+    /// Lets no connection begin with these addresses, which nobody has now, and with no others any more; after the first
+    /// pass only. It is in force when this returns.
+    ///
+    /// # Errors
+    /// What was refused or could not be read; the next apply compares and mends.
+    pub fn set_vacant(&mut self, tables: &Tables, vacant: &BTreeSet<IpAddr>) -> Result<Applied, DriverError> {
+        let ops = self.planner.set_vacant(vacant);
+        if self.suspect {
+            return self.resync(tables);
+        }
+        let mut applied = Applied::default();
+        self.suspect = true;
+        self.commit("vacant addresses", &ops, &mut applied)?;
         self.suspect = false;
         Ok(applied)
     }

@@ -7,6 +7,8 @@
     reason = "a panic is the failure itself"
 )]
 
+mod support;
+
 use dataplane_api::{
     AtomId, AtomScope, EndpointId, HostPort, Member, Policy, TierPolicies, Update, WorkloadEndpoint,
 };
@@ -23,6 +25,7 @@ use policy_model_rules::{PolicyId, PortMatch, Rule, Side};
 use policy_model_selector::Selector;
 use std::process::Command;
 use std::sync::Arc;
+use support::end;
 
 /// Runs a test in a thread with a network namespace of its own, which goes with the thread.
 fn in_namespace(test: impl FnOnce() + Send + 'static) {
@@ -221,7 +224,7 @@ fn what_is_observed_after_an_apply_is_what_was_wanted() {
             driver.retire(&tables, due).unwrap();
             assert_exact(&driver, &tables);
         }
-        drop(driver);
+        end(driver);
         assert!(cleanup().unwrap());
         assert!(!nft(&["list", "ruleset"]).1.contains("manx"));
         assert!(!cleanup().unwrap());
@@ -237,7 +240,7 @@ fn a_restarted_driver_takes_over_and_writes_nothing() {
         let mut driver = Driver::open(settings(true)).unwrap();
         driver.apply(&tables, &changes, 0).unwrap();
         let before = ruleset();
-        drop(driver);
+        end(driver);
         assert_eq!(ruleset(), before, "the table outlives its owner");
 
         // Another order of arrival, hence other internal numbers.
@@ -378,7 +381,9 @@ fn life(owned: bool) -> bool {
     let changes = tables.commit();
     driver.apply(&tables, &changes, 0).unwrap();
     assert_exact(&driver, &tables);
-    driver.is_owned()
+    let is_owned = driver.is_owned();
+    end(driver);
+    is_owned
 }
 
 #[test]
@@ -474,7 +479,7 @@ fn networks_beside_its_addresses_are_a_workloads_where_the_settings_have_it() {
             "the settings do not have it: {strict}"
         );
         assert!(!may_send(&driver, "cali3", "10.9.1.5"));
-        drop(driver);
+        end(driver);
 
         // The setting comes with a restart.
         let mut driver = Driver::open(spoofing()).unwrap();
@@ -513,7 +518,7 @@ fn networks_beside_its_addresses_are_a_workloads_where_the_settings_have_it() {
         // Again changes nothing, and so does another life.
         let again = tables.commit();
         assert_eq!(driver.apply(&tables, &again, 10).unwrap().messages, 0);
-        drop(driver);
+        end(driver);
         let mut driver = Driver::open(spoofing()).unwrap();
         assert_eq!(
             driver.apply(&tables, &again, 0).unwrap().messages,
@@ -605,7 +610,7 @@ fn the_planner_counts_what_the_kernel_has() {
                 driver.retire(&tables, due).unwrap();
                 assert_eq!(driver.planner().table_size(), counted(), "retired at {due}");
             }
-            drop(driver);
+            end(driver);
             let mut driver = Driver::open(settings()).unwrap();
             let changes = tables.commit();
             driver.apply(&tables, &changes, 0).unwrap();

@@ -19,7 +19,7 @@ use dataplane_nftables::{Driver, DriverSettings};
 use dataplane_tables::{Changes, Tables};
 use policy_model::Protocol;
 use std::collections::HashSet;
-use support::{in_namespace, nft, nft_load, nft_ruleset};
+use support::{end, in_namespace, nft, nft_load, nft_ruleset};
 
 fn port(protocol: Protocol, address: &str, port: u16) -> HostPort {
     HostPort {
@@ -195,7 +195,7 @@ fn only_what_changes_is_written_and_a_new_life_writes_nothing() {
             let changes = tables.commit();
             assert_eq!(driver.apply(&tables, &changes, 2).unwrap().messages, 0);
         }
-        drop(driver);
+        end(driver);
         let mut again = Tables::new();
         again.apply(&Update::InSync);
         for (port, to) in tables.host_ports() {
@@ -205,7 +205,7 @@ fn only_what_changes_is_written_and_a_new_life_writes_nothing() {
         let mut driver = open();
         assert_eq!(driver.apply(&again, &changes, 0).unwrap().messages, 0);
         assert_exact(&driver, &again);
-        drop(driver);
+        end(driver);
         // One that leads nowhere, or where no packet can go, is none.
         again.apply(&leads(Protocol::ICMP, "0.0.0.0", 8, "10.0.0.1:8"));
         again.apply(&leads(Protocol::TCP, "0.0.0.0", 9, "[fd00::1]:9"));

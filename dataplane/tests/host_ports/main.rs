@@ -172,7 +172,7 @@ fn sctp_is_led_as_well() {
 /// The next datagram to the node itself.
 fn next_of(socket: &UdpSocket) -> (String, std::net::SocketAddr) {
     socket
-        .set_read_timeout(Some(std::time::Duration::from_secs(10)))
+        .set_read_timeout(Some(std::time::Duration::from_secs(60)))
         .unwrap();
     next(socket)
 }

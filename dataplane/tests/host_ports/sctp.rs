@@ -13,7 +13,7 @@ const SCTP: i32 = 132;
 pub(crate) fn socket(namespace: &NetworkNamespace) -> Socket {
     let open = || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(SCTP))).unwrap();
     let socket = namespace.run(open).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     socket
 }
 

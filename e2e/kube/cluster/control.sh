@@ -124,15 +124,15 @@ start_scheduler() {
 }
 
 is_ready() {
-  curl -sf --max-time 5 --cacert "$work/pki/ca.crt" --cert "$work/pki/admin.crt" --key "$work/pki/admin.key" \
+  curl -sf --max-time 20 --cacert "$work/pki/ca.crt" --cert "$work/pki/admin.crt" --key "$work/pki/admin.key" \
     "$api/readyz" >/dev/null
 }
 
 is_settled() { is_ready || is_gone apiserver; }
 
 wait_for_apiserver() {
-  within 2 is_alive apiserver || true
-  within 120 is_settled || true
+  within 60 is_alive apiserver || true
+  within 300 is_settled || true
   is_ready || { tail -n 3 "$work/log/apiserver" "$work/log/etcd" | cut -c1-500 >&2; fail "the API server does not become ready"; }
 }
 

@@ -64,7 +64,7 @@ hold() {
   local node="$1"
   spawn "$node.holder" nsenter --net="/run/netns/$(space_of "$node")" unshare --mount --propagation private \
     "$here/cluster/mounts.sh" "$(folder_of "$node")/own" "${own_paths[@]}"
-  within 10 is_mounted "$node" || { cat "$work/log/$node.holder" >&2; fail "$node: its mounts do not come up"; }
+  within 60 is_mounted "$node" || { cat "$work/log/$node.holder" >&2; fail "$node: its mounts do not come up"; }
 }
 is_mounted() { test -e "/proc/$(pid_of "$1.holder")/root/run/mounted"; }
 
@@ -140,7 +140,7 @@ start_containerd() {
   holder="$(pid_of "$node.holder")"
   spawn "$node.containerd" nsenter --target "$holder" --net --mount \
     "$(command -v containerd)" --config "$(folder_of "$node")/containerd.toml"
-  within 30 in_node "$node" "$(command -v ctr)" --address "$runtime" version ||
+  within 60 in_node "$node" "$(command -v ctr)" --address "$runtime" version ||
     { tail -n 20 "$work/log/$node.containerd" >&2; fail "$node: containerd does not answer"; }
 }
 

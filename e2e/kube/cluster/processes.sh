@@ -22,6 +22,13 @@ pid_of() {
   pid="$(cat "$work/pid/$1" 2>/dev/null)" && [ -n "$pid" ] && carries "$pid" "$1" && echo "$pid"
 }
 
+# has_ended PID: all of a process is gone, and with it what it holds. Its first thread waits for all others, without an
+# environment of its own, and each of them holds what the process has.
+has_ended() {
+  local threads=("/proc/$1/task/"*)
+  [ ! -e "/proc/$1" ] || { [ "${#threads[@]}" -le 1 ] && grep -qs '^State:.Z' "/proc/$1/status"; }
+}
+
 is_alive() { pid_of "$1" >/dev/null; }
 is_gone() { ! is_alive "$1"; }
 
@@ -41,7 +48,7 @@ signal() {
   pid="$(pid_of "$part")" || fail "$part does not run"
   kill -s "$signal" "$pid"
   case "$signal" in
-    KILL | TERM) within 20 is_gone "$part" || fail "$part ($pid) does not end" ;;
+    KILL | TERM) within 60 has_ended "$pid" || fail "$part ($pid) does not end" ;;
   esac
 }
 

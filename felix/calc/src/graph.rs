@@ -21,6 +21,7 @@ use policy_model::{
 use policy_model_rules::PolicyId;
 use policy_model_selector::index::{Interner, Label, ParentId, Symbol};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Turns the state of the datastore into what the hands of one node must know.
 ///
@@ -126,14 +127,44 @@ impl CalcGraph {
     /// The object has a fault, whose text says what is in force instead. The graph remembers it until the object is
     /// mended or deleted ([`CalcGraph::faulty`]); nothing need be done but to tell somebody.
     pub fn on_upsert(&mut self, resource: Resource) -> Result<(), Fault> {
+        let key = self.key_of_faulty(&resource);
+        let outcome = match resource {
+            Resource::WorkloadEndpoint(endpoint) => self.upsert_workload(endpoint),
+            other => self.ingest(&other),
+        };
+        self.remember(key, outcome)
+    }
+
+    /// The same for an object that others may hold too. Of those nothing is copied but endpoints.
+    ///
+    /// # Errors
+    /// As [`CalcGraph::on_upsert`].
+    pub fn on_upsert_shared(&mut self, resource: Arc<Resource>) -> Result<(), Fault> {
+        match Arc::try_unwrap(resource) {
+            Ok(resource) => self.on_upsert(resource),
+            Err(resource) => {
+                let key = self.key_of_faulty(&resource);
+                let outcome = match resource.as_ref() {
+                    Resource::WorkloadEndpoint(endpoint) => self.upsert_workload(endpoint.clone()),
+                    other => self.ingest(other),
+                };
+                self.remember(key, outcome)
+            }
+        }
+    }
+
+    /// The object's key, where anything is known to be faulty; else nobody asks for it.
+    fn key_of_faulty(&self, resource: &Resource) -> Option<Key> {
+        (!self.faulty.is_empty()).then(|| resource.key())
+    }
+
+    /// Notes what came of an object.
+    fn remember(&mut self, key: Option<Key>, outcome: Result<(), Fault>) -> Result<(), Fault> {
         self.stats.upserts += 1;
-        let outcome = self.ingest(resource);
         match &outcome {
-            Ok(known) => {
-                if !self.faulty.is_empty()
-                    && let Some(key) = known
-                {
-                    self.faulty.remove(key);
+            Ok(()) => {
+                if let Some(key) = key {
+                    self.faulty.remove(&key);
                 }
             }
             Err(fault) => {
@@ -141,17 +172,16 @@ impl CalcGraph {
                 self.faulty.insert(fault.key.clone(), fault.clone());
             }
         }
-        outcome.map(|_| ())
+        outcome
     }
 
-    fn ingest(&mut self, resource: Resource) -> Result<Option<Key>, Fault> {
-        let key = (!self.faulty.is_empty()).then(|| resource.key());
+    /// Takes in anything but a workload endpoint.
+    fn ingest(&mut self, resource: &Resource) -> Result<(), Fault> {
         match resource {
+            // These are validated while they are compiled.
             Resource::NetworkPolicy(_) | Resource::GlobalNetworkPolicy(_) | Resource::Profile(_) => {
-                // These are validated while they are compiled.
-                self.upsert_policy(&resource)?;
+                self.upsert_policy(resource)
             }
-            Resource::WorkloadEndpoint(endpoint) => self.upsert_workload(endpoint)?,
             other => {
                 if let Err(invalid) = other.validate() {
                     let key = other.key();
@@ -167,16 +197,16 @@ impl CalcGraph {
                     });
                 }
                 self.upsert_valid(other);
+                Ok(())
             }
         }
-        Ok(key)
     }
 
     /// Takes in an object that was found to be valid.
-    fn upsert_valid(&mut self, resource: Resource) {
+    fn upsert_valid(&mut self, resource: &Resource) {
         match resource {
             Resource::Tier(tier) => self.tiers.set(&tier.metadata.name, &tier.spec),
-            Resource::HostEndpoint(endpoint) => self.upsert_host_endpoint(&endpoint),
+            Resource::HostEndpoint(endpoint) => self.upsert_host_endpoint(endpoint),
             Resource::NetworkSet(set) => {
                 self.upsert_network_set(ItemKind::NetworkSet, &set.metadata, &set.spec);
             }
@@ -184,9 +214,8 @@ impl CalcGraph {
                 self.upsert_network_set(ItemKind::GlobalNetworkSet, &set.metadata, &set.spec.0);
             }
             Resource::ServiceEndpoints(slice) => {
-                self.atoms
-                    .services
-                    .set(&slice.metadata.namespace, &slice.metadata.name, slice.spec);
+                let (namespace, name) = (&slice.metadata.namespace, &slice.metadata.name);
+                self.atoms.services.set(namespace, name, slice.spec.clone());
             }
             Resource::IPPool(pool) => self.routes.set_pool(&pool.metadata.name, &pool.spec),
             Resource::IPAMBlock(block) => {

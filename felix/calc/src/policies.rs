@@ -3,7 +3,7 @@
 //! A policy is in force when a workload endpoint of this node is selected by it and its tier exists.
 
 use crate::atoms::Atoms;
-use crate::expansion::Expansion;
+use crate::expansion::{Expansion, RecentSelectors};
 use crate::sequence::Sequence;
 use crate::table::Table;
 use crate::tiers::Tiers;
@@ -39,6 +39,7 @@ pub(crate) struct Policies {
     in_force: usize,
     /// Names of tiers, each kept once.
     tier_names: HashSet<TierId>,
+    recent: RecentSelectors,
 }
 
 impl Policies {
@@ -106,6 +107,7 @@ impl Policies {
             record.selector = selector;
             record.applies_ingress = policy.applies_ingress;
             record.applies_egress = policy.applies_egress;
+            self.recent.compact(&mut policy);
             record.content.write(policy);
         }
         self.touch(number);

@@ -7,9 +7,11 @@
 
 mod begin;
 mod found;
+mod kept;
 mod upkeep;
 mod write;
 
+use crate::attach::EndpointView;
 use crate::holder::PodRef;
 use crate::ipam;
 use crate::journal::Journal;
@@ -41,14 +43,19 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Datastore>,
     pub(crate) view: Arc<ClusterView>,
     pub(crate) journal: Arc<Journal>,
+    /// What is in force on the node.
+    pub(crate) programmed: watch::Receiver<EndpointView>,
     /// How long an attachment waits for what it needs.
     pub(crate) patience: Duration,
+    /// Whether blocks of other nodes that have long been empty may be taken where there is no other room.
+    pub(crate) takes_abandoned: bool,
 }
 
 /// See the module.
 pub(crate) struct Allocator {
     parts: Parts,
     reserve: Mutex<NodeReserve>,
+    kept: watch::Sender<Arc<BTreeSet<IpAddr>>>,
     /// Whether the reserve is known: what lived before this process was found out.
     begun: watch::Sender<bool>,
     /// One request about the node's blocks at a time.
@@ -145,6 +152,7 @@ impl Allocator {
         Allocator {
             parts,
             reserve: Mutex::new(reserve),
+            kept: watch::Sender::default(),
             begun: watch::Sender::new(false),
             turn: tokio::sync::Mutex::default(),
             work: Notify::new(),
@@ -155,6 +163,12 @@ impl Allocator {
             idle: Mutex::default(),
             local: Mutex::default(),
         }
+    }
+
+    /// Leaves other nodes' blocks to whoever cleans up after them.
+    pub(crate) fn leaving_abandoned_blocks(mut self) -> Self {
+        self.parts.takes_abandoned = false;
+        self
     }
 
     /// The same, with another view. Only before it runs.
@@ -265,6 +279,7 @@ impl Allocator {
     fn take(&self, wants: &[Want], promise: &mut Promise) -> Result<(), IpamError> {
         let pools = self.pools();
         let (reserved, labels) = (self.parts.view.reservations(), self.parts.view.node_labels());
+        let is_clean = self.is_clean();
         for want in wants {
             if promise.has(want.family) {
                 continue;
@@ -277,7 +292,10 @@ impl Allocator {
                     && !reserved.contains(address)
                     && choice.usable.iter().any(|pool| pool.spec.cidr.contains(&address))
             };
-            promise.reserved.extend(locked(&self.reserve).take(is_usable));
+            let mut reserve = locked(&self.reserve);
+            let clean = reserve.take(|address| is_clean(&address) && is_usable(address));
+            let taken = clean.or_else(|| reserve.take(is_usable));
+            promise.reserved.extend(taken);
         }
         Ok(())
     }
@@ -298,6 +316,7 @@ impl Allocator {
             ipv4_pools: pools(Family::V4),
             ipv6_pools: pools(Family::V6),
             node_labels: self.parts.view.node_labels(),
+            takes_abandoned: self.parts.takes_abandoned,
             ..AutoAssign::new(&self.parts.node, &holder.handle)
         };
         let outcome = self.request(Request::AutoAssign(request)).await;
@@ -368,6 +387,7 @@ impl Allocator {
             reserve.give(address, holder.attribute.clone());
         }
         drop(reserve);
+        self.publish_kept();
         self.local().settle(&promise.local);
         self.work.notify_one();
     }
@@ -384,6 +404,7 @@ impl Allocator {
             .iter()
             .for_each(|address| reserve.free(*address, handle));
         drop(reserve);
+        self.publish_kept();
         self.local().settle(&promise.local);
         self.work.notify_one();
     }
@@ -396,6 +417,7 @@ impl Allocator {
             .iter()
             .for_each(|address| reserve.free(*address, handle));
         drop(reserve);
+        self.publish_kept();
         self.work.notify_one();
     }
 

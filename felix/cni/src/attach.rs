@@ -17,7 +17,7 @@ use dataplane_api::HostPort;
 use dataplane_netlink::workload::{GATEWAY_V4, WorkloadSettings};
 use dataplane_netlink::{InterfaceName, MacAddress};
 use policy_model_datastore::Datastore;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -44,6 +44,8 @@ pub struct InForce {
     pub endpoints: BTreeMap<String, ProgrammedEndpoint>,
     /// Ports of the node, and where each leads.
     pub host_ports: BTreeMap<HostPort, SocketAddr>,
+    /// Addresses of this node's that nobody has and of which no flow is left; who gets one waits for nothing.
+    pub clean: BTreeSet<IpAddr>,
 }
 
 /// What is in force on this node, for many readers.
@@ -129,7 +131,9 @@ impl Attacher {
             store,
             view: Arc::new(ClusterView::of_node(&settings.node)),
             journal: journal.clone(),
+            programmed: programmed.clone(),
             patience: settings.patience,
+            takes_abandoned: true,
         });
         Ok(Attacher {
             settings,
@@ -152,6 +156,11 @@ impl Attacher {
         self.journal.follow()
     }
 
+    /// Follows which addresses are this node's, for who guards them while no pod has them.
+    pub fn kept_addresses(&self) -> watch::Receiver<Arc<BTreeSet<IpAddr>>> {
+        self.allocator.kept()
+    }
+
     /// Asks this whether the node is ready when a caller wants to know ([`Command::Status`]).
     #[must_use]
     pub fn with_unreadiness(mut self, unreadiness: Unreadiness) -> Self {
@@ -172,6 +181,14 @@ impl Attacher {
     #[must_use]
     pub fn with_stated_addresses(mut self, stated: StatedAddresses) -> Self {
         self.stated = stated;
+        self
+    }
+
+    /// Takes no block from another node, however long it has been empty: where only its node and a controller may change
+    /// whose a block is.
+    #[must_use]
+    pub fn leaving_abandoned_blocks(mut self) -> Self {
+        self.allocator = self.allocator.leaving_abandoned_blocks();
         self
     }
 

@@ -131,18 +131,17 @@ pub(crate) fn cut(settings: &WorkloadSettings, interface: &str) -> Result<(), Fa
     }
 }
 
-/// Removes an interface of the node, if there is one, and the flows of its addresses.
-pub(crate) fn disconnect(
-    settings: WorkloadSettings,
-    interface: &str,
-    addresses: &[IpAddr],
-) -> Result<(), Failure> {
-    if !interface.is_empty() {
-        let name = InterfaceName::new(interface).map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
-        let mut workloads = Workloads::open(settings).map_err(|e| kernel_failure(&e))?;
-        workloads.disconnect(&name).map_err(workload_failure)?;
-    }
-    let mut conntrack = Conntrack::open().map_err(|e| kernel_failure(&e))?;
+/// Removes an interface of the node, if there is one.
+pub(crate) fn disconnect(settings: WorkloadSettings, interface: &str) -> Result<(), Failure> {
+    let name = InterfaceName::new(interface).map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
+    let mut workloads = Workloads::open(settings).map_err(|e| kernel_failure(&e))?;
+    workloads.disconnect(&name).map_err(workload_failure)?;
+    Ok(())
+}
+
+/// Removes the flows of addresses, in one look through connection tracking.
+pub(crate) fn forget_flows(settings: &WorkloadSettings, addresses: &[IpAddr]) -> Result<(), Failure> {
+    let mut conntrack = Conntrack::open_with(settings.patience).map_err(|e| kernel_failure(&e))?;
     conntrack
         .forget_addresses(addresses)
         .map_err(|e| kernel_failure(&e))?;

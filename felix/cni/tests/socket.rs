@@ -84,7 +84,7 @@ fn socket() -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
 fn a_caller_waits_for_a_node_that_comes_late_and_gets_its_answer() {

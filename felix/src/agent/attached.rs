@@ -36,17 +36,16 @@ impl Attached {
     }
 
     /// An object as it is to be put into force.
-    pub(super) fn upsert(&mut self, resource: Arc<Resource>) -> Resource {
+    pub(super) fn upsert(&mut self, resource: Arc<Resource>) -> Arc<Resource> {
         if let Resource::WorkloadEndpoint(endpoint) = resource.as_ref()
             && endpoint.spec.node == self.node
         {
             let object = self.in_force(endpoint);
             self.endpoints.insert(resource.key(), resource);
-            return object;
+            return Arc::new(object);
         }
-        // One that was here has its key of here, so nothing is to be forgotten. Most have no other holder by now, and
-        // need not be copied.
-        Arc::unwrap_or_clone(resource)
+        // One that was here has its key of here, so nothing is to be forgotten.
+        resource
     }
 
     /// Forgets an object.

@@ -15,7 +15,7 @@ use dataplane::{ApplyError, Dataplane, PassReport};
 use felix_calc::{CalcConfig, CalcGraph};
 use felix_cni::{EndpointView, InForce, ProgrammedEndpoint};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use policy_model::{Key, Resource};
+use policy_model::Resource;
 use policy_model_datastore::{SyncEvent, SyncStatus};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -51,6 +51,9 @@ pub struct Engine {
     bypasses: Vec<String>,
     failures: u32,
     retry_at: Option<Instant>,
+    /// When single interfaces and routes are tried again that could not be programmed, and how often they were.
+    revisit_at: Option<Instant>,
+    revisits: u32,
     timers: Timers,
     invalid: Invalid,
     last_error: Option<String>,
@@ -111,6 +114,8 @@ impl Engine {
                 bypasses: Vec::new(),
                 failures: 0,
                 retry_at: None,
+                revisit_at: None,
+                revisits: 0,
                 timers,
                 invalid: Invalid::default(),
                 last_error: None,
@@ -166,7 +171,7 @@ impl Engine {
                 Input::Attachments(attachments) => {
                     self.waiting_since.get_or_insert_with(Instant::now);
                     for endpoint in self.attached.attach(attachments.iter()) {
-                        self.upsert(endpoint.key(), endpoint);
+                        self.upsert(Arc::new(endpoint));
                     }
                     let updates = self.host_ports.follow(attachments.iter());
                     if !updates.is_empty() {
@@ -174,6 +179,7 @@ impl Engine {
                         self.dataplane.take(&updates);
                     }
                 }
+                Input::Kept(addresses) => self.dataplane.keep(addresses),
                 Input::Bypasses(bypasses) => {
                     for bypass in bypasses.iter().filter(|b| !self.bypasses.contains(b)) {
                         tracing::warn!(reason = bypass, "policy can be by-passed on this node");
@@ -189,9 +195,8 @@ impl Engine {
     fn take_event(&mut self, event: SyncEvent) {
         match event {
             SyncEvent::Upsert(versioned) => {
-                let key = versioned.key();
                 let object = self.attached.upsert(versioned.resource);
-                self.upsert(key, object);
+                self.upsert(object);
             }
             SyncEvent::Delete(key) => {
                 let begun = Instant::now();
@@ -218,21 +223,32 @@ impl Engine {
         }
     }
 
-    fn upsert(&mut self, key: Key, object: Resource) {
+    fn upsert(&mut self, object: Arc<Resource>) {
         let begun = Instant::now();
-        let kind = key.kind;
-        let outcome = self.calc.on_upsert(object);
-        if let Err(fault) = &outcome {
-            tracing::warn!(%fault, "an object is not valid; what was in force for it stays in force");
-            self.metrics.object_rejected(kind.as_str());
+        let kind = object.kind();
+        let was_invalid = self.invalid.any().then(|| object.key());
+        match self.calc.on_upsert_shared(object) {
+            Ok(()) => {
+                if let Some(key) = was_invalid {
+                    self.invalid.set(key, false, &self.metrics);
+                }
+            }
+            Err(fault) => {
+                tracing::warn!(%fault, "an object is not valid; what was in force for it stays in force");
+                self.metrics.object_rejected(kind.as_str());
+                self.invalid.set(fault.key, true, &self.metrics);
+            }
         }
-        self.invalid.set(key, outcome.is_err(), &self.metrics);
         self.metrics
             .calculation()
             .update_processed(kind.as_str(), begun.elapsed());
     }
 
     fn calculate(&mut self) {
+        if !self.in_sync {
+            // Nothing is programmed before everything is known, and what is derived from half of it is derived again.
+            return;
+        }
         let mut updates = Vec::new();
         self.calc.flush(&mut updates);
         if updates.is_empty() {
@@ -259,6 +275,10 @@ impl Engine {
     }
 
     fn apply(&mut self) {
+        if self.revisit_at.is_some_and(|at| Instant::now() >= at) {
+            self.revisit_at = None;
+            self.dataplane.retry_faults();
+        }
         if self.retry_at.is_some_and(|at| Instant::now() < at) || !self.dataplane.is_dirty() {
             if !self.dataplane.is_dirty() {
                 self.waiting_since = None;
@@ -290,11 +310,7 @@ impl Engine {
                 }
                 self.count(&report);
                 self.failures = 0;
-                self.last_error = None;
-                if !report.faults.is_empty() {
-                    self.last_error = Some(report.faults.join("; "));
-                    self.back_off();
-                }
+                self.revisit(&report.faults);
                 self.publish();
             }
             Err(error) => {
@@ -320,12 +336,24 @@ impl Engine {
             .dataplane()
             .conntrack_removed(report.flows_removed as u64);
         figures::sizes(&self.dataplane, self.metrics.dataplane());
-        for fault in &report.faults {
-            tracing::warn!(
-                fault,
-                "an interface or route could not be programmed; it is tried again"
-            );
+    }
+
+    /// Has what a pass could not do with single interfaces and routes tried again, ever later while it is the same. It
+    /// holds up nothing else: every pass tries it as well.
+    fn revisit(&mut self, faults: &[String]) {
+        let text = (!faults.is_empty()).then(|| faults.join("; "));
+        if self.last_error != text {
+            self.revisits = 0;
+            for fault in faults {
+                tracing::warn!(
+                    fault,
+                    "an interface or route could not be programmed; it is tried again"
+                );
+            }
         }
+        self.revisit_at = text.as_ref().map(|_| Instant::now() + pause_after(self.revisits));
+        self.revisits = self.revisits.saturating_add(1);
+        self.last_error = text;
     }
 
     fn failed(&mut self, error: &ApplyError) {
@@ -341,11 +369,8 @@ impl Engine {
     }
 
     fn back_off(&mut self) {
-        let pause = FIRST_RETRY
-            .saturating_mul(1 << self.failures.min(8))
-            .min(LONGEST_RETRY);
-        self.failures += 1;
-        self.retry_at = Some(Instant::now() + pause);
+        self.retry_at = Some(Instant::now() + pause_after(self.failures));
+        self.failures = self.failures.saturating_add(1);
     }
 
     fn retire(&mut self) {
@@ -397,6 +422,7 @@ impl Engine {
         let view = Arc::new(InForce {
             endpoints,
             host_ports: self.dataplane.host_ports().clone(),
+            clean: self.dataplane.clean_addresses(),
         });
         self.view.send_if_modified(|old| {
             let changed = *old != view;
@@ -428,7 +454,7 @@ impl Engine {
             .dataplane
             .next_retirement()
             .map(|due| self.started + Duration::from_millis(due));
-        let deadlines = [retirement, self.retry_at, self.timers.next()];
+        let deadlines = [retirement, self.retry_at, self.revisit_at, self.timers.next()];
         let until = deadlines
             .into_iter()
             .flatten()
@@ -438,12 +464,9 @@ impl Engine {
         let timeout =
             PollTimeout::try_from(i32::try_from(left).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX);
         {
-            let [policy, interfaces] = self.dataplane.event_fds();
-            let mut fds = [
-                PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
-                PollFd::new(policy, PollFlags::POLLIN),
-                PollFd::new(interfaces, PollFlags::POLLIN),
-            ];
+            let [policy, interfaces, walks] = self.dataplane.event_fds();
+            let mut fds = [self.wake.as_fd(), policy, interfaces, walks]
+                .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
             if let Err(error) = poll(&mut fds, timeout)
                 && error != nix::errno::Errno::EINTR
             {
@@ -454,4 +477,11 @@ impl Engine {
         let mut bytes = [0u8; 64];
         while matches!(self.wake.read(&mut bytes), Ok(n) if n > 0) {}
     }
+}
+
+/// How long to wait before what failed so often is tried again.
+fn pause_after(failures: u32) -> Duration {
+    FIRST_RETRY
+        .saturating_mul(1 << failures.min(8))
+        .min(LONGEST_RETRY)
 }

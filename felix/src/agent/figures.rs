@@ -17,6 +17,11 @@ pub(super) struct Invalid {
 }
 
 impl Invalid {
+    /// Whether any object is invalid.
+    pub(super) fn any(&self) -> bool {
+        !self.objects.is_empty()
+    }
+
     /// Takes over whether an object is invalid, and tells the metrics where that is new.
     pub(super) fn set(&mut self, key: Key, invalid: bool, metrics: &Metrics) {
         // Nearly every object is valid, and nothing is to be done for it.

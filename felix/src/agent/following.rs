@@ -1,19 +1,20 @@
 //! Follows the datastore: objects for the engine, and the settings that are kept there.
 
 use super::handle::{EngineHandle, Input};
+use super::watched::Watched;
 use super::wiring::chain;
 use crate::health::{Report, Reporter};
 use crate::settings::{ClusterSettings, Verdict};
 use felix_cni::ClusterView;
 use policy_model::{Kind, Resource};
-use policy_model_datastore::{Datastore, Selection, SyncEvent, SyncStatus, Syncer};
+use policy_model_datastore::{Datastore, Selection, SyncEvent, Syncer};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Most events that are handed over at once.
 const LARGEST_BATCH: usize = 10_000;
 
-/// What the calculation graph is told of.
+/// What the calculation graph is told of; of Services only once a policy names one.
 const POLICY_KINDS: [Kind; 12] = [
     Kind::Tier,
     Kind::NetworkPolicy,
@@ -37,12 +38,12 @@ pub(super) async fn objects(
     reporter: Reporter,
 ) {
     let kinds = POLICY_KINDS.into_iter().chain(ClusterView::KINDS);
-    let mut syncer = Syncer::with_usual_pauses(store, Selection::kinds(kinds));
+    let mut watched = Watched::new(store, kinds);
     let mut beat = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
-            batch = syncer.next_batch(LARGEST_BATCH) => {
-                if let (Some(error), Some(SyncStatus::WaitForDatastore)) = (syncer.last_error(), syncer.status()) {
+            batch = watched.next_batch(LARGEST_BATCH) => {
+                if let Some(error) = watched.trouble() {
                     tracing::warn!(error = chain(error), "the datastore is away; what is in force stays in force");
                 }
                 view.take(&batch);

@@ -4,8 +4,11 @@ use super::timers::RefreshIntervals;
 use dataplane::{ApplyError, DataplaneSettings};
 use felix_cni::journal::Attachments;
 use policy_model_datastore::SyncEvent;
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 /// What the engine is told.
@@ -15,6 +18,8 @@ pub enum Input {
     Events(Vec<SyncEvent>),
     /// What is attached to this node, all of it. Those that live before the first events come first.
     Attachments(Attachments),
+    /// Addresses that nobody may have but pods of this node, all of them.
+    Kept(Arc<BTreeSet<IpAddr>>),
     /// Why policy could be by-passed on this node; empty where it cannot.
     Bypasses(Vec<String>),
     /// The end.

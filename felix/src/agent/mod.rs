@@ -10,6 +10,7 @@ mod host_ports;
 mod network_config;
 mod state;
 mod timers;
+mod watched;
 mod wiring;
 
 pub(crate) use network_config::NetworkConfig;

@@ -140,7 +140,7 @@ pub async fn run(
 
     let (stop, stopped) = watch::channel(false);
     let view = Arc::new(ClusterView::of_node(&settings.felix_hostname));
-    let attacher = Attacher::open(
+    let mut attacher = Attacher::open(
         AttachSettings {
             node: settings.felix_hostname.clone(),
             journal: PathBuf::from(&settings.state_dir).join("attachments"),
@@ -158,7 +158,12 @@ pub async fn run(
     } else {
         StatedAddresses::Wanted
     });
+    if kubernetes.is_some() {
+        // The cluster's admission policy holds each agent to its own node's blocks.
+        attacher = attacher.leaving_abandoned_blocks();
+    }
     let mut attachments = attacher.attachments();
+    let mut kept = attacher.kept_addresses();
     let door = Door::default();
     let reports = kubernetes.clone().map(|store| Reports {
         store,
@@ -172,9 +177,15 @@ pub async fn run(
     let attached = tokio::spawn({
         let engine = engine.clone();
         async move {
-            while attachments.changed().await.is_ok() {
-                let now = attachments.borrow_and_update().clone();
-                engine.send(Input::Attachments(now));
+            loop {
+                let input = tokio::select! {
+                    Ok(()) = attachments.changed() => {
+                        Input::Attachments(attachments.borrow_and_update().clone())
+                    }
+                    Ok(()) = kept.changed() => Input::Kept(kept.borrow_and_update().clone()),
+                    else => return,
+                };
+                engine.send(input);
             }
         }
     });

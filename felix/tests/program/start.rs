@@ -191,7 +191,7 @@ fn a_second_agent_is_told_of_the_first() {
             (status == 503 && page.contains("another felix")).then_some(())
         };
         wait_for("a second agent that is not ready", unready);
-        assert!(second.said().contains("is another felix running on this node?"));
+        second.wait_until_it_says("is another felix running on this node?");
         assert_eq!(first.stop().code(), Some(0));
         second.wait_until_ready(9299);
     }

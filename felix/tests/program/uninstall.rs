@@ -3,7 +3,7 @@
 //!
 //! Against a real API server, which runs in the node's own network namespace.
 
-use crate::bed::{Felix, Node, wait_for};
+use crate::bed::{Felix, Node, PATIENCE, wait_for};
 use dataplane_netlink::NetworkNamespace;
 use felix_cni::{Command as CniCommand, Request, code};
 use policy_model::{UNINSTALL_ORDER, UNINSTALL_REPORT, UninstallOrder, UninstallReport, UninstallState};
@@ -231,7 +231,7 @@ impl Cluster {
     }
 
     fn detach(&self, pod: &str) {
-        self.ask("del", json!({}), pod, Duration::from_secs(20)).unwrap();
+        self.ask("del", json!({}), pod, PATIENCE).unwrap();
     }
 
     fn ask(&self, command: &str, mut words: Value, pod: &str, patience: Duration) -> Result<(), u32> {
@@ -273,15 +273,16 @@ fn an_agent_that_is_told_to_go_leaves_nothing_and_stays_away() {
     let is_there = |path: &Path| path.exists().then_some(());
     wait_for("the network configuration", || is_there(&config));
     wait_for("the node's condition", || cluster.network_condition());
-    assert!(
+    let has_address = || {
         cluster
             .annotations()
             .contains_key("projectcalico.org/IPv4Address")
-    );
+    };
+    wait_for("the node's address", || has_address().then_some(()));
     cluster.pod("web");
     cluster.pod("late");
     let sandbox = NetworkNamespace::anonymous().unwrap();
-    cluster.attach("web", &sandbox, Duration::from_secs(30)).unwrap();
+    cluster.attach("web", &sandbox, PATIENCE).unwrap();
     assert!(cluster.has_table());
 
     // Another installation's order is none of this one's business: the next one is heard after it, and nothing went.
@@ -295,21 +296,20 @@ fn an_agent_that_is_told_to_go_leaves_nothing_and_stays_away() {
         cluster.attach("late", &other, Duration::ZERO),
         Err(code::TRY_AGAIN)
     );
-    let (status, page) = cluster.node.get(HEALTH, "/readiness").unwrap();
-    assert!(status == 503 && page.contains("shop/web"), "{page}");
+    let is_unready = |why: &str| {
+        let page = cluster.node.get(HEALTH, "/readiness");
+        page.filter(|(status, page)| *status == 503 && page.contains(why))
+    };
+    wait_for("a page that names the pod", || is_unready("shop/web"));
 
     cluster.detach("web");
     cluster.wait_for_report(UninstallState::Done, "1");
     cluster.assert_is_clean();
-    assert_eq!(cluster.network_condition(), None);
-    assert!(
-        !cluster
-            .annotations()
-            .contains_key("projectcalico.org/IPv4Address")
-    );
+    wait_for("a node that says nothing of it", || {
+        (cluster.network_condition().is_none() && !has_address()).then_some(())
+    });
     assert_eq!(cluster.node.get(HEALTH, "/liveness").unwrap().0, 200);
-    let (status, page) = cluster.node.get(HEALTH, "/readiness").unwrap();
-    assert!(status == 503 && page.contains("is uninstalled"), "{page}");
+    wait_for("a page that says so", || is_unready("is uninstalled"));
 
     // Another run asks the same of a node that is clean, and the report goes when nobody waits for it.
     cluster.order(&order(&installation, "2"));
@@ -326,10 +326,7 @@ fn an_agent_that_is_told_to_go_leaves_nothing_and_stays_away() {
 
     // One of the same installation that is started now installs nothing.
     let felix = cluster.start("second");
-    wait_for("its readiness", || {
-        let page = cluster.node.get(HEALTH, "/readiness");
-        page.filter(|(_, page)| page.contains("is uninstalled"))
-    });
+    wait_for("its readiness", || is_unready("is uninstalled"));
     cluster.assert_is_clean();
     assert!(
         !felix.said().contains("in sync and programmed"),
@@ -342,7 +339,7 @@ fn an_agent_that_is_told_to_go_leaves_nothing_and_stays_away() {
     let installation = cluster.install();
     let felix = cluster.start("third");
     wait_for("the network configuration", || is_there(&config));
-    cluster.attach("late", &other, Duration::from_secs(30)).unwrap();
+    cluster.attach("late", &other, PATIENCE).unwrap();
 
     // Pods are cut, and the agent waits for the step beside it.
     let cut = UninstallOrder {

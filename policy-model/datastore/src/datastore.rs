@@ -2,7 +2,7 @@
 //!
 //! The trait is dyn-compatible (boxed futures), because only binaries know which adapter stands behind it.
 
-use crate::{DatastoreError, Watch};
+use crate::{DatastoreError, Parts, Version, Watch};
 use policy_model::{InvalidResource, Key, Kind, Resource};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,6 +22,12 @@ pub trait Datastore: Send + Sync {
 
     /// Reads all objects of the selection, in the order of their keys, with the revision to watch from.
     fn list(&self, selection: Selection) -> BoxFuture<'_, Result<Listing, DatastoreError>>;
+
+    /// Reads all objects of the selection as [`Datastore::list`] does, but tells them in parts and in no order, where
+    /// the store can begin before it has read them all.
+    fn list_in_parts(&self, selection: Selection) -> BoxFuture<'_, Result<Parts, DatastoreError>> {
+        Box::pin(async move { Ok(Parts::whole(self.list(selection).await?)) })
+    }
 
     /// Follows the changes of the selection that came after `from`, the revision of a listing or of a watch event.
     ///
@@ -103,37 +109,6 @@ impl Versioned {
     /// The key of the object.
     pub fn key(&self) -> Key {
         self.resource.key()
-    }
-}
-
-/// The identity of one content of one object. Opaque: compare it, hand it back, never read it.
-///
-/// Two different contents of an object have different versions. Whether a content that comes back has its old version
-/// again is the adapter's business.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Version(Arc<str>);
-
-impl Version {
-    /// Makes a version from an adapter's own text.
-    pub fn new(text: impl Into<Arc<str>>) -> Self {
-        Version(text.into())
-    }
-
-    /// The adapter's own text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Version({})", self.0)
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -1,11 +1,13 @@
 //! List, then watch, then list again when the watch breaks: one stream of changes that never ends.
 //!
 //! A consumer sees each object's newest state and exact removals whatever happens to the store meanwhile: after a
-//! break, the new listing is compared with what was told before, and only the differences are told.
+//! break, the new listing is compared with what was told before, and only the differences are told. The first listing,
+//! with which nothing has to be compared, is told while it is read.
 
-use crate::{Datastore, DatastoreError, Listing, Selection, Version, Versioned, Watch, WatchEvent};
+use crate::told::Told;
+use crate::{Datastore, DatastoreError, Part, Parts, Revision, Selection, Versioned, Watch, WatchEvent};
 use policy_model::Key;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -73,6 +75,21 @@ pub enum SyncEvent {
     Status(SyncStatus),
 }
 
+/// How far the syncer has come with its store.
+enum Stage {
+    /// Nothing is asked.
+    Idle,
+    /// A listing is being read.
+    Listing(Parts, Gathered),
+    /// A listing was read; the watch that continues it is not there yet.
+    Listed(Revision, Gathered),
+    /// Changes are followed.
+    Watching(Watch),
+}
+
+/// The objects of a listing that are not told yet, by key: none where each is told as it comes.
+type Gathered = Option<BTreeMap<Key, Versioned>>;
+
 /// Follows a selection of a store for good.
 pub struct Syncer {
     store: Arc<dyn Datastore>,
@@ -80,9 +97,9 @@ pub struct Syncer {
     back_off: BackOff,
     random: Box<dyn FnMut() -> f64 + Send>,
     /// What was told, to tell only differences after a new listing.
-    told: BTreeMap<Key, Version>,
+    told: Told,
     queue: VecDeque<SyncEvent>,
-    watch: Option<Watch>,
+    stage: Stage,
     status: Option<SyncStatus>,
     was_in_sync: bool,
     failures: u32,
@@ -106,9 +123,9 @@ impl Syncer {
             selection,
             back_off,
             random: Box::new(random),
-            told: BTreeMap::new(),
+            told: Told::default(),
             queue: VecDeque::new(),
-            watch: None,
+            stage: Stage::Idle,
             status: None,
             was_in_sync: false,
             failures: 0,
@@ -148,7 +165,11 @@ impl Syncer {
         while self.queue.is_empty() {
             self.fill(max).await;
         }
-        self.queue.drain(..max.min(self.queue.len())).collect()
+        if self.queue.len() <= max {
+            // With its memory, which a listing may have made large.
+            return std::mem::take(&mut self.queue).into();
+        }
+        self.queue.drain(..max).collect()
     }
 
     /// How the syncer stood with its store after the last event; `None` before the first.
@@ -167,62 +188,96 @@ impl Syncer {
             self.set_status(SyncStatus::WaitForDatastore);
             return;
         }
-        match &mut self.watch {
-            Some(watch) => match watch.next_batch(max).await {
-                Ok(events) => events.into_iter().for_each(|event| self.tell(event)),
-                Err(error) => {
-                    self.watch = None;
-                    // A watch that lived longer than any pause shows that the store was well, however quiet it was.
-                    if self
-                        .watching_since
-                        .is_some_and(|since| since.elapsed() > self.back_off.longest)
-                    {
-                        self.failures = 0;
-                    }
-                    // Falling behind is no fault of the store: the new listing comes at once.
-                    if !matches!(error, DatastoreError::Expired { .. }) {
-                        self.pause();
-                    }
-                    self.last_error = Some(error);
-                    self.set_status(SyncStatus::ResyncInProgress);
-                }
+        match &mut self.stage {
+            Stage::Watching(watch) => match watch.next_batch(max).await {
+                Ok(events) => self.tell_changes(events),
+                Err(error) => self.watch_broke(error),
             },
-            None => {
+            Stage::Idle => {
                 if let Some(moment) = self.not_before {
                     tokio::time::sleep_until(moment).await;
                     self.not_before = None;
                 }
-                match list_and_watch(self.store.as_ref(), &self.selection).await {
-                    Ok((listing, watch)) => {
-                        self.watch = Some(watch);
+                match self.store.list_in_parts(self.selection.clone()).await {
+                    // Where nothing was told there is nothing to compare with, and nothing can have gone.
+                    Ok(parts) => {
+                        let gathered = (!self.told.is_empty()).then(BTreeMap::new);
+                        self.stage = Stage::Listing(parts, gathered);
+                    }
+                    Err(error) => self.listing_broke(error),
+                }
+            }
+            Stage::Listing(parts, gathered) => match parts.next().await {
+                Ok(Part::Objects(events)) => match gathered {
+                    Some(gathered) => gather(gathered, events),
+                    None => {
+                        self.set_status(SyncStatus::ResyncInProgress);
+                        events.into_iter().for_each(|event| self.tell(event));
+                    }
+                },
+                Ok(Part::End(revision)) => {
+                    let gathered = gathered.take();
+                    self.stage = Stage::Listed(revision, gathered);
+                }
+                Err(error) => self.listing_broke(error),
+            },
+            Stage::Listed(revision, gathered) => {
+                match self.store.watch(self.selection.clone(), *revision).await {
+                    Ok(watch) => {
+                        let gathered = gathered.take();
+                        self.stage = Stage::Watching(watch);
                         self.watching_since = Some(Instant::now());
-                        self.resync(listing);
+                        self.resync(gathered);
                     }
-                    Err(error) => {
-                        self.pause();
-                        self.last_error = Some(error);
-                        self.set_status(SyncStatus::WaitForDatastore);
-                    }
+                    Err(error) => self.listing_broke(error),
                 }
             }
         }
     }
 
-    /// Tells the differences between a listing and what was told before.
-    fn resync(&mut self, listing: Listing) {
+    fn tell_changes(&mut self, events: Vec<WatchEvent>) {
+        // Only a watch that delivers shows that the store is well; one that breaks at once must not reset the pauses.
+        self.failures = 0;
+        events.into_iter().for_each(|event| self.tell(event));
+    }
+
+    fn watch_broke(&mut self, error: DatastoreError) {
+        self.stage = Stage::Idle;
+        // A watch that lived longer than any pause shows that the store was well, however quiet it was.
+        if self
+            .watching_since
+            .is_some_and(|since| since.elapsed() > self.back_off.longest)
+        {
+            self.failures = 0;
+        }
+        // Falling behind is no fault of the store: the new listing comes at once.
+        if !matches!(error, DatastoreError::Expired { .. }) {
+            self.pause();
+        }
+        self.last_error = Some(error);
         self.set_status(SyncStatus::ResyncInProgress);
-        let mut gone: BTreeSet<Key> = self.told.keys().cloned().collect();
-        // Removals come first: what takes the place of something must not meet it.
-        let listed: Vec<(Key, Versioned)> = listing.items.into_iter().map(|v| (v.key(), v)).collect();
-        for (key, _) in &listed {
-            gone.remove(key);
-        }
-        for key in gone {
-            self.told.remove(&key);
-            self.queue.push_back(SyncEvent::Delete(key));
-        }
-        for (key, versioned) in listed {
-            self.upsert(key, versioned);
+    }
+
+    /// What a broken listing told stays told; the next one is compared with it.
+    fn listing_broke(&mut self, error: DatastoreError) {
+        self.stage = Stage::Idle;
+        self.pause();
+        self.last_error = Some(error);
+        self.set_status(SyncStatus::WaitForDatastore);
+    }
+
+    /// Ends a listing: tells the differences between it and what was told before, where it was not told on its way.
+    fn resync(&mut self, gathered: Gathered) {
+        self.set_status(SyncStatus::ResyncInProgress);
+        if let Some(listed) = gathered {
+            // Removals come first: what takes the place of something must not meet it.
+            for key in self.told.without(|key| listed.contains_key(key)) {
+                self.told.remove(&key);
+                self.queue.push_back(SyncEvent::Delete(key));
+            }
+            for (key, versioned) in listed {
+                self.upsert(&key, versioned);
+            }
         }
         self.set_status(SyncStatus::InSync);
         if !self.was_in_sync {
@@ -232,21 +287,18 @@ impl Syncer {
     }
 
     fn tell(&mut self, event: WatchEvent) {
-        // Only a watch that delivers shows that the store is well; one that breaks at once must not reset the pauses.
-        self.failures = 0;
         match event {
-            WatchEvent::Upsert(versioned) => self.upsert(versioned.key(), versioned),
+            WatchEvent::Upsert(versioned) => self.upsert(&versioned.key(), versioned),
             WatchEvent::Delete { key, .. } => {
-                if self.told.remove(&key).is_some() {
+                if self.told.remove(&key) {
                     self.queue.push_back(SyncEvent::Delete(key));
                 }
             }
         }
     }
 
-    fn upsert(&mut self, key: Key, versioned: Versioned) {
-        if self.told.get(&key) != Some(&versioned.version) {
-            self.told.insert(key, versioned.version.clone());
+    fn upsert(&mut self, key: &Key, versioned: Versioned) {
+        if self.told.insert(key, &versioned.version) {
             self.queue.push_back(SyncEvent::Upsert(versioned));
         }
     }
@@ -265,13 +317,13 @@ impl Syncer {
     }
 }
 
-async fn list_and_watch(
-    store: &dyn Datastore,
-    selection: &Selection,
-) -> Result<(Listing, Watch), DatastoreError> {
-    let listing = store.list(selection.clone()).await?;
-    let watch = store.watch(selection.clone(), listing.revision).await?;
-    Ok((listing, watch))
+fn gather(gathered: &mut BTreeMap<Key, Versioned>, events: Vec<WatchEvent>) {
+    for event in events {
+        match event {
+            WatchEvent::Upsert(versioned) => drop(gathered.insert(versioned.key(), versioned)),
+            WatchEvent::Delete { key, .. } => drop(gathered.remove(&key)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,11 +2,13 @@
 
 use policy_model::{Key, Kind, Object, Resource, TierSpec};
 use policy_model_datastore::{
-    BackOff, Datastore, DatastoreError, MemoryStore, Selection, SyncEvent, SyncStatus, Syncer, conformance,
+    BackOff, BoxFuture, Datastore, DatastoreError, Listing, MemoryStore, Part, PartSource, Parts, Revision,
+    Selection, SyncEvent, SyncStatus, Syncer, Version, Versioned, Watch, WatchEvent, conformance,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{Mutex, mpsc};
 
 fn tier(name: &str, order: f64) -> Resource {
     Object::named(
@@ -224,9 +226,117 @@ async fn a_syncer_that_is_broken_at_random_arrives_at_the_listing() {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), arrive)
+    tokio::time::timeout(Duration::from_secs(300), arrive)
         .await
         .expect("what was told never equals the listing");
     writer.await.unwrap();
     assert!(told.contains_key(&key("end")));
+}
+
+/// The store in memory, whose listings a test tells part by part.
+struct Told {
+    store: MemoryStore,
+    parts: Arc<Mutex<mpsc::UnboundedReceiver<Result<Part, DatastoreError>>>>,
+}
+
+struct FromTest(Arc<Mutex<mpsc::UnboundedReceiver<Result<Part, DatastoreError>>>>);
+
+impl PartSource for FromTest {
+    fn next(&mut self) -> BoxFuture<'_, Result<Part, DatastoreError>> {
+        let ended = || Err(DatastoreError::unavailable("list", "the test has ended"));
+        Box::pin(async move { self.0.lock().await.recv().await.unwrap_or_else(ended) })
+    }
+}
+
+impl Datastore for Told {
+    fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Versioned>, DatastoreError>> {
+        self.store.get(key)
+    }
+
+    fn list(&self, selection: Selection) -> BoxFuture<'_, Result<Listing, DatastoreError>> {
+        self.store.list(selection)
+    }
+
+    fn list_in_parts(&self, _: Selection) -> BoxFuture<'_, Result<Parts, DatastoreError>> {
+        Box::pin(async { Ok(Parts::new(FromTest(self.parts.clone()))) })
+    }
+
+    fn watch(&self, selection: Selection, from: Revision) -> BoxFuture<'_, Result<Watch, DatastoreError>> {
+        self.store.watch(selection, from)
+    }
+
+    fn create(&self, resource: Resource) -> BoxFuture<'_, Result<Versioned, DatastoreError>> {
+        self.store.create(resource)
+    }
+
+    fn update<'a>(
+        &'a self,
+        resource: Resource,
+        expected: &'a Version,
+    ) -> BoxFuture<'a, Result<Versioned, DatastoreError>> {
+        self.store.update(resource, expected)
+    }
+
+    fn delete<'a>(
+        &'a self,
+        key: &'a Key,
+        expected: Option<&'a Version>,
+    ) -> BoxFuture<'a, Result<(), DatastoreError>> {
+        self.store.delete(key, expected)
+    }
+}
+
+#[tokio::test]
+async fn a_first_listing_is_told_as_it_comes_and_one_that_breaks_leaves_nothing_behind() {
+    let store = MemoryStore::new();
+    let a = store.create(tier("a", 1.0)).await.unwrap();
+    let b = store.create(tier("b", 1.0)).await.unwrap();
+    let (test, parts) = mpsc::unbounded_channel();
+    let told = Told {
+        store: store.clone(),
+        parts: Arc::new(Mutex::new(parts)),
+    };
+    let back_off = BackOff {
+        initial: Duration::from_millis(1),
+        ..BackOff::default()
+    };
+    let mut syncer = Syncer::new(Arc::new(told), Selection::all(), back_off, || 0.5);
+    let status = |status| SyncEvent::Status(status);
+    assert_eq!(syncer.next().await, status(SyncStatus::WaitForDatastore));
+
+    // Before the end of the listing the first part is told, and nobody says that this was all.
+    test.send(Ok(Part::Objects(vec![WatchEvent::Upsert(a.clone())])))
+        .unwrap();
+    assert_eq!(syncer.next().await, status(SyncStatus::ResyncInProgress));
+    assert_eq!(syncer.next().await, SyncEvent::Upsert(a.clone()));
+    let waiting = tokio::time::timeout(Duration::from_millis(20), syncer.next()).await;
+    assert!(waiting.is_err(), "{waiting:?}");
+
+    // It breaks; what it told is gone when the next one comes, which is told by its differences, removals first.
+    test.send(Err(DatastoreError::unavailable("list", "it was made to break")))
+        .unwrap();
+    assert_eq!(syncer.next().await, status(SyncStatus::WaitForDatastore));
+    store.delete(&key("a"), None).await.unwrap();
+    test.send(Ok(Part::Objects(vec![WatchEvent::Upsert(b.clone())])))
+        .unwrap();
+    let waiting = tokio::time::timeout(Duration::from_millis(20), syncer.next()).await;
+    assert!(waiting.is_err(), "{waiting:?}");
+    let revision = store.list(Selection::all()).await.unwrap().revision;
+    test.send(Ok(Part::End(revision))).unwrap();
+    let mut events = Vec::new();
+    while events.last() != Some(&SyncEvent::InSync) {
+        events.push(syncer.next().await);
+    }
+    let expected = [
+        status(SyncStatus::ResyncInProgress),
+        SyncEvent::Delete(key("a")),
+        SyncEvent::Upsert(b),
+        status(SyncStatus::InSync),
+        SyncEvent::InSync,
+    ];
+    assert_eq!(events, expected);
+
+    // The watch goes on where the listing ended.
+    let c = store.create(tier("c", 1.0)).await.unwrap();
+    assert_eq!(syncer.next().await, SyncEvent::Upsert(c));
 }

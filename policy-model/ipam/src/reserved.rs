@@ -298,6 +298,11 @@ impl NodeReserve {
         self.ready.iter().copied()
     }
 
+    /// Those that may be given, and those that are promised and that no journal names yet.
+    pub fn unused_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.ready.iter().chain(&self.promised).copied()
+    }
+
     /// How many addresses of a family the blocks say are reserved that may not be given.
     pub fn committed(&self, family: Family) -> usize {
         let all = self

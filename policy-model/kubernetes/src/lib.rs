@@ -18,6 +18,7 @@ pub use manifest::{InvalidManifest, Manifest, ManifestId};
 pub use set::{Changes, Consequence, Fault, ManifestSet};
 
 pub use translate::{
-    PodFacts, Translation, WrittenPolicy, implied_profiles, namespace_profile_name, pod_facts,
-    service_account_profile_name, translate, translate_pod, workload_endpoint_name, workload_interface_name,
+    PodFacts, Translation, WrittenPolicy, implied_profiles, is_pod_annotation, namespace_profile_name,
+    pod_facts, service_account_profile_name, translate, translate_pod, translate_taking,
+    workload_endpoint_name, workload_interface_name,
 };

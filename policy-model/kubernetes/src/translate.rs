@@ -21,7 +21,9 @@ pub(crate) use pod::addressing as pod_addressing;
 pub(crate) use policy::{host_bits_cleared, written as written_policy};
 pub(crate) use profile::{implied_namespace, implied_service_account};
 
-pub use pod::{PodFacts, pod_facts, translate_pod, workload_endpoint_name, workload_interface_name};
+pub use pod::{
+    PodFacts, is_pod_annotation, pod_facts, translate_pod, workload_endpoint_name, workload_interface_name,
+};
 pub use policy::WrittenPolicy;
 pub use profile::{implied_profiles, namespace_profile_name, service_account_profile_name};
 
@@ -66,6 +68,15 @@ pub fn translate(manifest: &Manifest) -> Translation {
     }
 }
 
+/// As [`translate`], but takes out of the object what would have to be copied: for whoever drops it afterwards. Names,
+/// addresses and ports stay in it.
+pub fn translate_taking(manifest: &mut Manifest) -> Translation {
+    match manifest {
+        Manifest::Pod(object) => pod::translate_pod_taking(object),
+        other => translate(other),
+    }
+}
+
 /// Most characters that an object's name may have.
 const LONGEST_NAME: usize = 253;
 
@@ -86,5 +97,9 @@ fn bounded_name(name: String) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or_default();
+    bytes
+        .iter()
+        .flat_map(|b| [digit(b >> 4), digit(b & 15)])
+        .collect()
 }

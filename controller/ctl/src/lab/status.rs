@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// How long a felix may take to say whether it is ready.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// What the controller says became of an object that somebody else made.
 const FOREIGN: &str = "that object stays as it is";
 

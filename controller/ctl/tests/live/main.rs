@@ -281,7 +281,7 @@ fn waiting_ends_when_everything_is_in_force(bed: &Bed) {
         out(&patience).contains("node n1: its network is unavailable: "),
         "{patience:?}"
     );
-    let mut waiting = manx(Some(&bed.kubeconfig()), &["status", "--wait=60", "-o", "json"])
+    let mut waiting = manx(Some(&bed.kubeconfig()), &["status", "--wait=240", "-o", "json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -354,7 +354,10 @@ fn few_rights_show_what_they_show(bed: &Bed) {
     assert_eq!(code(&poor(&["ipam", "show"])), 2);
 
     objects::let_nobody_be_an_agent(bed);
-    until("the role is in force", || code(&poor(&["ipam", "show"])) == 0);
+    // The API server follows roles and bindings one by one.
+    until("the roles are in force", || {
+        code(&poor(&["ipam", "show"])) == 0 && code(&poor(&["status"])) == 0
+    });
     let status = poor(&["status"]);
     assert_eq!(code(&status), 0, "{}", out(&status));
     let explain = poor(&["explain", "shop/web", "shop/db", "TCP/sql"]);

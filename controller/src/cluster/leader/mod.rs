@@ -84,6 +84,8 @@ impl Elector {
                 () = &mut stop => return,
                 won = self.win() => won,
             };
+            // Announced before anybody can see that this replica leads: see `Work::run`.
+            let job = work(tenure.clone());
             self.figures.set_leading(true);
             self.pulse.set_role("leads");
             tracing::info!(
@@ -92,7 +94,7 @@ impl Elector {
                 self.election.namespace,
                 self.election.name
             );
-            let mut task = Task(tokio::spawn(work(tenure.clone())));
+            let mut task = Task(tokio::spawn(job));
             let mut held = held;
             let ended = tokio::select! {
                 biased;

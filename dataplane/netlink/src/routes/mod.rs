@@ -1,18 +1,22 @@
 //! Routes of the main table: to local workloads, to other nodes' pods, and into nothing for what is left.
 //!
-//! Rooms: `spec` (what is wanted), `ours` (which routes are ours), `observe` (what the kernel has), `plan`
-//! (the steps between them, pure), `execute` (carries the steps out and decides nothing).
+//! Rooms: `spec` (what is wanted), `ours` (which routes are ours), `observe` (what the kernel has), `known` (what it
+//! has, followed by its news; pure), `plan` (the steps between them, pure), `execute` (carries the steps out and
+//! decides nothing).
 
 mod execute;
+mod known;
 mod observe;
 mod ours;
 mod plan;
 mod spec;
 
 pub use execute::{RouteFailure, execute};
+pub use known::{KnownRoutes, News};
 pub(crate) use observe::read_body;
 pub use observe::{
     ObservedLink, ObservedRoute, ObservedRoutes, ObservedTarget, is_local, observe, observe_all,
+    observe_link, observe_marked,
 };
 pub use ours::{DEVICE_PROTOCOL, PLAIN_PROTOCOL, RouteOwnership};
 pub use plan::{RouteStep, missing, plan, waiting};

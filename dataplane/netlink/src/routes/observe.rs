@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use crate::addresses::family;
 use crate::attributes;
 use crate::error::NetlinkError;
-use crate::links;
+use crate::links::{self, Link};
 use crate::names::InterfaceName;
 use crate::routes::ours::RouteOwnership;
 use crate::routes::spec::Reach;
@@ -148,14 +148,7 @@ impl ObservedRoutes {
 /// A list could not be read.
 pub fn observe(netlink: &mut Rtnetlink, ownership: &RouteOwnership) -> Result<ObservedRoutes, NetlinkError> {
     // Routes first: a route whose interface came after the list of interfaces would not be recognised.
-    let mut routes = Vec::new();
-    let mut protocols = vec![ownership.plain_protocol];
-    if ownership.device_protocol != ownership.plain_protocol {
-        protocols.push(ownership.device_protocol);
-    }
-    for protocol in protocols {
-        list(netlink, protocol, &mut routes)?;
-    }
+    let mut routes = observe_marked(netlink, ownership)?;
     let mut observed = ObservedRoutes {
         links: observe_links(netlink)?,
         routes: Vec::new(),
@@ -169,13 +162,40 @@ pub fn observe(netlink: &mut Rtnetlink, ownership: &RouteOwnership) -> Result<Ob
     Ok(observed)
 }
 
+/// Returns the routes of the main table that bear one of our marks, on whatever interface.
+///
+/// # Errors
+/// A list could not be read.
+pub fn observe_marked(
+    netlink: &mut Rtnetlink,
+    ownership: &RouteOwnership,
+) -> Result<Vec<ObservedRoute>, NetlinkError> {
+    let mut routes = Vec::new();
+    list(netlink, Some(ownership.plain_protocol), None, &mut routes)?;
+    if ownership.device_protocol != ownership.plain_protocol {
+        list(netlink, Some(ownership.device_protocol), None, &mut routes)?;
+    }
+    Ok(routes)
+}
+
+/// Returns the routes of the main table that lead out of one interface, everybody's.
+///
+/// # Errors
+/// A list could not be read; also if the interface does not exist.
+pub fn observe_link(netlink: &mut Rtnetlink, link: &Link) -> Result<Vec<ObservedRoute>, NetlinkError> {
+    let mut routes = Vec::new();
+    list(netlink, None, Some(link.index), &mut routes)?;
+    routes.retain(|route| route.interface() == Some(link.index));
+    Ok(routes)
+}
+
 /// Returns all routes of the main table, everybody's, and all interfaces.
 ///
 /// # Errors
 /// A list could not be read.
 pub fn observe_all(netlink: &mut Rtnetlink) -> Result<ObservedRoutes, NetlinkError> {
     let mut routes = Vec::new();
-    list(netlink, 0, &mut routes)?;
+    list(netlink, None, None, &mut routes)?;
     Ok(ObservedRoutes {
         links: observe_links(netlink)?,
         routes,
@@ -232,20 +252,27 @@ fn observe_links(netlink: &mut Rtnetlink) -> Result<BTreeMap<InterfaceName, Obse
         .collect())
 }
 
-/// Appends the main table's routes of one protocol (zero is all), of both families.
-fn list(netlink: &mut Rtnetlink, protocol: u8, routes: &mut Vec<ObservedRoute>) -> Result<(), NetlinkError> {
+/// Appends the main table's routes of both families, of one protocol or all, out of one interface or any.
+fn list(
+    netlink: &mut Rtnetlink,
+    protocol: Option<u8>,
+    link: Option<u32>,
+    routes: &mut Vec<ObservedRoute>,
+) -> Result<(), NetlinkError> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.header.protocol = protocol.into();
+        // Zero is all, to the kernel.
+        message.header.protocol = protocol.unwrap_or(0).into();
         message.attributes.push(RouteAttribute::Table(MAIN_TABLE));
-        let operation = format_args!("list {family:?} routes of protocol {protocol}");
+        message.attributes.extend(link.map(RouteAttribute::Oif));
+        let operation = format_args!("list {family:?} routes of protocol {protocol:?} out of {link:?}");
         match netlink.dump(&RouteNetlinkMessage::GetRoute(message), &operation, read) {
             Ok(found) => routes.extend(
                 found
                     .into_iter()
-                    .filter(|route| protocol == 0 || route.protocol == protocol),
+                    .filter(|route| protocol.is_none_or(|protocol| route.protocol == protocol)),
             ),
             // A family that the kernel lacks, or a table that no route has made yet.
             Err(error)

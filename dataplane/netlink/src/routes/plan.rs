@@ -35,6 +35,16 @@ pub enum RouteStep {
     },
 }
 
+impl RouteStep {
+    /// Returns the destination whose routes it changes.
+    pub fn destination(&self) -> IpNet {
+        match self {
+            Self::Remove { route, .. } => route.destination,
+            Self::Add { destination, .. } => *destination,
+        }
+    }
+}
+
 impl fmt::Display for RouteStep {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

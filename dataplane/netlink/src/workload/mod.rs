@@ -6,33 +6,30 @@
 //! never written before its interface exists.
 //!
 //! Rooms: `request` (what is asked, and errors), `spec` (what that means on either side), `pairing` (what is
-//! already there), `side` (bringing one side to it).
+//! already there), `side` (bringing one side to it), `ready` (waiting for the kernel's background work).
 
 mod pairing;
+mod ready;
 mod request;
 mod side;
 mod spec;
 
-use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
 
 pub use request::{ConnectRequest, InvalidRequest, WorkloadError};
 pub use spec::{GATEWAY_V4, IpV6, ReversePath, RouteSources, device_neighbours, device_routes, host_sysctls};
 
 use crate::error::NetlinkError;
-use crate::links::{self, Link, LinkSpec, OperState, VethEnd};
+use crate::links::{self, Link, LinkSpec, VethEnd};
 use crate::mac::MacAddress;
 use crate::names::InterfaceName;
-use crate::routes::{self, RouteOwnership};
+use crate::routes::RouteOwnership;
 use crate::rtnetlink::Rtnetlink;
 use crate::socket::Patience;
 use crate::sysctl::Sysctls;
 use crate::workload::pairing::Pairing;
+use crate::workload::ready::wait_until_ready;
 use crate::workload::side::{Age, Routes, SideError};
-
-/// How often, a millisecond apart, the far end is asked whether it is ready.
-const READY_LOOKS: u32 = 1_000;
 
 /// The number of every namespace's loopback interface.
 const LOOPBACK: u32 = 1;
@@ -442,32 +439,6 @@ fn raise_loopback(socket: &mut Rtnetlink) -> Result<(), NetlinkError> {
         return Ok(());
     };
     links::execute(socket, &loopback, &links::plan(&LinkSpec::UP, &loopback))
-}
-
-/// Waits until the workload can send and receive.
-///
-/// The kernel notices in the background that the near end came up, and drops what the workload sends until
-/// then; and it makes IPv6 addresses effective in the background, and drops what is sent to them until then.
-/// Without this, the workload's first packet would be lost now and then.
-fn wait_until_ready(
-    socket: &mut Rtnetlink,
-    container: &Link,
-    addresses: &[IpAddr],
-) -> Result<(), NetlinkError> {
-    for _ in 0..READY_LOOKS {
-        let link = links::find_index(socket, container.index)?;
-        let mut ready = link.is_some_and(|link| link.oper_state != OperState::Down);
-        for address in addresses {
-            ready = ready && routes::is_local(socket, *address)?;
-        }
-        if ready {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    // Not a failure: all that can be written is written, and the kernel may be very busy.
-    tracing::warn!(interface = %container.name, ?addresses, "the sandbox's interface is not ready after a second");
-    Ok(())
 }
 
 fn foreign_host(link: &Link) -> WorkloadError {

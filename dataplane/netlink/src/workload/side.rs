@@ -83,6 +83,14 @@ pub(crate) fn apply(
         if routes::execute(netlink, &steps)?.is_empty() {
             return Ok(());
         }
+        // Whoever puts endpoints into force saw the interface come up, and was faster with the same route. This looks
+        // at one interface alone: reading all routes of the node would cost each pod as much as all of them.
+        let mut observed = only(link);
+        observed.routes = routes::observe_link(netlink, link)?;
+        retain_concerned(&mut observed, side);
+        if route_steps(side, &observed, owner).is_empty() {
+            return Ok(());
+        }
         // An address that another interface had until now: its old route is in the way.
     }
     let observed = observe_routes(netlink, side, owner)?;
@@ -150,11 +158,15 @@ fn observe_routes(
         Routes::Node(ownership) => routes::observe(netlink, ownership)?,
         Routes::Sandbox(_) => routes::observe_all(netlink)?,
     };
-    // The other workloads' routes are none of this one's business.
+    retain_concerned(&mut observed, side);
+    Ok(observed)
+}
+
+/// Leaves the routes to what is wanted here: the other workloads' routes are none of this one's business.
+fn retain_concerned(observed: &mut ObservedRoutes, side: &Side) {
     observed
         .routes
         .retain(|route| side.routes.get(&route.destination).is_some());
-    Ok(observed)
 }
 
 fn route_steps(side: &Side, observed: &ObservedRoutes, owner: Routes<'_>) -> Vec<RouteStep> {

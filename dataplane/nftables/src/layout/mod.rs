@@ -18,6 +18,7 @@ mod row;
 mod simulate;
 pub mod skeleton;
 mod state;
+mod vacant;
 
 pub(crate) use nat::{host_port_element, read_host_port};
 pub use ops::{Op, SetSpec};
@@ -28,3 +29,4 @@ pub use simulate::{Packet, Way, dangling, simulate};
 pub(crate) use skeleton::maps_of;
 pub use skeleton::{EndpointToHost, LayoutSettings, Refusal};
 pub use state::{EndpointState, GroupState, NetEntry, State};
+pub(crate) use vacant::{read_vacant, vacant_element};

@@ -49,12 +49,20 @@ pub const HOST_AT4: &str = "host_at4";
 /// IPv6 address of the node, protocol and port, to address and port of a workload.
 pub const HOST_AT6: &str = "host_at6";
 
+/// IPv4 addresses of this node's that nobody has now.
+pub const VACANT4: &str = "vacant4";
+/// IPv6 addresses of this node's that nobody has now.
+pub const VACANT6: &str = "vacant6";
+
 /// Chain of traffic to workloads.
 pub const TO_WL: &str = "to_wl";
 /// Chain of traffic from workloads.
 pub const FROM_WL: &str = "from_wl";
 /// Chain that lets pass only packets with an address of their interface.
 pub const SPOOF: &str = "spoof";
+
+/// Chain that lets no packet begin a connection with an address that nobody has.
+pub const VACANT: &str = "vacant";
 
 /// Chain of forwarded packets that were not allowed.
 pub const REFUSED: &str = "refused";
@@ -128,6 +136,8 @@ pub fn shape(name: &str) -> Option<(KeyType, SetData, bool)> {
             SetData::None,
         ),
         WL6 => exact(one(Datatype::InterfaceName), SetData::None),
+        VACANT4 => exact(one(Datatype::Ipv4), SetData::None),
+        VACANT6 => exact(one(Datatype::Ipv6), SetData::None),
         SELF => exact(
             KeyType::concat([Datatype::InterfaceName, Datatype::InterfaceName]),
             SetData::None,

@@ -2,9 +2,9 @@
 
 use super::names::{
     self, ALLOW, FROM_WL, HOST_AT4, HOST_AT6, HOST_PORTS, HOST4, HOST6, NOTHING, OWN4, OWN6, PORTS, PROTOS,
-    REFUSED, ROWS, SELF, SPOOF, TABLE, TO_WL, WL_IN, WL_OUT, WL6,
+    REFUSED, ROWS, SELF, SPOOF, TABLE, TO_WL, VACANT, VACANT4, VACANT6, WL_IN, WL_OUT, WL6,
 };
-use super::nat;
+use super::{nat, vacant};
 use crate::wire::CtKey;
 use crate::wire::{
     BaseChain, Batch, Chain, ChainType, CmpOp, Expr, Hook, MetaKey, OnHit, Policy, Reject, Rule, Source,
@@ -197,12 +197,9 @@ pub fn spoof_rules(spoofable: &BTreeMap<String, Vec<IpNet>>) -> Vec<Vec<Expr>> {
     rules
 }
 
-/// Accepts what belongs to a known connection and drops what belongs to none.
-fn connection_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
-    let mut rules = vec![rule([
-        ct_state_is(ct_state::ESTABLISHED | ct_state::RELATED),
-        verdict(Verdict::Accept),
-    ])];
+/// Accepts what belongs to a known connection, as far as the state is one of these, and drops what belongs to none.
+fn connection_rules(settings: &LayoutSettings, known: u32) -> Vec<Vec<Expr>> {
+    let mut rules = vec![rule([ct_state_is(known), verdict(Verdict::Accept)])];
     if settings.drop_invalid {
         rules.push(rule([ct_state_is(ct_state::INVALID), drop_counted().to_vec()]));
     }
@@ -237,7 +234,13 @@ fn midstream_rule(on: Vec<Expr>) -> Vec<Expr> {
 }
 
 fn forward_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
-    let mut rules = connection_rules(settings);
+    // Behind what is established, where only the first packets of connections come by; and in front of what is related,
+    // for that begins a connection of its own.
+    let mut rules = vec![
+        rule([ct_state_is(ct_state::ESTABLISHED), verdict(Verdict::Accept)]),
+        vec![Expr::jump(VACANT)],
+    ];
+    rules.extend(connection_rules(settings, ct_state::RELATED));
     let key = |key: MetaKey, prefix: &str| interface_starts_with(key, prefix).to_vec();
     if settings.refuse_midstream {
         for prefix in &settings.interface_prefixes {
@@ -297,10 +300,10 @@ fn not_allowed() -> Vec<Expr> {
 }
 
 fn input_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
-    let mut rules = Vec::new();
+    let mut rules = vec![beginning_of_a_connection()];
     for prefix in &settings.interface_prefixes {
         let on = || interface_starts_with(MetaKey::InInterfaceName, prefix).to_vec();
-        for connection in connection_rules(settings) {
+        for connection in connection_rules(settings, ct_state::ESTABLISHED | ct_state::RELATED) {
             rules.push(rule([on(), connection]));
         }
         rules.push(nat::loopback_is_not_outside(on()));
@@ -323,6 +326,14 @@ fn input_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
     rules
 }
 
+/// `ct state new,related jump vacant`: the packets that make connection-tracking entries.
+fn beginning_of_a_connection() -> Vec<Expr> {
+    rule([
+        ct_state_is(ct_state::NEW | ct_state::RELATED),
+        vec![Expr::jump(VACANT)],
+    ])
+}
+
 fn prerouting_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
     let on = |prefix: &String| interface_starts_with(MetaKey::InInterfaceName, prefix).to_vec();
     settings
@@ -333,10 +344,11 @@ fn prerouting_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
 }
 
 /// A base chain of ours: name, hook, priority.
-pub const BASE_CHAINS: [(&str, Hook, i32); 6] = [
+pub const BASE_CHAINS: [(&str, Hook, i32); 7] = [
     ("prerouting", Hook::Prerouting, priority::RAW),
     ("forward", Hook::Forward, priority::FILTER),
     ("input", Hook::Input, priority::FILTER),
+    ("output", Hook::Output, priority::FILTER),
     nat::CHAINS[0],
     nat::CHAINS[1],
     nat::CHAINS[2],
@@ -361,6 +373,7 @@ pub fn base_rules(chain: &str, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
     match chain {
         "prerouting" => prerouting_rules(settings),
         "forward" => forward_rules(settings),
+        "output" => vec![beginning_of_a_connection()],
         other => nat::rules(other, settings).unwrap_or_else(|| input_rules(settings)),
     }
 }
@@ -369,9 +382,10 @@ pub fn base_rules(chain: &str, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
 pub fn regular_chains(
     state: &super::State,
     settings: &LayoutSettings,
-) -> [(&'static str, Vec<Vec<Expr>>); 5] {
+) -> [(&'static str, Vec<Vec<Expr>>); 6] {
     let maps = maps_of(state);
     [
+        (VACANT, vacant::rules(&state.vacant)),
         (REFUSED, refused_rules(settings)),
         (SPOOF, spoof_rules(&state.spoofable)),
         (TO_WL, lookup_rules(&maps, true)),
@@ -381,13 +395,15 @@ pub fn regular_chains(
 }
 
 /// The sets and maps that are always there, address maps left out, with their sizes.
-pub const FIXED_SETS: [(&str, Option<u32>); 13] = [
+pub const FIXED_SETS: [(&str, Option<u32>); 15] = [
     (WL_IN, None),
     (WL_OUT, None),
     (OWN4, Some(16_384)),
     (OWN6, Some(16_384)),
     (WL6, Some(16_384)),
     (SELF, Some(16_384)),
+    (VACANT4, Some(16_384)),
+    (VACANT6, Some(16_384)),
     (PORTS, Some(262_144)),
     (PROTOS, Some(65_536)),
     (ROWS, None),

@@ -4,7 +4,7 @@ use super::row::LoweredRow;
 use dataplane_api::HostPort;
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// An endpoint as the table knows it.
@@ -48,6 +48,8 @@ pub struct State {
     pub spoofable: BTreeMap<String, Vec<IpNet>>,
     /// Ports of the node, and where each leads.
     pub host_ports: BTreeMap<HostPort, SocketAddr>,
+    /// Addresses of this node's that nobody has now: no connection with them begins.
+    pub vacant: BTreeSet<IpAddr>,
     /// Intervals of IPv4 and of IPv6, sorted.
     pub nets: [Vec<NetEntry>; 2],
     /// Identity of addresses that are in no interval, of IPv4 and of IPv6.

@@ -7,6 +7,7 @@ pub(crate) mod layout;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use dataplane_nftables::Driver;
 use dataplane_nftables::socket::{Failure, Link, TransactError};
 use dataplane_nftables::wire::{Batch, Element, Family, Messages, Value};
 use nix::sched::{CloneFlags, unshare};
@@ -22,6 +23,20 @@ pub(crate) fn in_namespace<T: Send>(body: impl FnOnce() -> T + Send) -> T {
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Ends a driver's life, wholly: a process that another test has just forked has its socket too, and with it the table, until
+/// it becomes the program that it is to be.
+pub(crate) fn end(driver: Driver) {
+    drop(driver);
+    let mut link = Link::open().expect("a netlink socket");
+    let mut is_owned = || {
+        let tables = link.tables(Family::Inet).expect("the kernel lists tables");
+        tables.iter().any(|table| table.owner.is_some())
+    };
+    while is_owned() {
+        std::thread::yield_now();
+    }
 }
 
 /// Runs the nft program in the calling thread's namespace; it must succeed. Returns what it prints.

@@ -13,6 +13,7 @@ use dataplane_api::Update;
 use felix_calc::{CalcConfig, CalcGraph};
 use model::State;
 use policy_model::{Key, Resource};
+use std::sync::Arc;
 use view::View;
 
 /// The node that the graph calculates for.
@@ -37,8 +38,12 @@ impl Bench {
 
     pub(crate) fn upsert(&mut self, resource: Resource) {
         self.state.insert(resource.key(), resource.clone());
+        // Whether somebody else holds the object too makes no difference.
+        let shared = Arc::new(resource);
+        let other = self.state.len().is_multiple_of(2).then(|| shared.clone());
         // Faults are the business of other tests; a missing interface name is one that states may have.
-        let _ = self.graph.on_upsert(resource);
+        let _ = self.graph.on_upsert_shared(shared);
+        drop(other);
     }
 
     pub(crate) fn delete(&mut self, key: &Key) {

@@ -63,6 +63,7 @@ impl Allocator {
         }
         self.judge(orphans, &routed, self.journal().is_new()).await;
         self.recognise(&strangers, &routed).await;
+        self.publish_kept();
         self.begun.send_replace(true);
         let ready = locked(&self.reserve).ready_addresses().count();
         tracing::info!(

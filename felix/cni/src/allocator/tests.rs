@@ -48,7 +48,9 @@ impl Node {
             store: Arc::new(store.clone()),
             view: view.clone(),
             journal: Arc::new(Journal::open(place.path()).unwrap()),
+            programmed: watch::Sender::default().subscribe(),
             patience: Duration::from_secs(60),
+            takes_abandoned: true,
         }));
         let following = tokio::spawn({
             let store = Arc::new(store.clone());

@@ -46,6 +46,7 @@ impl Allocator {
         let pools = self.pools();
         let unwanted = self.unwanted(&pools);
         let given_up = locked(&self.reserve).withdraw(&unwanted);
+        self.publish_kept();
         if given_up > 0 {
             tracing::info!(
                 given_up,
@@ -56,6 +57,8 @@ impl Allocator {
         for cidr in &idle {
             locked(&self.reserve).withdraw(|address| cidr.contains(&address));
         }
+        // Before the blocks say that others may have them.
+        self.publish_kept();
         self.write_behind().await?;
         for cidr in idle {
             let which = Which::OneIfEmpty(cidr);

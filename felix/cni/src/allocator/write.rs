@@ -108,6 +108,7 @@ impl Allocator {
             self.fill(ticket).await
         };
         let result = work.await;
+        self.publish_kept();
         // Who waits goes on in any case: the datastore then says to him what is wrong.
         self.served.send_if_modified(|served| {
             let is_more = ticket > *served;
@@ -225,6 +226,7 @@ impl Allocator {
             let request = AutoAssign {
                 shortfall: Shortfall::AcceptFrom(committed.saturating_add(depth.least)),
                 node_labels: self.view().node_labels(),
+                takes_abandoned: self.parts.takes_abandoned,
                 ..AutoAssign::reserve(self.node(), ipv4, ipv6)
             };
             match self.request(Request::AutoAssign(request)).await {
@@ -283,7 +285,9 @@ impl Allocator {
                 lost += reserve.observe_gone(&ipnet::IpNet::from(address));
             }
         }
+        drop(reserve);
         if lost > 0 {
+            self.publish_kept();
             tracing::warn!(
                 lost,
                 "addresses that this node had reserved were given back by somebody else"

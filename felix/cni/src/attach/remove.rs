@@ -1,14 +1,23 @@
 //! An attachment ends: interface, flows, journal, addresses.
 
-use super::{Attacher, gate, journal_failure};
-use crate::interface::{blocking, cut, disconnect};
+use super::{Attacher, EndpointView, gate, journal_failure};
+use crate::interface::{blocking, cut, disconnect, forget_flows};
 use crate::journal::{Attachment, Origin};
 use crate::protocol::{AttachmentKey, Failure, Success, Valid, code};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// Pause before what could not be removed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// The removal of interfaces begins when none has been cut for so long. It keeps everybody else from the kernel's routing
+/// side for 20 ms each; and most interfaces go with their sandboxes meanwhile, many at once.
+const QUIET: Duration = Duration::from_millis(50);
+/// It waits no longer for that than so.
+const BUSY: Duration = Duration::from_millis(500);
+/// How long the dataplane may take to forget the flows of an address that it guards, before it is done here.
+const UNTIL_CLEAN: Duration = Duration::from_secs(1);
 
 impl Attacher {
     /// Undoes an attachment that did not come to be. What cannot be undone now is undone by the removal.
@@ -34,34 +43,42 @@ impl Attacher {
             return Ok(Success::default());
         }
         if !self.has_interface(&attachment) {
-            self.end(&attachment).await?;
+            if !self.is_of_another_boot(&attachment) {
+                self.forget(&attachment.addresses).await?;
+            }
+            self.release(&attachment).await?;
             return Ok(Success::default());
         }
         let (settings, interface) = (self.settings.workloads.clone(), attachment.host_interface.clone());
-        blocking(move || cut(&settings, &interface)).await?;
-        self.journal
-            .put(attachment.clone(), Origin::Leaving)
-            .await
-            .map_err(|error| journal_failure(&error))?;
+        // Side by side: either alone has the rest follow, and the answer waits for both.
+        let (is_cut, is_noted) = tokio::join!(
+            blocking(move || cut(&settings, &interface)),
+            self.journal.put(attachment.clone(), Origin::Leaving),
+        );
+        is_noted.map_err(|error| journal_failure(&error))?;
         self.leaving.notify_one();
+        is_cut?;
         self.wait_unmapped(&attachment).await;
         Ok(Success::default())
     }
 
-    /// Interface first, then the flows of its addresses, then the journal's entry, then the addresses: none is given
-    /// again while something of the old holder is left, and whatever dies in between is found by who comes next.
-    async fn end(&self, attachment: &Attachment) -> Result<(), Failure> {
-        if !self.is_of_another_boot(attachment) {
-            let settings = self.settings.workloads.clone();
-            let has_interface = self.has_interface(attachment);
-            let interface = if has_interface {
-                attachment.host_interface.clone()
-            } else {
-                String::new()
-            };
-            let addresses = attachment.addresses.clone();
-            blocking(move || disconnect(settings, &interface, &addresses)).await?;
+    /// Has the flows of addresses forgotten. The dataplane does so by itself for those that it guards.
+    async fn forget(&self, addresses: &[IpAddr]) -> Result<(), Failure> {
+        let mut programmed = self.programmed.clone();
+        if self.allocator.keeps(addresses) {
+            let are_clean =
+                |view: &EndpointView| addresses.iter().all(|address| view.clean.contains(address));
+            let waited = timeout(UNTIL_CLEAN, programmed.wait_for(are_clean)).await;
+            if matches!(waited, Ok(Ok(_))) {
+                return Ok(());
+            }
         }
+        let (settings, addresses) = (self.settings.workloads.clone(), addresses.to_vec());
+        blocking(move || forget_flows(&settings, &addresses)).await
+    }
+
+    /// The last step of an end: nothing of the attachment is left but its entry and its addresses.
+    async fn release(&self, attachment: &Attachment) -> Result<(), Failure> {
         self.journal
             .remove(&attachment.key)
             .await
@@ -88,22 +105,64 @@ impl Attacher {
         loop {
             self.end_leaving().await;
             tokio::select! {
-                () = self.leaving.notified() => {}
+                () = self.leaving.notified() => self.wait_quiet().await,
                 () = tokio::time::sleep(RETRY) => {}
             }
         }
     }
 
+    async fn wait_quiet(&self) {
+        let quiet = async { while timeout(QUIET, self.leaving.notified()).await.is_ok() {} };
+        // A node that is busy for longer does both at once.
+        let _ = timeout(BUSY, quiet).await;
+    }
+
     /// Ends for good what is ending; what cannot be ended now stays in the journal.
+    ///
+    /// Interfaces first, then the flows of all their addresses, then the journal's entries, then the addresses: none is
+    /// given again while something of the old holder is left, and whatever dies in between is found by who comes next.
     pub(super) async fn end_leaving(&self) {
+        let warn = |attachment: &Attachment, failure: &Failure| {
+            tracing::warn!(key = %attachment.key, %failure, "cannot remove what is left of an attachment; it is tried again");
+        };
+        let mut ending = Vec::new();
         for attachment in self.journal.leaving() {
             let gate = gate(&self.interfaces, &attachment.host_interface);
             let _turn = gate.lock().await;
             if !self.journal.is_leaving(&attachment.key) {
                 continue;
             }
-            if let Err(failure) = self.end(&attachment).await {
-                tracing::warn!(key = %attachment.key, %failure, "cannot remove what is left of an attachment; it is tried again");
+            if self.has_interface(&attachment) {
+                let settings = self.settings.workloads.clone();
+                let interface = attachment.host_interface.clone();
+                if let Err(failure) = blocking(move || disconnect(settings, &interface)).await {
+                    warn(&attachment, &failure);
+                    continue;
+                }
+            }
+            ending.push(attachment);
+        }
+        let living = ending
+            .iter()
+            .filter(|attachment| !self.is_of_another_boot(attachment));
+        let addresses: Vec<IpAddr> = living.flat_map(|a| a.addresses.iter().copied()).collect();
+        if !addresses.is_empty()
+            && let Err(failure) = self.forget(&addresses).await
+        {
+            ending.iter().for_each(|attachment| warn(attachment, &failure));
+            return;
+        }
+        for attachment in ending {
+            let gate = gate(&self.interfaces, &attachment.host_interface);
+            let _turn = gate.lock().await;
+            // The same sandbox may have been attached anew meanwhile, and released these addresses by that.
+            if !self.journal.is_leaving(&attachment.key)
+                || self.recorded(&attachment.key).as_ref() != Some(&attachment)
+            {
+                continue;
+            }
+            if let Err(failure) = self.release(&attachment).await {
+                warn(&attachment, &failure);
             }
         }
     }

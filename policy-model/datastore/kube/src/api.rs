@@ -168,6 +168,6 @@ fn format(answer: &Response<Body>) -> Format {
 async fn collect(answer: Response<Body>) -> Result<Vec<u8>, RequestError> {
     let collected = answer.into_body().collect().await;
     collected
-        .map(|body| body.to_bytes().to_vec())
+        .map(|body| body.to_bytes().into())
         .map_err(|error| RequestError::Broken(error.into()))
 }

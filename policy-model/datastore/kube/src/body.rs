@@ -44,6 +44,19 @@ impl Stream {
         self.format
     }
 
+    /// Gives back the memory that a burst of messages took.
+    pub(crate) fn shrink(&mut self) {
+        self.advance();
+        self.buffer.shrink_to_fit();
+    }
+
+    /// Forgets what was given out.
+    fn advance(&mut self) {
+        self.buffer.drain(..self.start);
+        self.searched = self.searched.saturating_sub(self.start);
+        self.start = 0;
+    }
+
     /// The next message, or nothing at the end. Dropping the future loses nothing.
     ///
     /// # Errors
@@ -53,9 +66,7 @@ impl Stream {
             if let Some(range) = self.whole()? {
                 return Ok(self.buffer.get(range));
             }
-            self.buffer.drain(..self.start);
-            self.searched = self.searched.saturating_sub(self.start);
-            self.start = 0;
+            self.advance();
             let frame = tokio::time::timeout(silence, self.body.frame()).await;
             match frame.map_err(|_| RequestError::Silent(silence))? {
                 Some(Ok(frame)) => {

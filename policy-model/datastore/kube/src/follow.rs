@@ -7,7 +7,7 @@ use crate::listing::{self, timeout};
 use crate::origin::Origin;
 use crate::position::Position;
 use crate::read::{self, Event};
-use policy_model_datastore::{BackOff, DatastoreError, WatchEvent};
+use policy_model_datastore::{BackOff, DatastoreError, Versioned, WatchEvent};
 use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 use tokio::time::Instant;
@@ -174,17 +174,18 @@ impl Follower {
 
     /// Tells all objects of a resource that was absent, if it is there now.
     async fn arrive(&mut self) -> Result<Position, Stop> {
-        let listed = listing::list(&self.api, &self.held, self.origin, self.namespace.as_deref()).await;
-        let listed = listed.map_err(Stop::Failed)?;
+        let mut items: Vec<Versioned> = Vec::new();
+        let namespace = self.namespace.as_deref();
+        let listed = listing::list(&self.api, &self.held, self.origin, namespace, &mut items).await;
+        let position = listed.map_err(Stop::Failed)?;
         // In the order in which they came to be, like any events.
-        let mut items = listed.items;
         items.sort_by_key(|item| item.revision);
         for item in items {
             self.tell(WatchEvent::Upsert(item))
                 .await
                 .map_err(|Deaf| Stop::Deaf)?;
         }
-        Ok(listed.position)
+        Ok(position)
     }
 
     async fn tell(&self, event: WatchEvent) -> Result<(), Deaf> {

@@ -53,7 +53,7 @@ impl Held {
             Outcome::Object(resource, fault) => {
                 let versioned = Versioned {
                     resource: Arc::from(resource),
-                    version: Version::new(revision.to_string()),
+                    version: Version::from(revision),
                     revision: Revision::new(revision),
                 };
                 self.judge(
@@ -131,6 +131,12 @@ impl Held {
             None if faults.is_empty() => {}
             None => drop(faults.remove(&(origin, place))),
         }
+    }
+
+    /// Whether anything is remembered of a resource's objects that a whole listing could show to be gone.
+    pub(crate) fn remembers(&self, origin: Origin) -> bool {
+        lock(&self.faults).keys().any(|(of, _)| *of == origin)
+            || (is_written_by_people(origin) && !lock(&self.valid).is_empty())
     }
 
     /// Forgets what was wrong, and what was valid, of objects of a resource that are not in a whole listing of it.

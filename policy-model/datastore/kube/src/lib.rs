@@ -14,6 +14,7 @@ mod body;
 mod delivery;
 mod failure;
 mod follow;
+mod gathering;
 mod held;
 mod identity;
 mod listing;

@@ -2,37 +2,44 @@
 
 use crate::api::Api;
 use crate::failure::RequestError;
+use crate::gathering::Taker;
 use crate::held::Held;
 use crate::origin::Origin;
 use crate::position::Position;
 use crate::read::{self, Event};
-use policy_model::Key;
-use policy_model_datastore::Versioned;
+use policy_model::Kind;
+use policy_model_datastore::{Revision, WatchEvent};
 use std::collections::BTreeSet;
 
-/// All objects of one resource, and where a watch of them continues.
-pub(crate) struct Listed {
-    pub(crate) items: Vec<Versioned>,
-    pub(crate) position: Position,
-}
-
-/// Reads all objects of a resource, of one namespace or of all.
+/// Reads all objects of a resource, of one namespace or of all. Returns where a watch of them continues.
 pub(crate) async fn list(
     api: &Api,
     held: &Held,
     origin: Origin,
     namespace: Option<&str>,
-) -> Result<Listed, RequestError> {
-    // Streaming spares the API server the memory for the whole answer; where there is little, a plain list costs one
-    // connection less.
-    let is_large = matches!(origin, Origin::Pods | Origin::Policies | Origin::EndpointSlices);
+    taker: &mut impl Taker,
+) -> Result<Position, RequestError> {
+    // Streaming spares the API server the memory for the whole answer, and us ours; where there is little, a plain list
+    // costs one connection less.
+    let is_large = matches!(
+        origin,
+        Origin::Pods | Origin::Policies | Origin::EndpointSlices | Origin::Custom(Kind::IPAMBlock)
+    );
     if api.settings().streaming && is_large && !held.streaming_is_refused() {
-        match streamed(api, held, origin, namespace).await? {
-            Streamed::Listed(listed) => return Ok(listed),
-            Streamed::Unsupported(why) => held.refuse_streaming(&why),
+        match streamed(api, held, origin, namespace, taker).await? {
+            Streamed::Listed(position) => return Ok(position),
+            Streamed::Unsupported(why) => {
+                held.refuse_streaming(&why);
+                // What was told cannot be taken back by a plain list, which says nothing of what has gone.
+                if !taker.forget() {
+                    return Err(RequestError::Unreadable(format!(
+                        "a streaming list without an end ({why})"
+                    )));
+                }
+            }
         }
     }
-    plain(api, held, origin, namespace).await
+    plain(api, held, origin, namespace, taker).await
 }
 
 async fn plain(
@@ -40,38 +47,34 @@ async fn plain(
     held: &Held,
     origin: Origin,
     namespace: Option<&str>,
-) -> Result<Listed, RequestError> {
+    taker: &mut impl Taker,
+) -> Result<Position, RequestError> {
     let answer = match api.read(&origin.path(namespace)).await {
         Err(RequestError::Refused(refusal)) if refusal.code == 404 && origin.may_be_absent() => {
             held.note_absence(origin, true);
-            return Ok(Listed {
-                items: Vec::new(),
-                position: Position::Absent,
-            });
+            return Ok(Position::Absent);
         }
         answer => answer?,
     };
-    let (readings, revision) = read::list(origin, answer.format, &answer.bytes)?;
-    drop(answer);
     held.note_absence(origin, false);
-    if namespace.is_none() {
-        held.keep_only(
-            origin,
-            &readings.iter().map(|reading| reading.place.clone()).collect(),
-        );
+    let list = read::list(origin, answer.format, &answer.bytes)?;
+    let mut places = Places::of(held, origin, namespace);
+    for reading in list.readings() {
+        let reading = reading?;
+        places.saw(&reading.place);
+        if let Some(versioned) = held.versioned(origin, reading) {
+            taker.take(WatchEvent::Upsert(versioned), true);
+            taker.hand_over().await?;
+        }
     }
-    held.seen(revision);
-    Ok(Listed {
-        items: readings
-            .into_iter()
-            .filter_map(|one| held.versioned(origin, one))
-            .collect(),
-        position: Position::After(revision),
-    })
+    places.keep_only(held, origin);
+    held.seen(list.revision);
+    taker.finish().await?;
+    Ok(Position::After(list.revision))
 }
 
 enum Streamed {
-    Listed(Listed),
+    Listed(Position),
     /// The server has no streaming lists, and says so in one of several ways.
     Unsupported(String),
 }
@@ -81,6 +84,7 @@ async fn streamed(
     held: &Held,
     origin: Origin,
     namespace: Option<&str>,
+    taker: &mut impl Taker,
 ) -> Result<Streamed, RequestError> {
     let path = format!(
         "{}?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true{}",
@@ -89,13 +93,17 @@ async fn streamed(
     );
     let mut stream = match api.stream(&path).await {
         Ok(stream) => stream,
+        Err(RequestError::Refused(refusal)) if refusal.code == 404 && origin.may_be_absent() => {
+            held.note_absence(origin, true);
+            return Ok(Streamed::Listed(Position::Absent));
+        }
         Err(RequestError::Refused(refusal)) if matches!(refusal.code, 400 | 422) => {
             return Ok(Streamed::Unsupported(refusal.to_string()));
         }
         Err(error) => return Err(error),
     };
-    let mut items: Vec<Versioned> = Vec::new();
-    let mut places = BTreeSet::new();
+    held.note_absence(origin, false);
+    let mut places = Places::of(held, origin, namespace);
     let format = stream.format();
     loop {
         let message = match stream.next(api.settings().request_timeout).await {
@@ -114,19 +122,20 @@ async fn streamed(
         };
         match read::event(origin, format, message)? {
             Event::Seen { reading, is_new } => {
-                if namespace.is_none() && has_faults_to_forget(origin) {
-                    places.insert(reading.place.clone());
-                }
+                places.saw(&reading.place);
+                let revision = Revision::new(reading.revision);
                 let key = reading.outcome.key().filter(|_| !is_new);
-                let versioned = held.versioned(origin, reading);
-                match key {
-                    Some(key) => replace(&mut items, &key, versioned),
-                    None => items.extend(versioned),
+                match (held.versioned(origin, reading), key) {
+                    (Some(versioned), _) => taker.take(WatchEvent::Upsert(versioned), is_new),
+                    // Something has to change while the list is on its way: rare.
+                    (None, Some(key)) => taker.take(WatchEvent::Delete { key, revision }, false),
+                    (None, None) => {}
                 }
             }
             Event::Gone(reading) => {
                 if let Some(key) = reading.outcome.key() {
-                    replace(&mut items, &key, None);
+                    let revision = Revision::new(reading.revision);
+                    taker.take(WatchEvent::Delete { key, revision }, false);
                 }
             }
             Event::Bookmark {
@@ -134,13 +143,10 @@ async fn streamed(
                 ends_list: true,
             } => {
                 held.seen(revision);
-                if namespace.is_none() && has_faults_to_forget(origin) {
-                    held.keep_only(origin, &places);
-                }
-                return Ok(Streamed::Listed(Listed {
-                    items,
-                    position: Position::Open(Box::new(stream), revision),
-                }));
+                places.keep_only(held, origin);
+                taker.finish().await?;
+                stream.shrink();
+                return Ok(Streamed::Listed(Position::Open(Box::new(stream), revision)));
             }
             Event::Bookmark { .. } => {}
             // Overload is no lack of ability.
@@ -149,18 +155,30 @@ async fn streamed(
             }
             Event::Refused(refusal) => return Ok(Streamed::Unsupported(refusal.to_string())),
         }
+        taker.hand_over().await?;
     }
 }
 
-/// Puts an object in the place of its older form. Rare: something has to change while the list is on its way.
-fn replace(items: &mut Vec<Versioned>, key: &Key, by: Option<Versioned>) {
-    items.retain(|item| item.key() != *key);
-    items.extend(by);
-}
+/// The places of the objects of a whole listing, to forget what is remembered of others. Empty where nothing is
+/// remembered, which is the rule, or where the listing is not whole.
+struct Places(Option<BTreeSet<String>>);
 
-/// Whether it is worth to remember which objects were listed. Faults of pods are not, and pods are many.
-fn has_faults_to_forget(origin: Origin) -> bool {
-    origin != Origin::Pods
+impl Places {
+    fn of(held: &Held, origin: Origin, namespace: Option<&str>) -> Self {
+        Places((namespace.is_none() && held.remembers(origin)).then(BTreeSet::new))
+    }
+
+    fn saw(&mut self, place: &str) {
+        if let Some(places) = &mut self.0 {
+            places.insert(place.to_owned());
+        }
+    }
+
+    fn keep_only(&self, held: &Held, origin: Origin) {
+        if let Some(places) = &self.0 {
+            held.keep_only(origin, places);
+        }
+    }
 }
 
 /// How long the server may keep a watch before it ends it: at random, so that the watches of many agents, opened in

@@ -8,8 +8,11 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use policy_model::{API_VERSION, InvalidResource, KUBERNETES_POLICY_PREFIX, Key, Kind, Resource};
-use policy_model_kubernetes::{Manifest, pod_facts, translate, workload_endpoint_name};
+use policy_model::{
+    API_VERSION, InvalidResource, IpamBlockSpec, KUBERNETES_POLICY_PREFIX, Key, Kind, Metadata, Object,
+    Resource,
+};
+use policy_model_kubernetes::{Manifest, pod_facts, translate_taking, workload_endpoint_name};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -65,13 +68,35 @@ pub(crate) enum Event {
     Refused(Refusal),
 }
 
-/// All objects of a resource and the revision to watch from.
-pub(crate) fn list(
+/// All objects of a resource, not read yet, and the revision to watch from.
+pub(crate) struct List<'a> {
     origin: Origin,
-    format: Format,
-    bytes: &[u8],
-) -> Result<(Vec<Reading>, u64), RequestError> {
-    match format {
+    items: Items<'a>,
+    pub(crate) revision: u64,
+}
+
+enum Items<'a> {
+    Json(Vec<&'a RawValue>),
+    Binary(Vec<&'a [u8]>),
+}
+
+impl List<'_> {
+    /// Reads one object after the other, so that nobody has to hold them all.
+    pub(crate) fn readings(&self) -> impl Iterator<Item = Result<Reading, RequestError>> {
+        let origin = self.origin;
+        let (json, binary) = match &self.items {
+            Items::Json(items) => (items.as_slice(), Default::default()),
+            Items::Binary(items) => (Default::default(), items.as_slice()),
+        };
+        json.iter()
+            .map(move |item| json_object(origin, item.get().as_bytes()))
+            .chain(binary.iter().map(move |item| binary_object(origin, item)))
+    }
+}
+
+/// A list in an answer.
+pub(crate) fn list(origin: Origin, format: Format, bytes: &[u8]) -> Result<List<'_>, RequestError> {
+    let (items, text) = match format {
         Format::Json => {
             #[derive(Deserialize)]
             struct List<'a> {
@@ -80,21 +105,21 @@ pub(crate) fn list(
                 items: Option<Vec<&'a RawValue>>,
             }
             let list: List<'_> = serde_json::from_slice(bytes).map_err(unreadable)?;
-            let items = list.items.unwrap_or_default();
-            let readings = items
-                .into_iter()
-                .map(|item| json_object(origin, item.get().as_bytes()));
-            Ok((
-                readings.collect::<Result<_, _>>()?,
-                revision(&list.metadata.resource_version)?,
-            ))
+            (
+                Items::Json(list.items.unwrap_or_default()),
+                Cow::Owned(list.metadata.resource_version),
+            )
         }
         Format::Binary => {
             let list = protobuf::list(bytes).map_err(unreadable)?;
-            let readings = list.items.into_iter().map(|item| binary_object(origin, item));
-            Ok((readings.collect::<Result<_, _>>()?, revision(list.revision)?))
+            (Items::Binary(list.items), Cow::Borrowed(list.revision))
         }
-    }
+    };
+    Ok(List {
+        origin,
+        items,
+        revision: revision(&text)?,
+    })
 }
 
 /// An event of a watch.
@@ -200,6 +225,29 @@ pub(crate) fn custom(kind: Kind, mut value: Value) -> Result<Reading, RequestErr
     })
 }
 
+/// A block as blocks usually are, read at once into its own form: each is large, and a cluster has hundreds. None where
+/// anything is unusual; [`custom`] then finds out what.
+fn usual_block(bytes: &[u8]) -> Option<Reading> {
+    #[derive(Deserialize)]
+    struct Block<'a> {
+        #[serde(borrow)]
+        metadata: &'a RawValue,
+        spec: IpamBlockSpec,
+    }
+    let Block { metadata, spec } = serde_json::from_slice(bytes).ok()?;
+    let known: Meta = serde_json::from_str(metadata.get()).ok()?;
+    let mut metadata: Metadata = serde_json::from_str(metadata.get()).ok()?;
+    metadata.uid.clear();
+    let place = place(&metadata.namespace, &metadata.name);
+    let resource = Resource::from(Object { metadata, spec });
+    resource.validate().ok()?;
+    Some(Reading {
+        place,
+        revision: revision(&known.resource_version).ok()?,
+        outcome: Outcome::Object(Box::new(resource), None),
+    })
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Meta {
@@ -210,6 +258,10 @@ struct Meta {
 
 fn unreadable(error: impl std::fmt::Display) -> RequestError {
     RequestError::Unreadable(error.to_string())
+}
+
+fn text(field: &Option<String>) -> &str {
+    field.as_deref().unwrap_or_default()
 }
 
 fn revision(text: &str) -> Result<u64, RequestError> {
@@ -250,7 +302,13 @@ fn json_object(origin: Origin, bytes: &[u8]) -> Result<Reading, RequestError> {
         serde_json::from_slice(bytes).map(Box::new).map_err(unreadable)
     }
     let manifest = match origin {
-        Origin::Custom(kind) => return custom(kind, serde_json::from_slice(bytes).map_err(unreadable)?),
+        Origin::Custom(kind) => {
+            let usual = (kind == Kind::IPAMBlock).then(|| usual_block(bytes)).flatten();
+            return match usual {
+                Some(reading) => Ok(reading),
+                None => custom(kind, serde_json::from_slice(bytes).map_err(unreadable)?),
+            };
+        }
         Origin::Namespaces => Manifest::Namespace(parse::<Namespace>(bytes)?),
         Origin::ServiceAccounts => Manifest::ServiceAccount(parse::<ServiceAccount>(bytes)?),
         Origin::Pods => Manifest::Pod(parse::<Pod>(bytes)?),
@@ -258,7 +316,7 @@ fn json_object(origin: Origin, bytes: &[u8]) -> Result<Reading, RequestError> {
         Origin::EndpointSlices => Manifest::EndpointSlice(parse::<EndpointSlice>(bytes)?),
         Origin::Policies => Manifest::NetworkPolicy(parse::<NetworkPolicy>(bytes)?),
     };
-    translated(&manifest)
+    translated(manifest)
 }
 
 fn binary_object(origin: Origin, bytes: &[u8]) -> Result<Reading, RequestError> {
@@ -268,21 +326,22 @@ fn binary_object(origin: Origin, bytes: &[u8]) -> Result<Reading, RequestError> 
         Origin::ServiceAccounts => {
             protobuf::service_account(bytes).map(|o| Manifest::ServiceAccount(Box::new(o)))
         }
-        Origin::Pods => protobuf::pod(bytes).map(|o| Manifest::Pod(Box::new(o))),
+        Origin::Pods => protobuf::pod(bytes).map(Manifest::Pod),
         Origin::Nodes => protobuf::node(bytes).map(|o| Manifest::Node(Box::new(o))),
         Origin::EndpointSlices => {
             protobuf::endpoint_slice(bytes).map(|o| Manifest::EndpointSlice(Box::new(o)))
         }
         Origin::Policies => protobuf::network_policy(bytes).map(|o| Manifest::NetworkPolicy(Box::new(o))),
     };
-    translated(&manifest.map_err(unreadable)?)
+    translated(manifest.map_err(unreadable)?)
 }
 
-fn translated(manifest: &Manifest) -> Result<Reading, RequestError> {
+fn translated(mut manifest: Manifest) -> Result<Reading, RequestError> {
     let metadata =
-        metadata(manifest).ok_or_else(|| unreadable("an object of a kind that was not asked for"))?;
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let translation = translate(manifest);
+        metadata(&manifest).ok_or_else(|| unreadable("an object of a kind that was not asked for"))?;
+    let place = place(text(&metadata.namespace), text(&metadata.name));
+    let revision = revision(text(&metadata.resource_version))?;
+    let translation = translate_taking(&mut manifest);
     let fault = (!translation.faults.is_empty()).then_some(InvalidResource {
         faults: translation.faults,
     });
@@ -290,11 +349,11 @@ fn translated(manifest: &Manifest) -> Result<Reading, RequestError> {
         (Some(resource), fault) => Outcome::Object(Box::new(resource), fault),
         (None, Some(error)) if !matches!(manifest, Manifest::Pod(_)) => Outcome::Invalid(None, error),
         // A pod without a network of its own is nothing, whatever its annotations say.
-        (None, _) => Outcome::Nothing(former_key(manifest)),
+        (None, _) => Outcome::Nothing(former_key(&manifest)),
     };
     Ok(Reading {
-        place: place(&text(&metadata.namespace), &text(&metadata.name)),
-        revision: revision(&text(&metadata.resource_version))?,
+        place,
+        revision,
         outcome,
     })
 }
@@ -327,5 +386,58 @@ fn former_key(manifest: &Manifest) -> Option<Key> {
             slice.metadata.name.clone()?,
         )),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn block() -> Value {
+        let holder =
+            json!({ "handle_id": "n.c", "secondary": { "namespace": "shop", "pod": "web", "node": "n1" } });
+        json!({
+            "apiVersion": API_VERSION, "kind": "IPAMBlock",
+            "metadata": {
+                "name": "10-0-0-0-30", "uid": "u", "resourceVersion": "7", "generation": 2,
+                "labels": { "a": "b" }, "annotations": { "c": "d" },
+                "managedFields": [{ "manager": "felix", "fieldsV1": { "f:spec": {} } }],
+            },
+            "spec": {
+                "cidr": "10.0.0.0/30", "affinity": "host:n1", "strictAffinity": false,
+                "allocations": [null, 0, null, null], "unallocated": [0, 2, 3], "attributes": [holder],
+                "sequenceNumber": 5, "sequenceNumberForAllocation": { "1": 4 },
+            },
+        })
+    }
+
+    #[test]
+    fn a_usual_block_is_what_the_careful_way_makes_of_it() {
+        let value = block();
+        let usual = usual_block(value.to_string().as_bytes()).unwrap();
+        let careful = custom(Kind::IPAMBlock, value).unwrap();
+        assert_eq!((usual.place, usual.revision), (careful.place, careful.revision));
+        match (usual.outcome, careful.outcome) {
+            (Outcome::Object(usual, None), Outcome::Object(careful, None)) => assert_eq!(usual, careful),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_unusual_in_a_block_goes_the_careful_way() {
+        for (path, value) in [
+            ("/metadata/labels", json!(null)),
+            ("/metadata/resourceVersion", json!("new")),
+            ("/spec/affinity", json!(7)),
+            ("/spec/attributes", json!(null)),
+            ("/spec/attributes/0/secondary/pod", json!(null)),
+            ("/spec/cidr", json!("10.0.0.0/99")),
+            ("/spec/allocations", json!([9])),
+        ] {
+            let mut block = block();
+            *block.pointer_mut(path).unwrap() = value;
+            assert!(usual_block(block.to_string().as_bytes()).is_none(), "{path}");
+        }
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::api::Api;
 use crate::failure::{RequestError, expired};
+use crate::gathering::{Listeners, Teller, WAITING_PARTS, earliest, position};
 use crate::held::Held;
-use crate::listing::{self, Listed};
+use crate::listing;
 use crate::origin::{Origin, Place};
 use crate::position::Position;
 use crate::settings::Settings;
@@ -11,10 +12,13 @@ use crate::{delivery, read, writing};
 use kube::{Client, Config};
 use policy_model::{Key, Resource};
 use policy_model_datastore::{
-    BoxFuture, Datastore, DatastoreError, Fault, Listing, Revision, Selection, Version, Versioned, Watch,
+    BoxFuture, Datastore, DatastoreError, Fault, Listing, Parts, Revision, Selection, Version, Versioned,
+    Watch,
 };
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 /// A Kubernetes API server as a datastore. Clones share what little is held in memory.
 ///
@@ -98,9 +102,11 @@ impl KubeStore {
             }
             // Names that had to be shortened lead nowhere; rare enough to look at all of them.
             Place::Among(origin, namespace) => {
-                let listed = listing::list(&self.api, &self.held, origin, namespace.as_deref()).await;
-                let mut items = listed.map_err(failed)?.items.into_iter();
-                items.find(|item| item.key() == *key)
+                let mut items: Vec<Versioned> = Vec::new();
+                let listed =
+                    listing::list(&self.api, &self.held, origin, namespace.as_deref(), &mut items).await;
+                listed.map_err(failed)?;
+                items.into_iter().find(|item| item.key() == *key)
             }
         };
         // What is there may be another's: a pod of this name on another node.
@@ -109,32 +115,51 @@ impl KubeStore {
 
     async fn read_all(&self, selection: Selection) -> Result<Listing, DatastoreError> {
         let origins = Origin::of_selection(&selection, self.translates());
-        let mut reads = tokio::task::JoinSet::new();
+        let mut reads = JoinSet::new();
         for origin in origins {
             let (api, held) = (self.api.clone(), Arc::clone(&self.held));
             let namespace = selection.namespace().map(str::to_owned);
             reads.spawn(async move {
-                let listed = listing::list(&api, &held, origin, namespace.as_deref()).await;
-                (origin, listed)
+                let mut items: Vec<Versioned> = Vec::new();
+                let listed = listing::list(&api, &held, origin, namespace.as_deref(), &mut items).await;
+                (items, (origin, listed))
             });
         }
         let (mut items, mut positions) = (Vec::new(), Vec::new());
         while let Some(read) = reads.join_next().await {
-            let (origin, listed) =
-                read.map_err(|error| DatastoreError::unavailable("list objects", error))?;
-            let listed: Listed =
-                listed.map_err(|error| error.during(format!("list {}", origin.resource())))?;
-            items.extend(listed.items);
-            positions.push((origin, listed.position));
+            let (found, read) = read.map_or_else(
+                |error| (Vec::new(), Err(error)),
+                |(found, read)| (found, Ok(read)),
+            );
+            positions.push(position(read)?);
+            items.extend(found);
         }
         items.sort_by_cached_key(Versioned::key);
-        let earliest = positions
-            .iter()
-            .filter_map(|(_, position)| position.revision())
-            .min();
-        let revision = Revision::new(earliest.unwrap_or_else(|| self.held.newest()));
+        let revision = earliest(&self.held, &positions);
         self.held.park(selection, revision, positions);
         Ok(Listing { items, revision })
+    }
+
+    /// Reads each resource in a task of its own, and tells what is decoded while the rest is on its way.
+    fn tell_all(&self, selection: Selection) -> Parts {
+        let (mouth, ear) = mpsc::channel(WAITING_PARTS);
+        let mut reads = JoinSet::new();
+        for origin in Origin::of_selection(&selection, self.translates()) {
+            let (api, held) = (self.api.clone(), Arc::clone(&self.held));
+            let namespace = selection.namespace().map(str::to_owned);
+            let mut teller = Teller::to(mouth.clone());
+            reads.spawn(async move {
+                let listed = listing::list(&api, &held, origin, namespace.as_deref(), &mut teller).await;
+                (origin, listed)
+            });
+        }
+        Parts::new(Listeners {
+            ear,
+            reads,
+            held: Arc::clone(&self.held),
+            selection,
+            positions: Vec::new(),
+        })
     }
 
     async fn follow(&self, selection: Selection, from: Revision) -> Result<Watch, DatastoreError> {
@@ -165,7 +190,7 @@ impl KubeStore {
             let path = format!("{}?limit=1", origin.path(None));
             match self.api.read(&path).await {
                 Ok(answer) => {
-                    let newest = read::list(*origin, answer.format, &answer.bytes).map(|(_, newest)| newest);
+                    let newest = read::list(*origin, answer.format, &answer.bytes).map(|list| list.revision);
                     let newest = newest.map_err(|error| error.during("ask for the newest revision"))?;
                     self.held.seen(newest);
                     return if from <= newest {
@@ -189,6 +214,10 @@ impl Datastore for KubeStore {
 
     fn list(&self, selection: Selection) -> BoxFuture<'_, Result<Listing, DatastoreError>> {
         Box::pin(self.read_all(selection))
+    }
+
+    fn list_in_parts(&self, selection: Selection) -> BoxFuture<'_, Result<Parts, DatastoreError>> {
+        Box::pin(std::future::ready(Ok(self.tell_all(selection))))
     }
 
     fn watch(&self, selection: Selection, from: Revision) -> BoxFuture<'_, Result<Watch, DatastoreError>> {

@@ -8,16 +8,25 @@
 mod bed;
 
 use bed::ApiServer;
+use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use policy_model::{Key, Kind, Resource};
 use policy_model_datastore::{
-    BoxFuture, Datastore, DatastoreError, EventSource, Listing, Revision, Selection, Version, Versioned,
-    Watch, WatchEvent, conformance,
+    BoxFuture, Datastore, DatastoreError, EventSource, Listing, Part, PartSource, Parts, Revision, Selection,
+    Version, Versioned, Watch, WatchEvent, conformance,
 };
 use policy_model_datastore_kube::{KubeStore, Settings};
+use policy_model_datastore_relay::{Relay, RelayStore, Settings as RelaySettings};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+const SOCKET: &str = "MANX_TEST_RELAY";
+const KUBECONFIG: &str = "MANX_TEST_KUBECONFIG";
+
 /// A store whose strange names are spelt as Kubernetes can hold them.
-struct Spelt(KubeStore);
+struct Spelt<S>(S);
 
 const DOT: &str = "-dot-";
 const HEX: &str = "hex-";
@@ -96,25 +105,41 @@ fn error_out(error: DatastoreError) -> DatastoreError {
     }
 }
 
+fn event_out(event: WatchEvent) -> WatchEvent {
+    match event {
+        WatchEvent::Upsert(found) => WatchEvent::Upsert(out(found)),
+        WatchEvent::Delete { key, revision } => WatchEvent::Delete {
+            key: key_out(key),
+            revision,
+        },
+    }
+}
+
 struct SpeltWatch(Watch);
 
 impl EventSource for SpeltWatch {
     fn next_batch(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<WatchEvent>, DatastoreError>> {
         Box::pin(async move {
             let events = self.0.next_batch(max).await?;
-            let spelt = events.into_iter().map(|event| match event {
-                WatchEvent::Upsert(found) => WatchEvent::Upsert(out(found)),
-                WatchEvent::Delete { key, revision } => WatchEvent::Delete {
-                    key: key_out(key),
-                    revision,
-                },
-            });
-            Ok(spelt.collect())
+            Ok(events.into_iter().map(event_out).collect())
         })
     }
 }
 
-impl Datastore for Spelt {
+struct SpeltParts(Parts);
+
+impl PartSource for SpeltParts {
+    fn next(&mut self) -> BoxFuture<'_, Result<Part, DatastoreError>> {
+        Box::pin(async move {
+            Ok(match self.0.next().await? {
+                Part::Objects(events) => Part::Objects(events.into_iter().map(event_out).collect()),
+                end @ Part::End(_) => end,
+            })
+        })
+    }
+}
+
+impl<S: Datastore> Datastore for Spelt<S> {
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Versioned>, DatastoreError>> {
         Box::pin(async move { Ok(self.0.get(&key_in(key)).await?.map(out)) })
     }
@@ -130,6 +155,10 @@ impl Datastore for Spelt {
             listing.items.sort_by_key(Versioned::key);
             Ok(listing)
         })
+    }
+
+    fn list_in_parts(&self, selection: Selection) -> BoxFuture<'_, Result<Parts, DatastoreError>> {
+        Box::pin(async move { Ok(Parts::new(SpeltParts(self.0.list_in_parts(selection).await?))) })
     }
 
     fn watch(&self, selection: Selection, from: Revision) -> BoxFuture<'_, Result<Watch, DatastoreError>> {
@@ -218,4 +247,64 @@ async fn the_api_server_conforms() {
     let server = prepared(&[]).await;
     conforms(&server, true).await;
     conforms(&server, false).await;
+    conforms_through_a_relay(&server).await;
+}
+
+/// The store that a relay offers, where this program is started as one. Without a socket in the environment it does
+/// nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "started by the other test as another process"]
+async fn another_process() {
+    let (Some(socket), Some(kubeconfig)) = (std::env::var_os(SOCKET), std::env::var_os(KUBECONFIG)) else {
+        return;
+    };
+    let read = Kubeconfig::read_from(kubeconfig).unwrap();
+    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+        .await
+        .unwrap();
+    let store = Arc::new(KubeStore::with_config(config, settings()).unwrap());
+    // It ends with whoever started it.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
+    let relay = Relay::bind(Path::new(&socket), store, RelaySettings::default()).unwrap();
+    println!("\nready");
+    relay.serve().await;
+}
+
+/// All handles are those of a relay's clients, and the relay is a process of its own.
+async fn conforms_through_a_relay(server: &ApiServer) {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("relay.sock");
+    let mut relay = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "another_process", "--nocapture"])
+        .env(SOCKET, &socket)
+        .env(KUBECONFIG, server.folder().join("kubeconfig"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(relay.stdout.as_mut().unwrap()).lines();
+    assert!(
+        lines.any(|line| line.unwrap() == "ready"),
+        "the relay ended before it was ready"
+    );
+    let socket = &socket;
+    let factory: conformance::Factory<'_> = &|count| {
+        Box::pin(async move {
+            empty(&server.store(settings()).await).await;
+            let client = |_| {
+                let client = RelayStore::new(socket, RelaySettings::default());
+                Arc::new(Spelt(client)) as Arc<dyn Datastore>
+            };
+            (0..count).map(client).collect()
+        })
+    };
+    let result = conformance::run(factory).await;
+    relay.kill().unwrap();
+    relay.wait().unwrap();
+    if let Err(failure) = result {
+        panic!("through a relay: {failure}");
+    }
 }

@@ -8,8 +8,8 @@ mod bed;
 use bed::{ApiServer, keys, next_of, quick};
 use kube::Client;
 use policy_model::{Key, Kind, Resource};
-use policy_model_datastore::{Datastore, DatastoreError, Selection, WatchEvent};
-use policy_model_datastore_kube::Settings;
+use policy_model_datastore::{Datastore, DatastoreError, Part, Selection, Versioned, WatchEvent};
+use policy_model_datastore_kube::{KubeStore, Settings};
 use serde_json::{Value, json};
 
 /// The four ways to read: binary or JSON, streamed or not.
@@ -181,6 +181,7 @@ async fn objects_are_the_same_by_every_way_of_reading() {
                 "{settings:?}"
             );
         }
+        assert_eq!(in_parts(&store).await, items, "{settings:?}");
         listings.push(items);
     }
     let own: Vec<String> = keys(&listings[0])
@@ -221,6 +222,25 @@ async fn objects_are_the_same_by_every_way_of_reading() {
             Resource::Node(node) => assert_eq!(node.spec.addresses.len(), 2),
             Resource::ServiceEndpoints(slice) => assert_eq!(slice.spec.addresses.len(), 2),
             _ => {}
+        }
+    }
+}
+
+/// The same objects, told part by part.
+async fn in_parts(store: &KubeStore) -> Vec<Versioned> {
+    let mut parts = store.list_in_parts(derived()).await.unwrap();
+    let mut told = Vec::new();
+    loop {
+        match parts.next().await.unwrap() {
+            Part::Objects(events) => told.extend(events.into_iter().map(|event| match event {
+                WatchEvent::Upsert(versioned) => versioned,
+                WatchEvent::Delete { key, .. } => panic!("{key} was deleted by nobody"),
+            })),
+            Part::End(revision) => {
+                store.watch(derived(), revision).await.unwrap();
+                told.sort_by_key(Versioned::key);
+                return told;
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Cases about watches: in order, without a gap, of the selection only.
 
 use super::{Failure, handle, holds, network_set, order, refused, same, strange_version, tier, tier_key};
-use crate::{Datastore, DatastoreError, Revision, Selection, Watch, WatchEvent};
+use crate::{Datastore, DatastoreError, Part, Revision, Selection, Watch, WatchEvent};
 use policy_model::{Key, Kind};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,4 +181,40 @@ pub(super) async fn a_revision_of_the_future_expires(handles: Handles) -> Result
     let future = Revision::new(store.list(Selection::all()).await?.revision.get() + 1_000_000);
     let error = refused("watch", store.watch(Selection::all(), future).await)?;
     holds("it is Expired", matches!(error, DatastoreError::Expired { .. }))
+}
+
+pub(super) async fn a_listing_in_parts_tells_what_a_listing_tells(handles: Handles) -> Result<(), Failure> {
+    let store = handle(&handles, 0)?;
+    for n in 0..5 {
+        store.create(tier(&format!("t{n}"), 1.0)).await?;
+    }
+    store.delete(&tier_key("t3"), None).await?;
+    let tiers = || Selection::kinds([Kind::Tier]);
+    let mut parts = store.list_in_parts(tiers()).await?;
+    let mut told = BTreeMap::new();
+    let revision = loop {
+        match parts.next().await? {
+            Part::Objects(events) => {
+                for event in events {
+                    match event {
+                        WatchEvent::Upsert(versioned) => {
+                            drop(told.insert(versioned.key(), versioned.version))
+                        }
+                        WatchEvent::Delete { key, .. } => drop(told.remove(&key)),
+                    }
+                }
+            }
+            Part::End(revision) => break revision,
+        }
+    };
+    let mut watch = store.watch(tiers(), revision).await?;
+    let items = store.list(tiers()).await?.items;
+    let listed = items.into_iter().map(|item| (item.key(), item.version)).collect();
+    same("what was told", told, listed)?;
+    let later = handle(&handles, 1)?.create(tier("later", 2.0)).await?;
+    same(
+        "the first change after it",
+        watch.next().await?,
+        WatchEvent::Upsert(later),
+    )
 }

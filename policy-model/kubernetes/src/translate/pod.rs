@@ -21,6 +21,11 @@ const ANNOTATION_ADDRESS: &str = "cni.projectcalico.org/podIP";
 const ANNOTATION_ADDRESSES: &str = "cni.projectcalico.org/podIPs";
 const ANNOTATION_SANDBOX: &str = "cni.projectcalico.org/containerID";
 
+/// Whether an annotation of a pod says anything to us: a reader may pass over all others.
+pub fn is_pod_annotation(key: &str) -> bool {
+    key.starts_with(ANNOTATION_PREFIX) || key == ANNOTATION_CONFIG_HASH
+}
+
 /// What is known of a pod, endpoint or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodFacts {
@@ -99,17 +104,23 @@ pub(crate) fn addressing(pod: &Pod, out: &mut Vec<FieldError>) -> Addressing {
                 .filter(|text| !text.is_empty())
                 .map(|text| (key, text))
         });
-    let found: Vec<(String, &str)> = match (annotated, &pod.status) {
-        (Some((key, list)), _) => list.split(',').map(|text| (field(key), text.trim())).collect(),
+    let found: Vec<(Said, &str)> = match (annotated, &pod.status) {
+        (Some((key, list)), _) => list
+            .split(',')
+            .map(|text| (Said::Annotation(key), text.trim()))
+            .collect(),
         (None, Some(status)) => status_addresses(status),
         (None, None) => Vec::new(),
     };
     let mut assigned = Vec::new();
-    for (field, text) in found {
+    for (said, text) in found {
         let address = match parse_net(text) {
             Ok(net) if net.prefix_len() == net.max_prefix_len() => net.addr(),
             _ => {
-                out.push(FieldError::new(field, format!("'{text}' is no IP address")));
+                out.push(FieldError::new(
+                    said.field(),
+                    format!("'{text}' is no IP address"),
+                ));
                 continue;
             }
         };
@@ -124,13 +135,27 @@ pub(crate) fn addressing(pod: &Pod, out: &mut Vec<FieldError>) -> Addressing {
     }
 }
 
-fn status_addresses(status: &PodStatus) -> Vec<(String, &str)> {
+/// Where a pod says an address. Its text is made only where something is wrong with it: there are many pods.
+enum Said {
+    Annotation(&'static str),
+    Listed(usize),
+    Single,
+}
+
+impl Said {
+    fn field(&self) -> String {
+        match self {
+            Said::Annotation(key) => format!("metadata.annotations[{key}]"),
+            Said::Listed(n) => format!("status.podIPs[{n}].ip"),
+            Said::Single => "status.podIP".to_string(),
+        }
+    }
+}
+
+fn status_addresses(status: &PodStatus) -> Vec<(Said, &str)> {
     let listed = status.pod_ips.iter().flatten().enumerate();
-    let listed = listed.map(|(n, ip)| (format!("status.podIPs[{n}].ip"), ip.ip.as_str()));
-    let single = status
-        .pod_ip
-        .iter()
-        .map(|ip| ("status.podIP".to_string(), ip.as_str()));
+    let listed = listed.map(|(n, ip)| (Said::Listed(n), ip.ip.as_str()));
+    let single = status.pod_ip.iter().map(|ip| (Said::Single, ip.as_str()));
     listed
         .chain(single)
         .filter(|(_, text)| !text.is_empty())
@@ -217,8 +242,19 @@ fn declared_port(port: &ContainerPort) -> Option<EndpointPort> {
 
 /// Name of the endpoint of a pod on a node: the parts with their dashes doubled, so that no two pods share one.
 pub fn workload_endpoint_name(node: &str, pod: &str) -> String {
-    let part = |text: &str| text.replace('-', "--");
-    bounded_name(format!("{}-k8s-{}-eth0", part(node), part(pod)))
+    const REST: &str = "-k8s--eth0";
+    let dashes = node.bytes().chain(pod.bytes()).filter(|b| *b == b'-').count();
+    let mut name = String::with_capacity(node.len() + pod.len() + dashes + REST.len());
+    let mut part = |text: &str, behind: &str| {
+        for (n, piece) in text.split('-').enumerate() {
+            name.push_str(if n > 0 { "--" } else { "" });
+            name.push_str(piece);
+        }
+        name.push_str(behind);
+    };
+    part(node, "-k8s-");
+    part(pod, "-eth0");
+    bounded_name(name)
 }
 
 /// Name of a pod's interface on its node: `cali` and the first 11 hexadecimal digits of a SHA-1.
@@ -231,6 +267,20 @@ pub fn workload_interface_name(namespace: &str, pod: &str) -> String {
 ///
 /// `node` is where the pod runs if its own `spec.nodeName` does not say.
 pub fn translate_pod(pod: &Pod, node: Option<&str>) -> Translation {
+    endpoint(pod, node, || pod.metadata.labels.clone())
+}
+
+/// As [`translate_pod`] of a pod that says its node, but takes the pod's labels.
+pub(super) fn translate_pod_taking(pod: &mut Pod) -> Translation {
+    let labels = pod.metadata.labels.take();
+    endpoint(pod, None, || labels)
+}
+
+fn endpoint(
+    pod: &Pod,
+    node: Option<&str>,
+    labels: impl FnOnce() -> Option<BTreeMap<String, String>>,
+) -> Translation {
     let (facts, faults) = facts_and_faults(pod);
     let node = facts.node.as_deref().or(node).map(str::to_owned);
     let Some(node) = node.filter(|_| facts.is_endpoint()) else {
@@ -250,10 +300,10 @@ pub fn translate_pod(pod: &Pod, node: Option<&str>) -> Translation {
     } = facts;
     let annotations = pod.metadata.annotations.iter().flatten();
     let annotations: BTreeMap<String, String> = annotations
-        .filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX) || *key == ANNOTATION_CONFIG_HASH)
+        .filter(|(key, _)| is_pod_annotation(key))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    let mut labels = pod.metadata.labels.clone().unwrap_or_default();
+    let mut labels = labels().unwrap_or_default();
     // Last, so that no pod can take another's place.
     labels.insert(LABEL_NAMESPACE.to_string(), namespace.clone());
     labels.insert(LABEL_ORCHESTRATOR.to_string(), "k8s".to_string());

@@ -1,5 +1,6 @@
 //! A node with the real felix, sandboxes, and a runtime that starts the plugin.
 
+use dataplane_netlink::conntrack::{Conntrack, FlowFilter};
 use dataplane_netlink::{InterfacePrefixes, NetworkNamespace, host_interface_name};
 use policy_model::{Key, Kind, Object, Resource};
 use policy_model_datastore::{Datastore, Selection};
@@ -15,7 +16,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How long something that has to happen is waited for; only a failing test waits so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The agent's program, built as this test was.
 fn felix_program() -> PathBuf {
@@ -137,11 +138,38 @@ impl Node {
         Some(name)
     }
 
+    /// How many flows connection tracking knows that have an address.
+    pub(crate) fn flows_of(&self, address: IpAddr) -> usize {
+        let list = || Conntrack::open()?.list(&FlowFilter::address(address));
+        self.namespace.run(list).unwrap().unwrap().len()
+    }
+
     /// What `nft` prints of one of our maps.
     pub(crate) fn map(&self, name: &str) -> String {
+        self.nft_list("map", name)
+    }
+
+    /// What `nft` prints of one of our sets.
+    pub(crate) fn set(&self, name: &str) -> String {
+        self.nft_list("set", name)
+    }
+
+    /// How many addresses of a family are guarded because nobody has them.
+    pub(crate) fn guarded(&self, family: &str) -> usize {
+        let set = self.set(&format!("vacant{family}"));
+        let elements = set
+            .split_once("elements = {")
+            .map_or("", |(_, elements)| elements);
+        elements
+            .split(',')
+            .filter(|element| !element.trim().is_empty())
+            .count()
+    }
+
+    fn nft_list(&self, kind: &str, name: &str) -> String {
         let list = || {
             Command::new("nft")
-                .args(["list", "map", "inet", "manx", name])
+                .args(["list", kind, "inet", "manx", name])
                 .output()
         };
         let output = self.namespace.run(list).unwrap().expect("the tests need nft");

@@ -8,6 +8,7 @@
 )]
 
 mod bed;
+mod flows;
 mod host_ports;
 
 use bed::{Node, Sandbox, addresses, end, wait_for};
@@ -114,6 +115,10 @@ fn sandboxes_that_are_gone_are_removed_and_collected() {
         node.announce(&sandbox.container);
         node.add(sandbox, &sandbox.container);
     }
+    // Each is written down a moment after it was given.
+    for sandbox in &sandboxes {
+        node.until_held(&format!(".{}\"", sandbox.container), 2);
+    }
     let mut sandboxes = sandboxes.into_iter();
     let (a, b, _c) = (
         sandboxes.next().unwrap(),
@@ -168,7 +173,9 @@ fn what_is_asked_while_felix_is_away_is_done_when_it_is_back() {
         let mut notes = std::fs::read_dir(node.path("run/cni.sock.deletions")).unwrap();
         notes.next().is_none().then_some(())
     });
-    assert!(!leaves.ip("link show eth0").0);
+    wait_for("the interface to go", || {
+        (!leaves.ip("link show eth0").0).then_some(())
+    });
     assert!(stays.ip("link show eth0").0 && node.held_by("stays") == 2);
 }
 

@@ -6,6 +6,11 @@ use std::collections::BTreeMap;
 
 /// The metadata of the object in this message: field 1 of each that is read here.
 pub(super) fn metadata(value: Value<'_>) -> Result<ObjectMeta, Malformed> {
+    metadata_with(value, |_| true)
+}
+
+/// The same with only those annotations of which `wanted` says yes. Others may be as large as the object itself.
+pub(super) fn metadata_with(value: Value<'_>, wanted: fn(&str) -> bool) -> Result<ObjectMeta, Malformed> {
     let mut meta = ObjectMeta::default();
     value.fields()?.each(|number, value| {
         match number {
@@ -14,7 +19,13 @@ pub(super) fn metadata(value: Value<'_>) -> Result<ObjectMeta, Malformed> {
             5 => meta.uid = value.text()?,
             6 => meta.resource_version = value.text()?,
             11 => entry(value, meta.labels.get_or_insert_default())?,
-            12 => entry(value, meta.annotations.get_or_insert_default())?,
+            12 => {
+                let (key, text) = pair(value)?;
+                if wanted(key) {
+                    let annotations = meta.annotations.get_or_insert_default();
+                    annotations.insert(key.to_owned(), text.to_owned());
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -24,17 +35,22 @@ pub(super) fn metadata(value: Value<'_>) -> Result<ObjectMeta, Malformed> {
 
 /// An entry of a map of texts.
 pub(super) fn entry(value: Value<'_>, map: &mut BTreeMap<String, String>) -> Result<(), Malformed> {
-    let (mut key, mut text) = (String::new(), String::new());
+    let (key, text) = pair(value)?;
+    map.insert(key.to_owned(), text.to_owned());
+    Ok(())
+}
+
+fn pair(value: Value<'_>) -> Result<(&str, &str), Malformed> {
+    let (mut key, mut text) = ("", "");
     value.fields()?.each(|number, value| {
         match number {
-            1 => key = value.string()?,
-            2 => text = value.string()?,
+            1 => key = value.str()?,
+            2 => text = value.str()?,
             _ => {}
         }
         Ok(())
     })?;
-    map.insert(key, text);
-    Ok(())
+    Ok((key, text))
 }
 
 pub(super) fn selector(value: Value<'_>) -> Result<LabelSelector, Malformed> {

@@ -2,15 +2,17 @@
 
 use super::{Fields, Malformed, Value, meta};
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodIP, PodSpec, PodStatus};
+use policy_model_kubernetes::is_pod_annotation;
 
-/// A pod, with what its endpoint is made of.
-pub(crate) fn pod(message: &[u8]) -> Result<Pod, Malformed> {
-    let mut pod = Pod::default();
+/// A pod, with what its endpoint is made of. It is filled where it lies: with all the fields that stay empty it is large,
+/// and there are many.
+pub(crate) fn pod(message: &[u8]) -> Result<Box<Pod>, Malformed> {
+    let mut pod: Box<Pod> = Box::default();
     Fields::of(message).each(|number, value| {
         match number {
-            1 => pod.metadata = meta::metadata(value)?,
-            2 => pod.spec = Some(spec(value)?),
-            3 => pod.status = Some(status(value)?),
+            1 => pod.metadata = meta::metadata_with(value, is_pod_annotation)?,
+            2 => spec(value, pod.spec.get_or_insert_default())?,
+            3 => status(value, pod.status.get_or_insert_default())?,
             _ => {}
         }
         Ok(())
@@ -18,37 +20,40 @@ pub(crate) fn pod(message: &[u8]) -> Result<Pod, Malformed> {
     Ok(pod)
 }
 
-fn spec(value: Value<'_>) -> Result<PodSpec, Malformed> {
-    let mut spec = PodSpec::default();
+fn spec(value: Value<'_>, spec: &mut PodSpec) -> Result<(), Malformed> {
     value.fields()?.each(|number, value| {
         match number {
-            2 => spec.containers.push(container(value)?),
+            2 => container(value, &mut spec.containers)?,
             8 => spec.service_account_name = value.text()?,
             9 => spec.service_account = value.text()?,
             10 => spec.node_name = value.text()?,
             11 => spec.host_network = Some(value.bool()?),
-            20 => spec
-                .init_containers
-                .get_or_insert_default()
-                .push(container(value)?),
+            20 => container(value, spec.init_containers.get_or_insert_default())?,
             _ => {}
         }
         Ok(())
-    })?;
-    Ok(spec)
+    })
 }
 
-fn container(value: Value<'_>) -> Result<Container, Malformed> {
-    let mut container = Container::default();
+/// Adds a container, if it declares ports: nothing else of one is needed, and most of a pod's memory would be theirs.
+fn container(value: Value<'_>, containers: &mut Vec<Container>) -> Result<(), Malformed> {
+    let (mut ports, mut restart_policy) = (Vec::new(), None);
     value.fields()?.each(|number, value| {
         match number {
-            6 => container.ports.get_or_insert_default().push(port(value)?),
-            24 => container.restart_policy = value.text()?,
+            6 => ports.push(port(value)?),
+            24 => restart_policy = value.text()?,
             _ => {}
         }
         Ok(())
     })?;
-    Ok(container)
+    if !ports.is_empty() {
+        containers.push(Container {
+            ports: Some(ports),
+            restart_policy,
+            ..Container::default()
+        });
+    }
+    Ok(())
 }
 
 fn port(value: Value<'_>) -> Result<ContainerPort, Malformed> {
@@ -67,8 +72,7 @@ fn port(value: Value<'_>) -> Result<ContainerPort, Malformed> {
     Ok(port)
 }
 
-fn status(value: Value<'_>) -> Result<PodStatus, Malformed> {
-    let mut status = PodStatus::default();
+fn status(value: Value<'_>, status: &mut PodStatus) -> Result<(), Malformed> {
     value.fields()?.each(|number, value| {
         match number {
             1 => status.phase = value.text()?,
@@ -86,6 +90,5 @@ fn status(value: Value<'_>) -> Result<PodStatus, Malformed> {
             _ => {}
         }
         Ok(())
-    })?;
-    Ok(status)
+    })
 }

@@ -12,7 +12,8 @@ pub(crate) fn network_policy(message: &[u8]) -> Result<NetworkPolicy, Malformed>
     let mut policy = NetworkPolicy::default();
     Fields::of(message).each(|number, value| {
         match number {
-            1 => policy.metadata = meta::metadata(value)?,
+            // The last applied form of the whole policy often stands in an annotation.
+            1 => policy.metadata = meta::metadata_with(value, |_| false)?,
             2 => policy.spec = Some(spec(value)?),
             _ => {}
         }

@@ -1,0 +1,218 @@
+//! What the endpoints and the other nodes ask of the routing side, destination by destination.
+//!
+//! Pure. One endpoint's change names the destinations that it concerns, so that nobody has to look at all of them.
+
+use dataplane_api::{EndpointId, NodeRoute, WorkloadEndpoint};
+use dataplane_netlink::InterfaceName;
+use dataplane_netlink::nodes::RemoteNet;
+use dataplane_netlink::routes::{Reach, RouteTarget};
+use dataplane_netlink::workload::{RouteSources, device_routes};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The endpoints of this node and the ranges behind other nodes.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    endpoints: BTreeMap<EndpointId, Arc<WorkloadEndpoint>>,
+    holders: BTreeMap<IpAddr, BTreeSet<EndpointId>>,
+    by_interface: BTreeMap<String, BTreeSet<EndpointId>>,
+    remote: BTreeMap<IpNet, NodeRoute>,
+}
+
+impl Wanted {
+    /// Takes an endpoint in and returns what it was before.
+    pub(super) fn set_endpoint(&mut self, endpoint: Arc<WorkloadEndpoint>) -> Option<Arc<WorkloadEndpoint>> {
+        let before = self.remove_endpoint(&endpoint.id);
+        for address in &endpoint.addresses {
+            let holders = self.holders.entry(*address).or_default();
+            holders.insert(endpoint.id.clone());
+        }
+        let at = self.by_interface.entry(endpoint.interface.clone()).or_default();
+        at.insert(endpoint.id.clone());
+        self.endpoints.insert(endpoint.id.clone(), endpoint);
+        before
+    }
+
+    /// Forgets an endpoint and returns what it was.
+    pub(super) fn remove_endpoint(&mut self, id: &EndpointId) -> Option<Arc<WorkloadEndpoint>> {
+        let before = self.endpoints.remove(id)?;
+        for address in &before.addresses {
+            take_from(&mut self.holders, address, id);
+        }
+        take_from(&mut self.by_interface, &before.interface, id);
+        Some(before)
+    }
+
+    /// Takes in that a range is behind another node; returns its destination as the kernel knows it.
+    pub(super) fn set_route(&mut self, route: NodeRoute) -> IpNet {
+        let destination = route.destination.trunc();
+        self.remote.insert(destination, route);
+        destination
+    }
+
+    /// Forgets a range behind another node; returns its destination as the kernel knows it.
+    pub(super) fn remove_route(&mut self, destination: &IpNet) -> IpNet {
+        let destination = destination.trunc();
+        self.remote.remove(&destination);
+        destination
+    }
+
+    pub(super) fn endpoint(&self, id: &EndpointId) -> Option<&Arc<WorkloadEndpoint>> {
+        self.endpoints.get(id)
+    }
+
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = &Arc<WorkloadEndpoint>> {
+        self.endpoints.values()
+    }
+
+    /// The endpoints whose interface has this name.
+    pub(super) fn at_interface(&self, name: &str) -> impl Iterator<Item = &Arc<WorkloadEndpoint>> {
+        let ids = self.by_interface.get(name).into_iter().flatten();
+        ids.filter_map(|id| self.endpoints.get(id))
+    }
+
+    /// All destinations that somebody asks for.
+    pub(super) fn destinations(&self) -> impl Iterator<Item = IpNet> {
+        let held = self.holders.keys().map(|address| IpNet::from(*address));
+        held.chain(self.remote.keys().copied())
+    }
+
+    /// Where packets to a destination are to go, given which interfaces are up; or why there can be no route.
+    ///
+    /// Of two endpoints with one address the first by name has the route, whatever the order of arrival. An address that
+    /// a workload here has is reached here, whatever a block says of it.
+    pub(super) fn target(
+        &self,
+        destination: &IpNet,
+        sources: RouteSources,
+        is_up: impl Fn(&str) -> bool,
+    ) -> Result<Option<RouteTarget>, String> {
+        let address = destination.addr();
+        let is_one_address = destination.prefix_len() == destination.max_prefix_len();
+        let holders = self.holders.get(&address).filter(|_| is_one_address);
+        let mut interfaces = holders
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.endpoints.get(id))
+            .map(|endpoint| endpoint.interface.as_str());
+        let interface = interfaces
+            .find(|name| is_up(name))
+            // What is up has a name that an interface can have.
+            .and_then(|name| InterfaceName::new(name).ok());
+        if let Some(name) = interface {
+            return Ok(device_routes(&name, [address], sources)
+                .next()
+                .map(|(_, target)| target));
+        }
+        let Some(route) = self.remote.get(destination) else {
+            return Ok(None);
+        };
+        let remote = RemoteNet {
+            net: route.destination,
+            node: route.via,
+            interface: None,
+            reach: Reach::Routed,
+        };
+        remote.target().map(Some).map_err(|invalid| invalid.to_string())
+    }
+}
+
+/// The destinations of an endpoint's addresses.
+pub(super) fn destinations_of(endpoint: &WorkloadEndpoint) -> impl Iterator<Item = IpNet> {
+    endpoint.addresses.iter().map(|address| IpNet::from(*address))
+}
+
+fn take_from<K: Ord>(ids: &mut BTreeMap<K, BTreeSet<EndpointId>>, key: &K, id: &EndpointId) {
+    if let Some(these) = ids.get_mut(key) {
+        these.remove(id);
+        if these.is_empty() {
+            ids.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is the failure itself")]
+mod tests {
+    use super::*;
+
+    fn endpoint(name: &str, interface: &str, addresses: &[&str]) -> Arc<WorkloadEndpoint> {
+        Arc::new(WorkloadEndpoint {
+            id: EndpointId {
+                namespace: "ns".into(),
+                name: name.into(),
+            },
+            interface: interface.to_owned(),
+            mac: None,
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            spoofable: Vec::new(),
+            ingress: Vec::new(),
+            egress: Vec::new(),
+            profiles: Vec::new(),
+        })
+    }
+
+    fn range(destination: &str, via: &str) -> NodeRoute {
+        NodeRoute {
+            destination: destination.parse().unwrap(),
+            node: "other".into(),
+            via: via.parse().unwrap(),
+        }
+    }
+
+    fn target(wanted: &Wanted, destination: &str, up: &[&str]) -> String {
+        let destination = destination.parse().unwrap();
+        match wanted.target(&destination, RouteSources::default(), |name| up.contains(&name)) {
+            Ok(Some(target)) => target.to_string(),
+            Ok(None) => "none".to_owned(),
+            Err(why) => why,
+        }
+    }
+
+    #[test]
+    fn a_destination_has_the_first_holder_that_is_up_then_another_node_then_nobody() {
+        let mut wanted = Wanted::default();
+        let address = "10.0.0.1/32";
+        assert_eq!(target(&wanted, address, &["cali1"]), "none");
+        wanted.set_route(range(address, "192.0.2.1"));
+        assert_eq!(target(&wanted, address, &["cali1"]), "via 192.0.2.1");
+        assert!(
+            wanted
+                .set_endpoint(endpoint("b", "cali1", &["10.0.0.1"]))
+                .is_none()
+        );
+        wanted.set_endpoint(endpoint("a", "cali2", &["10.0.0.1", "fd00::1"]));
+        assert_eq!(target(&wanted, address, &["cali1", "cali2"]), "dev cali2");
+        assert_eq!(target(&wanted, address, &["cali1"]), "dev cali1");
+        assert_eq!(target(&wanted, address, &[]), "via 192.0.2.1");
+        assert_eq!(target(&wanted, "fd00::1/128", &["cali2"]), "dev cali2");
+        assert_eq!(target(&wanted, "10.0.0.0/31", &["cali2"]), "none");
+
+        let before = wanted
+            .set_endpoint(endpoint("a", "cali3", &["10.0.0.2"]))
+            .unwrap();
+        assert_eq!(before.interface, "cali2");
+        assert_eq!(target(&wanted, address, &["cali1", "cali2"]), "dev cali1");
+        assert_eq!(target(&wanted, "fd00::1/128", &["cali2"]), "none");
+        assert_eq!(wanted.at_interface("cali2").count(), 0);
+        assert_eq!(wanted.at_interface("cali3").count(), 1);
+        for id in [before.id.clone(), endpoint("b", "", &[]).id.clone()] {
+            wanted.remove_endpoint(&id);
+        }
+        wanted.remove_route(&address.parse().unwrap());
+        assert_eq!(wanted.destinations().count(), 0);
+        assert_eq!(wanted.endpoints().count(), 0);
+    }
+
+    #[test]
+    fn a_range_that_holds_its_own_gateway_is_refused_by_name() {
+        let mut wanted = Wanted::default();
+        // Bits beyond the prefix are dropped, as the kernel does.
+        let destination = wanted.set_route(range("192.0.2.77/24", "192.0.2.1"));
+        assert_eq!(destination, "192.0.2.0/24".parse().unwrap());
+        let why = target(&wanted, "192.0.2.0/24", &[]);
+        assert!(why.contains("the node's own address is in the block"), "{why}");
+    }
+}
