@@ -39,7 +39,7 @@ suites() {
   suite nftables-kernel dataplane/nftables kernel 600 "--skip a_quarter_of_a_million"
   suite nftables-socket dataplane/nftables socket 600 "--skip a_flood_of_events --skip dumps_show_one_state"
   suite netlink-kernel dataplane/netlink kernel 900 "--skip five_thousand" "MANX_NEEDS_IPIP=1"
-  suite following dataplane following 900 "what"
+  suite following dataplane following 900 "what_others_do"
   suite node e2e node 600
   suite sources e2e sources 600
   suite flows e2e flows 600
