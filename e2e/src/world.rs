@@ -15,8 +15,9 @@ use dataplane_netlink::{InterfaceName, NetworkNamespace};
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 use policy_model::{Key, Protocol, Resource};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The node's addresses on the cable to the outside.
 pub const NODE_ADDRESSES: [&str; 2] = ["192.0.2.1", "2001:db8:ffff::1"];
@@ -166,6 +167,14 @@ impl World {
     /// Tells the engine of objects and brings them into force.
     pub fn program(&self, resources: &[Resource]) -> PassReport {
         self.change(resources, &[])
+    }
+
+    /// Tells the engine which addresses nobody may have but workloads here, and brings that into force.
+    pub fn keep(&self, addresses: BTreeSet<IpAddr>) {
+        self.engine.run(move |core| {
+            core.dataplane.keep(Arc::new(addresses));
+            core.apply();
+        });
     }
 
     /// Tells the engine of objects and of keys of objects that are gone, and brings that into force in one pass.

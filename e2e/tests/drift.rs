@@ -15,9 +15,7 @@ use e2e::packet::Probe;
 use e2e::random::Dice;
 use e2e::world::{PodSpec, World};
 use policy_model::{Protocol, Resource};
-use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a repair is waited for; only a failing test waits so long.
@@ -67,11 +65,7 @@ fn world() -> World {
     world.silence();
     world.program(&resources(&world));
     // Addresses that nobody has, so that what guards them is there to be tampered with.
-    let kept: BTreeSet<IpAddr> = ["10.1.0.9", "fd00:1::9"].map(|a| a.parse().unwrap()).into();
-    world.engine.run(move |core| {
-        core.dataplane.keep(Arc::new(kept));
-        core.apply();
-    });
+    world.keep(["10.1.0.9", "fd00:1::9"].map(|a| a.parse().unwrap()).into());
     policy_holds(&mut world, "at first");
     world
 }

@@ -19,7 +19,6 @@ use e2e::world::{NODE_ADDRESSES, OUTSIDE_ADDRESSES, Place, PodSpec, World};
 use policy_model::{Protocol, Resource};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::time::Duration;
 
 const STAYS: [&str; 2] = ["10.1.0.1", "fd00:1::1"];
@@ -86,11 +85,7 @@ fn world() -> World {
 }
 
 fn keep(world: &World, addresses: &[&str]) {
-    let kept: Arc<BTreeSet<IpAddr>> = Arc::new(addresses.iter().map(|a| ip(a)).collect());
-    world.engine.run(move |core| {
-        core.dataplane.keep(kept);
-        core.apply();
-    });
+    world.keep(addresses.iter().map(|a| ip(a)).collect());
 }
 
 fn clean(world: &World) -> BTreeSet<IpAddr> {

@@ -118,7 +118,7 @@ pub fn execute(netlink: &mut Rtnetlink, link: &Link, steps: &[NeighbourStep]) ->
         let operation = format_args!("{step} dev {}", link.name);
         match step {
             NeighbourStep::Set(NeighbourSpec { address, mac }) => {
-                let mut message = encode(link.index, *address);
+                let mut message = permanent(link.index, *address);
                 message
                     .attributes
                     .push(NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec()));
@@ -129,7 +129,7 @@ pub fn execute(netlink: &mut Rtnetlink, link: &Link, steps: &[NeighbourStep]) ->
                 )?;
             }
             NeighbourStep::Remove(address) => {
-                let message = RouteNetlinkMessage::DelNeighbour(encode(link.index, *address));
+                let message = RouteNetlinkMessage::DelNeighbour(permanent(link.index, *address));
                 match netlink.execute(&message, 0, &operation) {
                     Err(error) if !error.is_absent() => return Err(error),
                     _ => {}
@@ -140,7 +140,8 @@ pub fn execute(netlink: &mut Rtnetlink, link: &Link, steps: &[NeighbourStep]) ->
     Ok(())
 }
 
-fn encode(link: u32, address: IpAddr) -> NeighbourMessage {
+/// The message of a permanent entry, without what it leads to.
+pub(crate) fn permanent(link: u32, address: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = family(address);
     message.header.ifindex = link;

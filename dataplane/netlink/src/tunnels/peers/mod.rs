@@ -16,10 +16,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::RouteType;
+use netlink_packet_route::neighbour::NeighbourAttribute;
 
-use crate::addresses::family;
 use crate::error::{NetlinkError, refusal_is_absent};
 use crate::links::Link;
 use crate::mac::MacAddress;
@@ -241,28 +239,17 @@ fn request(link: u32, step: &PeerStep) -> Request {
         PeerStep::SetForwarding { mac, node } => forwarding::addition(link, *mac, *node),
         PeerStep::RemoveForwarding(entry) => forwarding::removal(link, entry),
         PeerStep::SetNeighbour { tunnel, mac } => {
-            let mut message = neighbour(link, *tunnel);
+            let mut message = neighbours::permanent(link, *tunnel);
             message
                 .attributes
                 .push(NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec()));
             encode(&RouteNetlinkMessage::NewNeighbour(message), CREATE | REPLACE)
         }
-        PeerStep::RemoveNeighbour(address) => {
-            encode(&RouteNetlinkMessage::DelNeighbour(neighbour(link, *address)), 0)
-        }
+        PeerStep::RemoveNeighbour(address) => encode(
+            &RouteNetlinkMessage::DelNeighbour(neighbours::permanent(link, *address)),
+            0,
+        ),
     }
-}
-
-fn neighbour(link: u32, address: IpAddr) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = family(address);
-    message.header.ifindex = link;
-    message.header.state = NeighbourState::Permanent;
-    message.header.kind = RouteType::Unicast;
-    message
-        .attributes
-        .push(NeighbourAttribute::Destination(address.into()));
-    message
 }
 
 #[cfg(test)]
