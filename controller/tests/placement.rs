@@ -118,10 +118,8 @@ fn give(ledger: &mut Ledger, node: &str, pod: &str) {
     let mut request = AutoAssign::new(node, &format!("manx.{pod}"));
     request
         .attributes
-        .insert(handle::ATTRIBUTE_NAMESPACE.to_owned(), "shop".to_owned());
-    request
-        .attributes
-        .insert(handle::ATTRIBUTE_POD.to_owned(), pod.to_owned());
+        .insert(handle::ATTRIBUTE_NAMESPACE, "shop".to_owned());
+    request.attributes.insert(handle::ATTRIBUTE_POD, pod.to_owned());
     ledger.run(Request::AutoAssign(request), 1).unwrap();
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The transitions between such values are in the crate `policy-model-ipam`.
 
+use crate::Attributes;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -47,8 +48,8 @@ pub struct AllocationAttribute {
     #[serde(default, rename = "handle_id", skip_serializing_if = "Option::is_none")]
     pub handle_id: Option<String>,
     /// `namespace`, `pod`, `node`, `timestamp`, `uid` and such.
-    #[serde(default, rename = "secondary", skip_serializing_if = "BTreeMap::is_empty")]
-    pub secondary: BTreeMap<String, String>,
+    #[serde(default, rename = "secondary", skip_serializing_if = "Attributes::is_empty")]
+    pub secondary: Attributes,
 }
 
 /// How far a claim on a block has come.

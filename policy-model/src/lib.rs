@@ -4,6 +4,7 @@
 //! here. The crate is pure: no file, socket, clock or thread. Values are parsed at the edge ([`Resource::parse`])
 //! and trusted inside.
 
+mod attributes;
 mod bgp;
 mod cluster;
 mod config;
@@ -28,6 +29,7 @@ mod tier;
 mod uninstall;
 mod validate;
 
+pub use attributes::Attributes;
 pub use bgp::{BgpConfigurationSpec, BgpPeerSpec, PrefixAdvertisement, ServiceBlock};
 pub use cluster::ClusterInformationSpec;
 pub use config::FelixConfigurationSpec;

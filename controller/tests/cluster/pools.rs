@@ -7,7 +7,6 @@ use nix::sys::signal::Signal;
 use policy_model::{AllocationAttribute, IpPoolSpec, Object};
 use policy_model_ipam::reservation::Reservations;
 use policy_model_ipam::{affinity, block};
-use std::collections::BTreeMap;
 
 #[tokio::test]
 async fn a_deleted_pool_waits_for_its_addresses() {
@@ -35,7 +34,7 @@ async fn a_deleted_pool_waits_for_its_addresses() {
     ];
     let attribute = AllocationAttribute {
         handle_id: Some("net.web".to_owned()),
-        secondary: BTreeMap::from(attributes.map(|(name, value)| (name.to_owned(), value.to_owned()))),
+        secondary: attributes.map(|(name, value)| (name, value.to_owned())).into(),
     };
     let given = block::assign_next(&mut used.spec, 1, &attribute, &Reservations::default());
     assert_eq!(given.len(), 1);

@@ -299,7 +299,7 @@ pub(crate) fn nth(block: IpNet, ordinal: usize) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use policy_model::AllocationAttribute;
+    use policy_model::{AllocationAttribute, Attributes};
 
     fn block(cidr: &str, affinity: Option<&str>, pods: &[(usize, &str)]) -> IpamBlockSpec {
         let mut allocations = vec![None; 4];
@@ -307,7 +307,7 @@ mod tests {
         for (ordinal, pod) in pods {
             allocations[*ordinal] = Some(attributes.len() as u32);
             let pair = |key: &str, value: &str| (key.to_string(), value.to_string());
-            let secondary = BTreeMap::from([pair("namespace", "shop"), pair("pod", pod)]);
+            let secondary = Attributes::from([pair("namespace", "shop"), pair("pod", pod)]);
             attributes.push(AllocationAttribute {
                 handle_id: None,
                 secondary,

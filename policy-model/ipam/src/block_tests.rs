@@ -1,13 +1,13 @@
 //! Tests of a block's transitions, against a plain model.
 
 use super::*;
-use policy_model::Resource;
+use policy_model::{Attributes, Resource};
 use proptest::prelude::*;
 
 fn attribute(handle: &str) -> AllocationAttribute {
     AllocationAttribute {
         handle_id: Some(handle.to_owned()),
-        secondary: BTreeMap::new(),
+        secondary: Attributes::default(),
     }
 }
 

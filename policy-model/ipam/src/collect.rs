@@ -117,15 +117,14 @@ fn judge(handle: &str, node: &str, proof: &Proof) -> Option<Reason> {
 mod tests {
     use super::*;
     use crate::reservation::Reservations;
-    use policy_model::AllocationAttribute;
-    use std::collections::BTreeMap;
+    use policy_model::{AllocationAttribute, Attributes};
 
     fn set(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|n| (*n).to_owned()).collect()
     }
 
     fn give(block: &mut IpamBlockSpec, handle: &str, node: Option<&str>) {
-        let secondary: BTreeMap<_, _> = node
+        let secondary: Attributes = node
             .map(|n| (handle::ATTRIBUTE_NODE.to_owned(), n.to_owned()))
             .into_iter()
             .collect();

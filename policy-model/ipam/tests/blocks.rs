@@ -5,7 +5,7 @@
 mod harness;
 
 use harness::*;
-use policy_model::{AffinityState, AllocationAttribute, Kind, Object, Resource};
+use policy_model::{AffinityState, AllocationAttribute, Attributes, Kind, Object, Resource};
 use policy_model_ipam::block::Guard;
 use policy_model_ipam::engine::{
     AutoAssign, Given, Outcome, Record, ReleaseAddresses, ReleaseBlocks, Request, Target, Unreleased, Which,
@@ -223,7 +223,7 @@ fn a_node_reserves_ahead_and_records_behind() {
     let mut store = one_pool("10.0.0.0/28", 29);
     let attribute = |handle: &str| AllocationAttribute {
         handle_id: Some(handle.to_owned()),
-        secondary: BTreeMap::from([("node".to_owned(), "n0".to_owned())]),
+        secondary: Attributes::from([("node", "n0".to_owned())]),
     };
     let reserved = run(&mut store, Request::AutoAssign(AutoAssign::reserve("n0", 6, 0))).unwrap();
     assert_eq!(reserved.len(), 6);

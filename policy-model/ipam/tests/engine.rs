@@ -174,8 +174,8 @@ fn named_addresses_say_why_not() {
         }),
     ]);
     let mut pod = auto("n1", "cni.1", 1, 0);
-    pod.attributes
-        .extend([("namespace", "shop"), ("pod", "cart")].map(|(k, v)| (k.to_owned(), v.to_owned())));
+    pod.attributes.insert("namespace", "shop".to_owned());
+    pod.attributes.insert("pod", "cart".to_owned());
     let taken = run(&mut store, Request::AutoAssign(pod)).unwrap()[0];
     let mut say = |addresses: &[&str]| run(&mut store, specific("n0", "h", addresses)).unwrap_err();
     assert_eq!(

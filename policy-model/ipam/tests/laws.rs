@@ -5,7 +5,7 @@
 mod harness;
 
 use harness::*;
-use policy_model::{Kind, Resource};
+use policy_model::{Attributes, Kind, Resource};
 use policy_model_ipam::engine::{
     Answer, AssignSpecific, AutoAssign, Machine, ReleaseBlocks, Request, Step, Which,
 };
@@ -204,7 +204,7 @@ proptest! {
         let named = |node: &str, handle: &str, addresses| Request::AssignSpecific(AssignSpecific {
             addresses,
             handle: handle.to_owned(),
-            attributes: BTreeMap::new(),
+            attributes: Attributes::default(),
             node: node.to_owned(),
             strict_affinity: None,
         });

@@ -5,9 +5,9 @@ use crate::policy::print::{self, Output};
 use crate::source::{self, ClusterArguments};
 use crate::status::report::size;
 use clap::Args;
+use policy_model::Attributes;
 use policy_model_ipam::block;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::ExitCode;
 
@@ -52,7 +52,7 @@ struct Held {
     pool: Option<String>,
     block: Option<String>,
     handle: Option<String>,
-    attributes: BTreeMap<String, String>,
+    attributes: Attributes,
     /// The same in words.
     #[serde(skip)]
     words: String,

@@ -150,7 +150,7 @@ pub(crate) fn block(name: &str, cidr: &str, node: Option<&str>, pods: &[(usize, 
     let mut attributes = Vec::new();
     for (ordinal, pod) in pods {
         allocations[*ordinal] = Some(attributes.len() as u32);
-        let secondary = labels(&format!("namespace=shop pod={pod}"));
+        let secondary = labels(&format!("namespace=shop pod={pod}")).into_iter().collect();
         attributes.push(AllocationAttribute {
             handle_id: None,
             secondary,

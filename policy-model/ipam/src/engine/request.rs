@@ -4,7 +4,7 @@ use crate::block::Guard;
 use crate::pool::{PoolRef, Use};
 use crate::{handle, spread};
 use ipnet::IpNet;
-use policy_model::AllocationAttribute;
+use policy_model::{AllocationAttribute, Attributes};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -60,7 +60,7 @@ pub struct AutoAssign {
     /// The handle, not empty.
     pub handle: String,
     /// Namespace, pod, node, UID and such, kept beside each address (keys: [`crate::handle`]).
-    pub attributes: BTreeMap<String, String>,
+    pub attributes: Attributes,
     /// The node on which the addresses are used.
     pub node: String,
     /// Its labels.
@@ -93,7 +93,7 @@ impl AutoAssign {
             ipv4: 1,
             ipv6: 0,
             handle: handle.to_owned(),
-            attributes: BTreeMap::from([(handle::ATTRIBUTE_NODE.to_owned(), node.to_owned())]),
+            attributes: Attributes::from([(handle::ATTRIBUTE_NODE, node.to_owned())]),
             node: node.to_owned(),
             node_labels: BTreeMap::new(),
             namespace_labels: None,
@@ -156,7 +156,7 @@ pub struct AssignSpecific {
     /// The handle, not empty.
     pub handle: String,
     /// Namespace, pod, node, UID and such, kept beside each address.
-    pub attributes: BTreeMap<String, String>,
+    pub attributes: Attributes,
     /// The node on which the addresses are used.
     pub node: String,
     /// Whether to take only from own blocks, in place of the cluster's setting.

@@ -10,7 +10,9 @@
 )]
 
 use ipnet::IpNet;
-use policy_model::{AffinityState, IpPoolSpec, IpReservationSpec, IpamConfigSpec, Kind, Object, Resource};
+use policy_model::{
+    AffinityState, Attributes, IpPoolSpec, IpReservationSpec, IpamConfigSpec, Kind, Object, Resource,
+};
 use policy_model_ipam::collect::{self, Proof};
 use policy_model_ipam::engine::{
     Answer, AssignSpecific, AutoAssign, Machine, Outcome, ReleaseAddresses, Request, Step, Stored,
@@ -63,7 +65,7 @@ pub fn specific(node: &str, handle: &str, addresses: &[&str]) -> Request {
     Request::AssignSpecific(AssignSpecific {
         addresses: addresses.iter().map(|a| ip(a)).collect(),
         handle: handle.to_owned(),
-        attributes: BTreeMap::new(),
+        attributes: Attributes::default(),
         node: node.to_owned(),
         strict_affinity: None,
     })

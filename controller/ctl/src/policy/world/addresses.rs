@@ -4,7 +4,7 @@
 //! running cluster; the rest comes out of the pools, by the same engine that gives addresses in a cluster.
 
 use super::{DEFAULT_POOLS, Known, PodName};
-use policy_model::{IpPoolSpec, Key, Kind, NAMESPACE_LABEL_PREFIX, Object, Resource};
+use policy_model::{Attributes, IpPoolSpec, Key, Kind, NAMESPACE_LABEL_PREFIX, Object, Resource};
 use policy_model_ipam::engine::{AssignSpecific, AutoAssign, Outcome, Request};
 use policy_model_ipam::memory::MemoryStore;
 use policy_model_ipam::pool::PoolRef;
@@ -107,7 +107,7 @@ fn reserve(store: &mut MemoryStore, set: &ManifestSet, pod: &PodFacts, addresses
         let request = AssignSpecific {
             addresses: vec![*address],
             handle: handle(pod),
-            attributes: BTreeMap::new(),
+            attributes: Attributes::default(),
             node: node.to_string(),
             strict_affinity: None,
         };
