@@ -4,7 +4,7 @@
 #   ./e2e/cluster.sh [PART ...]
 #
 # Parts, in the order in which they run: install pods services metrics netpol conformance first churn crash nodes upgrade
-# uninstall.
+# uninstall beside.
 # Without any: all. Needs root, Debian 12, Go and Rust; what it builds stays in the cache. Ends with "N passed, N failed,
 # N skipped"; the code is 1 where any failed.
 #
@@ -38,7 +38,7 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-wanted_parts="${*:-install pods services metrics netpol conformance first churn crash nodes upgrade uninstall}"
+wanted_parts="${*:-install pods services metrics netpol conformance first churn crash nodes upgrade uninstall beside}"
 wanted() { [[ " $wanted_parts " == *" $1 "* ]]; }
 
 # shellcheck disable=SC2034 # Parts use it.
@@ -52,7 +52,7 @@ else
 fi
 eval "$(cluster env)"
 
-for file in inside install pods services metrics kubernetes first churn crash nodes upgrade uninstall; do
+for file in inside install pods services metrics kubernetes first churn crash nodes upgrade uninstall beside; do
   # shellcheck source=/dev/null
   [ -f "$here/cluster/$file.sh" ] && . "$here/cluster/$file.sh"
 done

@@ -34,7 +34,7 @@ pub mod workload;
 
 pub use error::NetlinkError;
 pub use mac::MacAddress;
-pub use names::{InterfaceName, InterfacePrefixes, host_interface_name};
+pub use names::{InterfaceName, InterfacePrefixes, InvalidInterfaceName, host_interface_name};
 pub use namespace::NetworkNamespace;
 pub use rtnetlink::Rtnetlink;
 pub use socket::Patience;

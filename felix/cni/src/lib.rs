@@ -14,6 +14,7 @@ mod host_local;
 mod interface;
 mod ipam;
 pub mod journal;
+mod naming;
 mod ports;
 pub mod server;
 pub mod view;
@@ -26,5 +27,6 @@ pub use attach::{AttachSettings, Attacher, EndpointView, InForce, ProgrammedEndp
 pub use felix_cni_protocol::{
     Answer, AttachmentKey, CallError, Command, Failure, Request, Success, call, code,
 };
+pub use naming::interface_of;
 pub use server::{Caller, Handler, ServerError, serve};
 pub use view::ClusterView;

@@ -1,9 +1,14 @@
-//! The addresses of this node's workloads as this node gave them, which the cluster learns only later.
+//! The addresses and interfaces of this node's workloads as this node gave them, which the cluster learns only later or
+//! never.
 //!
 //! A pod's own resource says its addresses about a second after the attachment, and those of an earlier sandbox until
 //! then; policy has to be in force before the first packet. So what the node's own journal of attachments says of a
-//! local pod goes before what the resource says. Pure.
+//! local pod goes before what the resource says. A pod of Kubernetes says nothing of its interface: its name follows
+//! from the pod's, behind the first of the prefixes that this node's settings name, as other networks' plugins have it
+//! too. Pure.
 
+use dataplane_netlink::InterfacePrefixes;
+use felix_cni::interface_of;
 use felix_cni::journal::Attachment;
 use ipnet::IpNet;
 use policy_model::{Key, Object, Resource, WorkloadEndpointSpec};
@@ -12,9 +17,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Local endpoints, and what is attached.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Attached {
     node: String,
+    prefixes: InterfacePrefixes,
     endpoints: BTreeMap<Key, Arc<Resource>>,
     /// By namespace and name of the pod; the newest where a pod has several sandboxes.
     pods: HashMap<(String, String), Held>,
@@ -24,14 +30,17 @@ pub(super) struct Attached {
 struct Held {
     uid: String,
     addresses: Vec<IpAddr>,
+    interface: String,
 }
 
 impl Attached {
-    /// Nothing is known of a node yet.
-    pub(super) fn of_node(node: &str) -> Self {
+    /// Nothing is known of a node yet; `prefixes` are the beginnings of its workload interfaces' names.
+    pub(super) fn of_node(node: &str, prefixes: &InterfacePrefixes) -> Self {
         Attached {
             node: node.to_owned(),
-            ..Attached::default()
+            prefixes: prefixes.clone(),
+            endpoints: BTreeMap::new(),
+            pods: HashMap::new(),
         }
     }
 
@@ -65,6 +74,7 @@ impl Attached {
                 let held = Held {
                     uid: a.uid.clone(),
                     addresses: a.addresses.clone(),
+                    interface: a.host_interface.clone(),
                 };
                 ((a.namespace.clone(), a.pod.clone()), held)
             });
@@ -85,6 +95,7 @@ impl Attached {
 
     fn in_force(&self, endpoint: &Object<WorkloadEndpointSpec>) -> Resource {
         let mut endpoint = endpoint.clone();
+        self.name_interface(&mut endpoint);
         let held = self.pods.get(&name_of(&endpoint));
         // Another pod that had the name before is none of this one's business.
         let is_its = |held: &&Held| {
@@ -92,8 +103,16 @@ impl Attached {
         };
         if let Some(held) = held.filter(is_its) {
             endpoint.spec.ip_networks = held.addresses.iter().copied().map(IpNet::from).collect();
+            endpoint.spec.interface_name.clone_from(&held.interface);
         }
         Resource::WorkloadEndpoint(endpoint)
+    }
+
+    fn name_interface(&self, endpoint: &mut Object<WorkloadEndpointSpec>) {
+        // What is no name stays, for whoever judges the endpoint to name it.
+        if let Ok(name) = interface_of(endpoint, &self.prefixes) {
+            endpoint.spec.interface_name = name.to_string();
+        }
     }
 }
 
@@ -160,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_the_node_gave_goes_before_what_the_cluster_says() {
-        let mut attached = Attached::of_node("n1");
+        let mut attached = Attached::of_node("n1", &InterfacePrefixes::default());
         let silent = endpoint("n1", "u1", &[]);
         assert!(addresses(&attached.upsert(silent)).is_empty());
         let first = [attachment("a", "u1", "10.0.0.1")];
@@ -178,9 +197,48 @@ mod tests {
         assert_eq!(addresses(&attached.attach(&[])[0]), ["10.0.0.1"]);
     }
 
+    fn interface(resource: &Resource) -> &str {
+        let Resource::WorkloadEndpoint(endpoint) = resource else {
+            panic!("no endpoint");
+        };
+        &endpoint.spec.interface_name
+    }
+
+    #[test]
+    fn a_pods_interface_has_the_name_that_it_has_on_this_node() {
+        let named = |node: &str, name: &str| {
+            let mut resource = endpoint(node, "u1", &[]);
+            if let Resource::WorkloadEndpoint(endpoint) = Arc::make_mut(&mut resource) {
+                endpoint.spec.interface_name = name.to_owned();
+            }
+            resource
+        };
+        let usual = InterfacePrefixes::default();
+        let nameless = Object::namespaced("shop", "web", WorkloadEndpointSpec::default());
+        let derived = interface_of(&nameless, &usual).unwrap().to_string();
+        let prefixes = InterfacePrefixes::new(["eni", "vlan"]).unwrap();
+        let mut attached = Attached::of_node("n1", &prefixes);
+        assert_eq!(
+            interface(&attached.upsert(named("n1", &derived))),
+            derived.replacen("cali", "eni", 1)
+        );
+        assert_eq!(interface(&attached.upsert(named("n2", &derived))), derived);
+        assert_eq!(
+            interface(&attached.upsert(named("n1", "vlan7"))),
+            "vlan7",
+            "stated"
+        );
+        // What was given here goes before what follows from the name.
+        attached.attach(&[attachment("a", "u1", "10.0.0.1")]);
+        assert_eq!(interface(&attached.upsert(named("n1", &derived))), "cali1");
+        let long = InterfacePrefixes::new(["interface"]).unwrap();
+        let mut attached = Attached::of_node("n1", &long);
+        assert_eq!(interface(&attached.upsert(named("n1", &derived))), derived);
+    }
+
     #[test]
     fn another_pod_of_the_name_and_another_node_are_left_alone() {
-        let mut attached = Attached::of_node("n1");
+        let mut attached = Attached::of_node("n1", &InterfacePrefixes::default());
         attached.attach(&[attachment("a", "u1", "10.0.0.1")]);
         assert!(addresses(&attached.upsert(endpoint("n1", "u2", &[]))).is_empty());
         assert_eq!(

@@ -99,7 +99,7 @@ impl Engine {
             let timers = Timers::new(options.refresh, now);
             Engine {
                 calc: CalcGraph::new(CalcConfig::for_node(options.node.clone())),
-                attached: Attached::of_node(&options.node),
+                attached: Attached::of_node(&options.node, &options.dataplane.workloads.ownership.prefixes),
                 host_ports: HostPorts::default(),
                 options,
                 dataplane,

@@ -5,10 +5,11 @@ use crate::allocator::{Holder, Promise};
 use crate::holder::{self, PodRef};
 use crate::interface::{Interface, Sandbox, blocking};
 use crate::journal::{Attachment, Origin};
+use crate::naming;
 use crate::protocol::{AddressWishes, AttachmentKey, Failure, PortMapping, Success, code};
 use crate::server::Caller;
 use crate::view::usual_name;
-use dataplane_netlink::{InterfaceName, host_interface_name};
+use dataplane_netlink::InterfaceName;
 use policy_model::{Key, Kind, Object, Resource, WorkloadEndpointSpec};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -39,7 +40,7 @@ impl Attacher {
             endpoint = self.find_endpoint(&add.pod) => endpoint?,
             () = caller.gone() => return Err(vanished()),
         };
-        let interface = self.interface_of(&endpoint, &add.pod)?;
+        let interface = self.interface_of(&endpoint)?;
         let result = self.attach(&add, &endpoint, &interface, caller).await;
         match result {
             // Nobody heard of it: the runtime will remove the sandbox, or ask again and get it anew.
@@ -250,18 +251,9 @@ impl Attacher {
         }
     }
 
-    fn interface_of(
-        &self,
-        endpoint: &Object<WorkloadEndpointSpec>,
-        pod: &PodRef,
-    ) -> Result<InterfaceName, Failure> {
+    fn interface_of(&self, endpoint: &Object<WorkloadEndpointSpec>) -> Result<InterfaceName, Failure> {
         let prefixes = &self.settings.workloads.ownership.prefixes;
-        if endpoint.spec.interface_name.is_empty() {
-            return host_interface_name(prefixes, &pod.namespace, &pod.name)
-                .map_err(|e| Failure::new(code::INVALID_REQUEST, e));
-        }
-        InterfaceName::new(endpoint.spec.interface_name.clone())
-            .map_err(|e| Failure::new(code::INVALID_REQUEST, e))
+        naming::interface_of(endpoint, prefixes).map_err(|e| Failure::new(code::INVALID_REQUEST, e))
     }
 
     /// Waits until policy, routes and interface are in the kernel.
