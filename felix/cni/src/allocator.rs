@@ -49,6 +49,8 @@ pub(crate) struct Parts {
     pub(crate) patience: Duration,
     /// Whether blocks of other nodes that have long been empty may be taken where there is no other room.
     pub(crate) takes_abandoned: bool,
+    /// Whether addresses are reserved ahead of need, and guarded while nobody has them.
+    pub(crate) reserves: bool,
 }
 
 /// See the module.
@@ -168,6 +170,12 @@ impl Allocator {
     /// Leaves other nodes' blocks to whoever cleans up after them.
     pub(crate) fn leaving_abandoned_blocks(mut self) -> Self {
         self.parts.takes_abandoned = false;
+        self
+    }
+
+    /// Takes addresses only when somebody asks for one.
+    pub(crate) fn reserving_nothing(mut self) -> Self {
+        self.parts.reserves = false;
         self
     }
 

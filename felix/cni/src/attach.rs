@@ -134,6 +134,7 @@ impl Attacher {
             programmed: programmed.clone(),
             patience: settings.patience,
             takes_abandoned: true,
+            reserves: true,
         });
         Ok(Attacher {
             settings,
@@ -189,6 +190,14 @@ impl Attacher {
     #[must_use]
     pub fn leaving_abandoned_blocks(mut self) -> Self {
         self.allocator = self.allocator.leaving_abandoned_blocks();
+        self
+    }
+
+    /// Reserves no addresses of pools ahead of need: where pods get theirs from elsewhere. Other nodes' pods, or what is no
+    /// pod at all, may then have what a pool holds too, so nothing is kept for workloads of this node but what these have.
+    #[must_use]
+    pub fn reserving_nothing(mut self) -> Self {
+        self.allocator = self.allocator.reserving_nothing();
         self
     }
 

@@ -92,6 +92,20 @@ pub fn render(template: &str, values: &Values) -> Result<String, ConflistError> 
     }
 }
 
+/// Whether what calls by a rendered configuration may ask for addresses of pools, and not only for ranges of the node's
+/// own or another program's addresses.
+pub fn takes_from_pools(text: &str) -> bool {
+    let read: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    let takes = |plugin: &serde_json::Value| match plugin["ipam"]["type"].as_str() {
+        None | Some("") => matches!(plugin["type"].as_str(), Some("manx" | "calico")),
+        Some(source) => matches!(source, "manx-ipam" | "calico-ipam"),
+    };
+    takes(&read)
+        || read["plugins"]
+            .as_array()
+            .is_some_and(|plugins| plugins.iter().any(takes))
+}
+
 /// A text as it stands between the quotes of a JSON string.
 fn inside_quotes(text: &str) -> String {
     let quoted = serde_json::Value::from(text).to_string();
@@ -178,6 +192,30 @@ mod tests {
             read["plugins"][0]["kubernetes"]["kubeconfig"],
             "/etc/cni/net.d/calico-kubeconfig"
         );
+    }
+
+    #[test]
+    fn who_takes_from_pools_is_told() {
+        assert!(takes_from_pools(
+            DEFAULT_TEMPLATE.replace("__CNI_MTU__", "0").as_str()
+        ));
+        for (expected, text) in [
+            (true, r#"{"name": "n", "type": "calico"}"#),
+            (
+                true,
+                r#"{"name": "n", "plugins": [{"type": "tuning"}, {"type": "bridge", "ipam": {"type": "manx-ipam"}}]}"#,
+            ),
+            (
+                false,
+                r#"{"name": "n", "plugins": [{"type": "manx", "ipam": {"type": "host-local"}}, {"type": "portmap"}]}"#,
+            ),
+            (
+                false,
+                r#"{"name": "n", "plugins": [{"type": "bridge", "ipam": {"type": "dhcp"}}]}"#,
+            ),
+        ] {
+            assert_eq!(takes_from_pools(text), expected, "{text}");
+        }
     }
 
     #[test]

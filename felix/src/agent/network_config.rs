@@ -67,6 +67,11 @@ impl NetworkConfig {
         &self.text
     }
 
+    /// Whether pods that the runtime connects by it may take addresses of pools.
+    pub(super) fn takes_from_pools(&self) -> bool {
+        conflist::takes_from_pools(&self.text)
+    }
+
     /// Waits until the node is ready and writes the file; tries again for as long as it cannot be written.
     pub(super) async fn write_when_ready(self, health: HealthAggregator) {
         while !health.passes(Probe::Readiness, Instant::now()) {

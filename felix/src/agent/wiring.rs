@@ -162,6 +162,14 @@ pub async fn run(
         // The cluster's admission policy holds each agent to its own node's blocks.
         attacher = attacher.leaving_abandoned_blocks();
     }
+    // Beside another network nobody is expected to ask.
+    let takes_from_pools = match &network_config {
+        Some(config) => config.takes_from_pools(),
+        None => !settings.route_sync_disabled,
+    };
+    if !takes_from_pools {
+        attacher = attacher.reserving_nothing();
+    }
     let mut attachments = attacher.attachments();
     let mut kept = attacher.kept_addresses();
     let door = Door::default();

@@ -40,7 +40,9 @@ impl Allocator {
                 .filter(|address| blocks.iter().any(|block| block.contains(address)));
             let mut now: BTreeSet<IpAddr> = of_blocks.collect();
             // What others hold by the journal without an interface of ours is in no reserve that can be given.
-            now.extend(locked(&self.reserve).unused_addresses());
+            if self.parts.reserves {
+                now.extend(locked(&self.reserve).unused_addresses());
+            }
             let changed = **known != now;
             if changed {
                 *known = Arc::new(now);

@@ -39,6 +39,10 @@ fn pod(id: &str) -> PodRef {
 
 impl Node {
     async fn start(name: &str, store: &MemoryStore) -> Node {
+        Node::start_reserving(true, name, store).await
+    }
+
+    async fn start_reserving(reserves: bool, name: &str, store: &MemoryStore) -> Node {
         let place = tempfile::tempdir().unwrap();
         let view = Arc::new(ClusterView::of_node(name));
         let allocator = Arc::new(Allocator::new(Parts {
@@ -51,6 +55,7 @@ impl Node {
             programmed: watch::Sender::default().subscribe(),
             patience: Duration::from_secs(60),
             takes_abandoned: true,
+            reserves,
         }));
         let following = tokio::spawn({
             let store = Arc::new(store.clone());
@@ -191,6 +196,26 @@ async fn a_block_without_pods_is_given_back_and_one_stays() {
             given.insert(here[0]) && given.insert(there[0]),
             "{here:?} {there:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn where_pods_have_their_addresses_from_elsewhere_nothing_is_reserved_nor_guarded() {
+    for (reserves, pool) in [(true, "10.0.0.0/24"), (false, "10.0.1.0/24")] {
+        let store = world(pool, 28).await;
+        let node = Node::start_reserving(reserves, "n0", &store).await;
+        node.allocator.flush().await.unwrap();
+        node.upkeep().await;
+        node.allocator.publish_kept();
+        let kept = node.allocator.kept().borrow().len();
+        assert_eq!(blocks(&store).await.is_empty(), !reserves);
+        assert_eq!(kept == 0, !reserves, "{kept} kept");
+        // Who asks for one of a pool all the same is given it, and what was taken along is not guarded.
+        node.add("a", None).await.unwrap();
+        node.allocator.flush().await.unwrap();
+        node.allocator.publish_kept();
+        let kept = node.allocator.kept().borrow().len();
+        assert_eq!(kept == 0, !reserves, "{kept} kept");
     }
 }
 

@@ -215,7 +215,8 @@ impl Allocator {
                 (reserve.ready(family), reserve.committed(family))
             };
             let is_short = locked(&self.shortage).contains_key(&family);
-            if ready >= depth.low && waiting == 0 && !is_short {
+            let is_low = self.parts.reserves && (ready < depth.low || is_short);
+            if !is_low && waiting == 0 {
                 continue;
             }
             let full = committed.saturating_add(depth.full.max(waiting.min(FULL_STRICT)));
