@@ -27,6 +27,6 @@ pub use attach::{AttachSettings, Attacher, EndpointView, InForce, ProgrammedEndp
 pub use felix_cni_protocol::{
     Answer, AttachmentKey, CallError, Command, Failure, Request, Success, call, code,
 };
-pub use naming::interface_of;
+pub use naming::{interface_of, pod_of};
 pub use server::{Caller, Handler, ServerError, serve};
 pub use view::ClusterView;

@@ -1,4 +1,4 @@
-//! The name that a workload's interface has on its node.
+//! The names of a workload's pod and of its interface on its node.
 //!
 //! A pod of Kubernetes says nothing of its interface; the translation, which knows no node, gives it the name that it has
 //! where the prefixes are the usual ones. Whoever puts an endpoint into force on a node asks here.
@@ -16,16 +16,21 @@ pub fn interface_of(
     endpoint: &Object<WorkloadEndpointSpec>,
     prefixes: &InterfacePrefixes,
 ) -> Result<InterfaceName, InvalidInterfaceName> {
-    let namespace = &endpoint.metadata.namespace;
-    let pod = match &endpoint.spec.pod {
-        unsaid if unsaid.is_empty() => &endpoint.metadata.name,
-        pod => pod,
-    };
+    let (namespace, pod) = (&endpoint.metadata.namespace, pod_of(endpoint));
     let stated = &endpoint.spec.interface_name;
     if stated.is_empty() || *stated == workload_interface_name(namespace, pod) {
         return host_interface_name(prefixes, namespace, pod);
     }
     InterfaceName::new(stated.clone())
+}
+
+/// The pod of an endpoint: the one that its object states, or the one of the object's own name.
+pub fn pod_of(endpoint: &Object<WorkloadEndpointSpec>) -> &str {
+    if endpoint.spec.pod.is_empty() {
+        &endpoint.metadata.name
+    } else {
+        &endpoint.spec.pod
+    }
 }
 
 #[cfg(test)]

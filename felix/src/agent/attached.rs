@@ -8,8 +8,8 @@
 //! too. Pure.
 
 use dataplane_netlink::InterfacePrefixes;
-use felix_cni::interface_of;
 use felix_cni::journal::Attachment;
+use felix_cni::{interface_of, pod_of};
 use ipnet::IpNet;
 use policy_model::{Key, Object, Resource, WorkloadEndpointSpec};
 use std::collections::{BTreeMap, HashMap};
@@ -117,12 +117,7 @@ impl Attached {
 }
 
 fn name_of(endpoint: &Object<WorkloadEndpointSpec>) -> (String, String) {
-    let pod = if endpoint.spec.pod.is_empty() {
-        &endpoint.metadata.name
-    } else {
-        &endpoint.spec.pod
-    };
-    (endpoint.metadata.namespace.clone(), pod.clone())
+    (endpoint.metadata.namespace.clone(), pod_of(endpoint).to_owned())
 }
 
 #[cfg(test)]
