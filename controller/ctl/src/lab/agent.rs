@@ -17,7 +17,7 @@ use felix_cni::Success;
 use policy_model::{Key, Kind, Object, Resource, WorkloadEndpointSpec};
 use policy_model_datastore::{BackOff, Selection, SyncEvent, Syncer};
 use policy_model_datastore_file::{FileStore, Settings};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -177,7 +177,7 @@ impl Agent {
             uid: endpoint.metadata.uid.clone(),
             asked: spec.ip_networks.iter().map(|net| net.addr()).collect(),
         };
-        let (ports, named_ports) = unwired::ports(&spec.ports);
+        let (ports, named_ports) = servers::ports(&spec.ports);
         Wanted {
             attachment,
             ports,
@@ -351,7 +351,6 @@ impl Pod {
             .map(|w| &w.attachment)
             .or(self.attached.as_ref());
         let (namespace, pod) = id.split_once('/').unwrap_or(("", id));
-        let leaving = self.wanted.is_none().then(|| "it is being removed".to_string());
         PodState {
             namespace: namespace.to_string(),
             pod: pod.to_string(),
@@ -366,16 +365,8 @@ impl Pod {
                 .map(|w| w.named_ports.clone())
                 .unwrap_or_default(),
             silent: self.servers.silent.clone(),
-            trouble: self.trouble.clone().or(leaving),
+            leaving: self.wanted.is_none(),
+            trouble: self.trouble.clone(),
         }
     }
-}
-
-/// Ports without repetition, in order.
-fn distinct(ports: impl IntoIterator<Item = Port>) -> Vec<Port> {
-    ports
-        .into_iter()
-        .collect::<BTreeSet<Port>>()
-        .into_iter()
-        .collect()
 }

@@ -295,7 +295,7 @@ impl Picture {
 }
 
 fn place_of_pod(pod: &PodState) -> Result<(String, String), Missing> {
-    match &pod.trouble {
+    match pod.why_not() {
         Some(trouble) => Err(Missing::ByFault(format!(
             "pod {} is not connected: {trouble}",
             pod.name()

@@ -1,11 +1,12 @@
 //! The lab as it is now: its nodes and pods, and what the policies in force say.
 
 use super::names;
-use super::state::{AgentState, LabState, PodKind};
+use super::servers;
+use super::state::{AgentState, LabState, PodKind, PodState};
 use crate::policy::world::{Known, World};
 use anyhow::Context;
 use controller::{ANNOTATION_SOURCE, IMPLIED_SOURCE};
-use policy_model::{Key, Kind, Resource};
+use policy_model::{Key, Kind, Resource, WorkloadEndpointSpec};
 use policy_model_datastore::{Datastore, Selection};
 use policy_model_datastore_file::{FileStore, Settings};
 use policy_model_kubernetes::ManifestSet;
@@ -124,19 +125,16 @@ impl Picture {
 
     /// A pod that the agent has not brought to where it should be, and that has no known trouble.
     fn unconnected(&self) -> Option<String> {
-        let mut endpoints: BTreeMap<String, &str> = BTreeMap::new();
+        let mut endpoints: BTreeMap<String, &WorkloadEndpointSpec> = BTreeMap::new();
         for resource in &self.stored {
             if let Resource::WorkloadEndpoint(endpoint) = resource.as_ref() {
                 let id = format!("{}/{}", endpoint.metadata.namespace, endpoint.spec.pod);
-                endpoints.insert(id, &endpoint.spec.node);
+                endpoints.insert(id, &endpoint.spec);
             }
         }
-        let late = endpoints.iter().find(|(id, node)| {
-            self.agent.pods.get(*id).is_none_or(|pod| {
-                pod.kind != PodKind::Endpoint
-                    || (pod.trouble.is_none() && (pod.addresses.is_empty() || pod.node != **node))
-            })
-        });
+        let late = endpoints
+            .iter()
+            .find(|(id, endpoint)| self.agent.pods.get(*id).is_none_or(|pod| !follows(pod, endpoint)));
         let gone = || {
             self.agent
                 .pods
@@ -158,6 +156,16 @@ impl Picture {
             .or_else(|| gone().map(|p| p.name()))
             .or_else(|| unwired().map(|(id, _)| id))
     }
+}
+
+/// Whether the agent did what an endpoint says, or says why it cannot. A trouble of where the pod was before is none
+/// of where it is to be.
+fn follows(pod: &PodState, endpoint: &WorkloadEndpointSpec) -> bool {
+    let has_heard = pod.kind == PodKind::Endpoint
+        && !pod.leaving
+        && pod.node == endpoint.node
+        && pod.ports == servers::ports(&endpoint.ports).0;
+    has_heard && (pod.trouble.is_some() || !pod.addresses.is_empty())
 }
 
 /// What manifests say of an object, without what others decide or note at it. A pod's endpoint by the pod's name.

@@ -4,7 +4,9 @@
 //! whatever address the route prefers, and the caller, who asked another, would never know the answer for one.
 
 use super::namespaces;
+use policy_model::EndpointPort;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,21 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A port that is to answer, as protocol (`TCP`, `UDP` or `SCTP`) and number.
 pub(super) type Port = (String, u16);
+
+/// Declared ports without repetition, in order; and those with names as protocol, name and number.
+pub(super) fn ports(declared: &[EndpointPort]) -> (Vec<Port>, Vec<(String, String, u16)>) {
+    let all: BTreeSet<Port> = declared
+        .iter()
+        .map(|p| (p.protocol.to_string(), p.port))
+        .collect();
+    let named = declared.iter().filter(|p| !p.name.is_empty());
+    (
+        all.into_iter().collect(),
+        named
+            .map(|p| (p.protocol.to_string(), p.name.clone(), p.port))
+            .collect(),
+    )
+}
 
 /// Running servers of one place; they end when this is dropped.
 #[derive(Debug, Default)]

@@ -62,6 +62,10 @@ pub(super) struct PodState {
     /// Declared ports at which nobody answers, and why.
     #[serde(default)]
     pub(super) silent: Vec<String>,
+    /// Whether the datastore knows it no longer. Not a trouble: what the manifests say may have come back meanwhile,
+    /// and for a pod that moves it has.
+    #[serde(default)]
+    pub(super) leaving: bool,
     /// Why it is not connected.
     #[serde(default)]
     pub(super) trouble: Option<String>,
@@ -75,7 +79,13 @@ impl PodState {
 
     /// Whether packets can be sent from it and to it.
     pub(super) fn is_there(&self) -> bool {
-        self.kind != PodKind::Finished && !self.addresses.is_empty() && self.trouble.is_none()
+        self.kind != PodKind::Finished && !self.addresses.is_empty() && self.why_not().is_none()
+    }
+
+    /// Why no packets can be sent from it and to it, where that is known.
+    pub(super) fn why_not(&self) -> Option<&str> {
+        let leaving = self.leaving.then_some("it is being removed");
+        self.trouble.as_deref().or(leaving)
     }
 }
 

@@ -106,9 +106,9 @@ fn gather(lab: LabState) -> Status {
         );
     }
     for (name, pod) in &agent.pods {
-        trouble.extend(pod.trouble.iter().map(|t| format!("pod {name}: {t}")));
+        trouble.extend(pod.why_not().iter().map(|t| format!("pod {name}: {t}")));
         trouble.extend(pod.silent.iter().map(|t| format!("pod {name}: no server at {t}")));
-        if pod.kind == PodKind::Endpoint && pod.addresses.is_empty() && pod.trouble.is_none() {
+        if pod.kind == PodKind::Endpoint && pod.addresses.is_empty() && pod.why_not().is_none() {
             trouble.push(format!("pod {name}: it is not connected yet"));
         }
     }

@@ -260,7 +260,7 @@ fn wait(lab: &LabState, wanted: usize, interrupt: &Interrupt) -> anyhow::Result<
             return Ok(true);
         }
         let troubled: Vec<_> = pods()
-            .filter_map(|p| Some((p.name(), p.trouble.clone()?)))
+            .filter_map(|p| Some((p.name(), p.why_not()?.to_string())))
             .collect();
         if progress.elapsed() > TROUBLE && unready.is_empty() && connected + troubled.len() >= wanted {
             for (name, trouble) in troubled {

@@ -5,9 +5,7 @@
 use super::super::names;
 use super::super::servers::{self, Port, Servers};
 use super::super::state::{PodKind, PodState};
-use super::distinct;
 use controller::{Content, Folder, FolderOptions};
-use policy_model::EndpointPort;
 use policy_model_kubernetes::{ManifestSet, PodFacts};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,18 +23,6 @@ pub(super) struct Unwired {
     set: ManifestSet,
     hosts: BTreeMap<String, HostPod>,
     is_due: bool,
-}
-
-/// Ports without repetition, and those with names.
-pub(super) fn ports(declared: &[EndpointPort]) -> (Vec<Port>, Vec<(String, String, u16)>) {
-    let all = distinct(declared.iter().map(|p| (p.protocol.to_string(), p.port)));
-    let named = declared.iter().filter(|p| !p.name.is_empty());
-    (
-        all,
-        named
-            .map(|p| (p.protocol.to_string(), p.name.clone(), p.port))
-            .collect(),
-    )
 }
 
 impl Unwired {
@@ -94,7 +80,7 @@ impl Unwired {
         let mut kept: BTreeMap<String, HostPod> = BTreeMap::new();
         for (name, host) in std::mem::take(&mut self.hosts) {
             if let Some(facts) = facts.get(&name) {
-                let (ports, _) = ports(&facts.ports);
+                let (ports, _) = servers::ports(&facts.ports);
                 let stays = facts.node.as_ref().is_none_or(|node| *node == host.state.node);
                 if stays && ports == host.state.ports && nodes.contains_key(&host.state.node) {
                     kept.insert(name, host);
@@ -144,7 +130,7 @@ fn emptiest(nodes: &BTreeMap<String, Vec<IpAddr>>, hosts: &BTreeMap<String, Host
 }
 
 fn start(facts: &PodFacts, node: String, nodes: &BTreeMap<String, Vec<IpAddr>>, has_sctp: bool) -> HostPod {
-    let (ports, named_ports) = ports(&facts.ports);
+    let (ports, named_ports) = servers::ports(&facts.ports);
     let mut state = PodState {
         namespace: facts.namespace.clone(),
         pod: facts.name.clone(),
