@@ -11,7 +11,8 @@ use policy_model_datastore::{Datastore, Selection};
 use policy_model_datastore_file::{FileStore, Settings};
 use policy_model_kubernetes::ManifestSet;
 use policy_model_rules::oracle::{Facts, Settings as OracleSettings};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -123,23 +124,36 @@ impl Picture {
         missing.map(|(key, _)| key.clone()).or(too_much.map(|r| r.key()))
     }
 
+    /// A pod that has other addresses than the datastore says: blocks are written behind, and that of the node that a pod
+    /// left holds its old address until then.
+    fn otherwise_known(&self) -> Option<&PodState> {
+        let is_there = |pod: &&PodState| pod.kind == PodKind::Endpoint && pod.is_there();
+        self.agent.pods.values().filter(is_there).find(|pod| {
+            let known = self.world.facts.addresses(&pod.namespace, &pod.pod);
+            let known: BTreeSet<&IpAddr> = known.unwrap_or_default().iter().collect();
+            known != pod.addresses.iter().collect()
+        })
+    }
+
     /// A pod that the agent has not brought to where it should be, and that has no known trouble.
     fn unconnected(&self) -> Option<String> {
-        let mut endpoints: BTreeMap<String, &WorkloadEndpointSpec> = BTreeMap::new();
+        // A pod that moves has two for a moment, and only one of them can be followed: both are asked.
+        let mut endpoints: Vec<(String, &WorkloadEndpointSpec)> = Vec::new();
         for resource in &self.stored {
             if let Resource::WorkloadEndpoint(endpoint) = resource.as_ref() {
                 let id = format!("{}/{}", endpoint.metadata.namespace, endpoint.spec.pod);
-                endpoints.insert(id, &endpoint.spec);
+                endpoints.push((id, &endpoint.spec));
             }
         }
         let late = endpoints
             .iter()
-            .find(|(id, endpoint)| self.agent.pods.get(*id).is_none_or(|pod| !follows(pod, endpoint)));
+            .find(|(id, endpoint)| self.agent.pods.get(id).is_none_or(|pod| !follows(pod, endpoint)));
+        let known: BTreeSet<&String> = endpoints.iter().map(|(id, _)| id).collect();
         let gone = || {
             self.agent
                 .pods
                 .values()
-                .find(|p| p.kind == PodKind::Endpoint && !endpoints.contains_key(&p.name()))
+                .find(|p| p.kind == PodKind::Endpoint && !known.contains(&p.name()))
         };
         let unwired = || {
             let kind = |host: bool| if host { PodKind::Host } else { PodKind::Finished };
@@ -153,6 +167,7 @@ impl Picture {
             .find(|(id, kind)| self.agent.pods.get(id).is_none_or(|found| found.kind != *kind))
         };
         late.map(|(id, _)| id.clone())
+            .or_else(|| self.otherwise_known().map(PodState::name))
             .or_else(|| gone().map(|p| p.name()))
             .or_else(|| unwired().map(|(id, _)| id))
     }

@@ -8,8 +8,8 @@ use crate::links::{self, Link, OperState};
 use crate::routes;
 use crate::rtnetlink::Rtnetlink;
 
-/// How often the far end is asked whether it is ready.
-const READY_LOOKS: u32 = 1_000;
+/// How often the far end is asked whether it is ready. What the kernel does not hurry with it does within a second.
+const READY_LOOKS: u32 = 3_000;
 
 /// Pause after a first look at the far end: the kernel's background work takes some ten microseconds where a processor
 /// is free. It doubles up to the longest.
@@ -40,6 +40,6 @@ pub(crate) fn wait_until_ready(
         pause = LONGEST_READY_PAUSE.min(pause * 2);
     }
     // Not a failure: all that can be written is written, and the kernel may be very busy.
-    tracing::warn!(interface = %container.name, ?addresses, "the sandbox's interface is not ready after a second");
+    tracing::warn!(interface = %container.name, ?addresses, "the sandbox's interface is not ready after three seconds");
     Ok(())
 }
