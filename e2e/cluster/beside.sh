@@ -32,6 +32,7 @@ case "$CNI_COMMAND" in
     echo "$number" >/var/lib/cni/elsewhere
     address="@RANGE@.$number"
     ip link del "$host" 2>/dev/null || true
+    echo "$CNI_CONTAINERID" >"/var/lib/cni/$host"
     ip link add "$host" type veth peer name "$CNI_IFNAME" netns "$CNI_NETNS"
     ip link set "$host" up
     hardware="$(ip -o link show "$host" | sed 's/.*link.ether \([^ ]*\).*/\1/')"
@@ -44,7 +45,8 @@ case "$CNI_COMMAND" in
     printf '{ "cniVersion": "%s", "interfaces": [{ "name": "%s", "sandbox": "%s" }], "ips": [{ "address": "%s/32", "interface": 0 }] }\n' \
       "$version" "$CNI_IFNAME" "$CNI_NETNS" "$address"
     ;;
-  DEL) ip link del "$host" 2>/dev/null || true ;;
+  # A sandbox of an earlier pod of that name may be removed late, when the interface is another's.
+  DEL) [ "$(cat "/var/lib/cni/$host" 2>/dev/null)" != "$CNI_CONTAINERID" ] || ip link del "$host" 2>/dev/null || true ;;
 esac
 PLUGIN
 }
