@@ -13,13 +13,10 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Pauses before flows that differ are asked again: an agent may be a moment behind the datastore, and on a machine that
-/// is busy a long one.
-const PAUSES: [Duration; 3] = [
-    Duration::from_millis(300),
-    Duration::from_secs(1),
-    Duration::from_secs(3),
-];
+/// How often flows that differ are asked again: an agent may be a moment behind the datastore.
+const TRIES: usize = 3;
+/// Pause before they are.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// One flow with what the kernel did.
 #[derive(Clone, Debug)]
@@ -80,12 +77,12 @@ pub(super) fn measure(flows: Vec<LabFlow>) -> anyhow::Result<Vec<Measured>> {
         tries: 1,
     });
     let mut measured: Vec<Measured> = made.collect();
-    for (tries, pause) in (2..).zip(PAUSES) {
+    for tries in 2..=TRIES {
         let differing: Vec<usize> = (0..measured.len()).filter(|n| !measured[*n].agrees()).collect();
         if differing.is_empty() {
             break;
         }
-        std::thread::sleep(pause);
+        std::thread::sleep(PAUSE);
         let probes: Vec<&Probe> = differing.iter().map(|n| &measured[*n].flow.probe).collect();
         let outcomes = carry_out(
             &probes,
