@@ -9,8 +9,10 @@ mod flows;
 mod interfaces;
 mod pass;
 mod settings;
+mod tunnels;
 mod vacancies;
 mod walker;
 
 pub use pass::{ApplyError, Dataplane, FlowWalks, PassReport, Programmed};
 pub use settings::{DataplaneSettings, FlowsOnPolicyChange};
+pub use tunnels::{TunnelSettings, Tunnelling};

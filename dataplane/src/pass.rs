@@ -191,7 +191,12 @@ impl Dataplane {
                 | Update::AtomRemoved(_) => {
                     self.recheck = true;
                 }
-                Update::AtomCreated { .. } | Update::Pool(_) | Update::PoolRemoved(_) | Update::InSync => {}
+                Update::AtomCreated { .. }
+                | Update::Node(_)
+                | Update::NodeRemoved(_)
+                | Update::Pool(_)
+                | Update::PoolRemoved(_)
+                | Update::InSync => {}
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What an operator may choose about the kernel side.
 
+use crate::tunnels::TunnelSettings;
 use dataplane_netlink::workload::WorkloadSettings;
 use dataplane_nftables::layout::{EndpointToHost, Refusal};
 
@@ -32,6 +33,8 @@ pub struct DataplaneSettings {
     pub intervals_in_place: bool,
     /// Whether a workload may also send from the networks that its endpoint names beside its addresses.
     pub source_spoofing: bool,
+    /// Tunnels between nodes.
+    pub tunnels: TunnelSettings,
 }
 
 impl Default for DataplaneSettings {
@@ -45,6 +48,7 @@ impl Default for DataplaneSettings {
             owned_table: true,
             intervals_in_place: intervals_in_place_are_safe(),
             source_spoofing: false,
+            tunnels: TunnelSettings::default(),
         }
     }
 }

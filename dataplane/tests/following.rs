@@ -8,7 +8,7 @@
 )]
 
 use dataplane::{Dataplane, DataplaneSettings};
-use dataplane_api::{EndpointId, NodeRoute, Update, WorkloadEndpoint};
+use dataplane_api::{EndpointId, NodeRoute, Update, Way, WorkloadEndpoint};
 use dataplane_netlink::links::{self, VethEnd};
 use dataplane_netlink::routes::{self, RouteOwnership, RouteTable, RouteTarget};
 use dataplane_netlink::workload::{ConnectRequest, RouteSources, WorkloadSettings, Workloads};
@@ -121,7 +121,7 @@ fn range(number: u8) -> Update {
     Update::Route(NodeRoute {
         destination: format!("10.2.{number}.0/24").parse().unwrap(),
         node: "other".into(),
-        via: "192.0.2.2".parse().unwrap(),
+        way: Way::Plain("192.0.2.2".parse().unwrap()),
     })
 }
 

@@ -2,10 +2,11 @@
 //!
 //! The brain (`felix-calc`) knows labels, selectors and the datastore; the hands (`dataplane`) know the kernel. What
 //! crosses between them is here: *atoms* (sets of addresses by number), policies whose rules refer to atoms, endpoints
-//! with their ordered policies, the routes to other nodes, and the ports of the node that lead to workloads.
+//! with their ordered policies, the nodes and pools of the cluster with the routes to them, and the ports of the node
+//! that lead to workloads.
 //!
 //! Order within one flush, which the hands rely on: atoms and their members, then policies, then endpoints, then
-//! routes; removals in exact reverse (endpoints, policies, atoms) after all of these. Ports of the node may come and go
+//! nodes, pools and routes; removals in exact reverse (endpoints, policies, atoms) after all of these. Ports of the node may come and go
 //! at any time: a packet that they bring to an interface meets what policy says of that interface at that moment.
 
 mod atom;
@@ -17,7 +18,7 @@ pub use atom::{AtomId, AtomScope, Member, PortKey};
 pub use endpoint::{EndpointId, TierPolicies, WorkloadEndpoint};
 pub use host_port::HostPort;
 pub use policy_model_rules::{CompiledPolicy, PolicyId};
-pub use route::{NodeRoute, PoolRange};
+pub use route::{ClusterNode, NodeRoute, PoolRange, Way};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -55,9 +56,13 @@ pub enum Update {
     Workload(Arc<WorkloadEndpoint>),
     /// A workload endpoint that left this node.
     WorkloadRemoved(EndpointId),
-    /// A range of workload addresses that is reached through another node.
+    /// A node of the cluster.
+    Node(ClusterNode),
+    /// A node that left the cluster, by its name.
+    NodeRemoved(Arc<str>),
+    /// A range of workload addresses that is not to be left to the node's other routes.
     Route(NodeRoute),
-    /// A range that is no longer reached through another node.
+    /// A range that is left to them again.
     RouteRemoved(ipnet::IpNet),
     /// A range of workload addresses of the cluster (an IP pool).
     Pool(PoolRange),

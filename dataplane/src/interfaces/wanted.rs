@@ -2,7 +2,7 @@
 //!
 //! Pure. One endpoint's change names the destinations that it concerns, so that nobody has to look at all of them.
 
-use dataplane_api::{EndpointId, NodeRoute, WorkloadEndpoint};
+use dataplane_api::{EndpointId, NodeRoute, Way, WorkloadEndpoint};
 use dataplane_netlink::InterfaceName;
 use dataplane_netlink::nodes::RemoteNet;
 use dataplane_netlink::routes::{Reach, RouteTarget};
@@ -109,9 +109,12 @@ impl Wanted {
         let Some(route) = self.remote.get(destination) else {
             return Ok(None);
         };
+        let Way::Plain(node) = route.way else {
+            return Ok(Some(RouteTarget::Blackhole));
+        };
         let remote = RemoteNet {
             net: route.destination,
-            node: route.via,
+            node,
             interface: None,
             reach: Reach::Routed,
         };
@@ -158,7 +161,7 @@ mod tests {
         NodeRoute {
             destination: destination.parse().unwrap(),
             node: "other".into(),
-            via: via.parse().unwrap(),
+            way: Way::Plain(via.parse().unwrap()),
         }
     }
 

@@ -4,6 +4,7 @@
 //! either order, so a pod is known as soon as one of them names it.
 
 use crate::table::Table;
+use crate::tunnel_ends::{TunnelEnd, TunnelEnds, TunnelKind};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use ipnet::IpNet;
 use policy_model::IpamBlockSpec;
@@ -22,6 +23,8 @@ pub(crate) struct Block {
     pub(crate) node: Option<Symbol>,
     /// Addresses with their pods, by number; sorted.
     allocations: Box<[(IpAddr, u32)]>,
+    /// Addresses of nodes' tunnel devices; sorted.
+    ends: Box<[TunnelEnd]>,
 }
 
 struct Pod {
@@ -40,6 +43,8 @@ pub(crate) struct BlockChange {
     pub(crate) items: Vec<ItemId>,
     /// Ranges whose block came, left or changed hands.
     pub(crate) ranges: SmallVec<[IpNet; 2]>,
+    /// Nodes whose tunnel devices may have other addresses now; some repeatedly.
+    pub(crate) nodes: SmallVec<[Symbol; 1]>,
 }
 
 /// Blocks and pods.
@@ -50,6 +55,7 @@ pub(crate) struct AddressBook {
     by_cidr: FxHashMap<IpNet, SmallVec<[u32; 1]>>,
     /// How many blocks there are of each family (true for IPv4) and prefix length.
     lengths: BTreeMap<(bool, u8), usize>,
+    ends: TunnelEnds,
     pods: Table<Pod>,
     by_pod: HashTable<u32>,
     /// Seeded: names are the users'.
@@ -72,27 +78,36 @@ impl AddressBook {
         let node = owner
             .filter(|node| !node.is_empty())
             .map(|node| interner.intern(node));
-        let mut allocations = Vec::new();
+        let (mut allocations, mut ends) = (Vec::new(), Vec::new());
         for (ordinal, attribute) in spec.allocations.iter().enumerate() {
             let Some(attribute) = attribute.and_then(|place| spec.attributes.get(place as usize)) else {
                 continue;
             };
             let secondary = |key: &str| attribute.secondary.get(key).filter(|value| !value.is_empty());
-            let (Some(namespace), Some(pod)) = (secondary("namespace"), secondary("pod")) else {
+            let Some(address) = nth(cidr, ordinal) else {
                 continue;
             };
-            let Some(address) = nth(cidr, ordinal) else {
+            if let Some((kind, node)) = TunnelKind::of_allocation(attribute) {
+                if kind.fits(address) {
+                    let node = interner.intern(node);
+                    ends.push(TunnelEnd { node, kind, address });
+                }
+                continue;
+            }
+            let (Some(namespace), Some(pod)) = (secondary("namespace"), secondary("pod")) else {
                 continue;
             };
             let namespace = interner.intern(namespace);
             allocations.push((address, self.pod(namespace, pod)));
         }
         allocations.sort_unstable();
+        ends.sort_unstable();
         let block = Block {
             name: name.into(),
             cidr,
             node,
             allocations: allocations.into_boxed_slice(),
+            ends: ends.into_boxed_slice(),
         };
 
         let before = self.by_name.get(name).and_then(|number| self.blocks.get(*number));
@@ -100,16 +115,20 @@ impl AddressBook {
         // The new allocations first, so that a pod of both does not vanish in between.
         let mut change = BlockChange::default();
         self.allocate(&block.allocations, true, &mut change);
+        self.end(&block.ends, true, &mut change);
         let old = self.take_out(name, &mut change);
         if same_range {
             change.ranges.clear();
         } else {
             change.ranges.push(block.cidr);
         }
-        if let Some(old) = old
-            && *old.allocations == *block.allocations
-        {
-            change.items.clear();
+        if let Some(old) = old {
+            if *old.allocations == *block.allocations {
+                change.items.clear();
+            }
+            if *old.ends == *block.ends {
+                change.nodes.clear();
+            }
         }
         self.put_in(block);
         change
@@ -145,6 +164,7 @@ impl AddressBook {
             }
         }
         self.allocate(&block.allocations, false, change);
+        self.end(&block.ends, false, change);
         change.ranges.push(block.cidr);
         Some(block)
     }
@@ -162,6 +182,22 @@ impl AddressBook {
             change.items.extend_from_slice(&pod.items);
             self.forget_if_unused(*number);
         }
+    }
+
+    fn end(&mut self, ends: &[TunnelEnd], given: bool, change: &mut BlockChange) {
+        for end in ends {
+            if given {
+                self.ends.add(*end);
+            } else {
+                self.ends.remove(*end);
+            }
+            change.nodes.push(end.node);
+        }
+    }
+
+    /// The address of a node's tunnel device.
+    pub(crate) fn tunnel_end(&self, node: Symbol, kind: TunnelKind) -> Option<IpAddr> {
+        self.ends.of(node, kind)
     }
 
     /// The block of exactly this range; the first by name where several claim it.
@@ -276,6 +312,7 @@ impl AddressBook {
     pub(crate) fn for_each_symbol(&self, mut visit: impl FnMut(Symbol)) {
         self.blocks().filter_map(|block| block.node).for_each(&mut visit);
         self.pods.iter().for_each(|(_, pod)| visit(pod.namespace));
+        self.ends.for_each_symbol(visit);
     }
 }
 

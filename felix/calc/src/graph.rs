@@ -95,6 +95,7 @@ impl CalcGraph {
             orchestrator: interner.intern(LABEL_ORCHESTRATOR),
             service_account: interner.intern(LABEL_SERVICE_ACCOUNT),
         };
+        let routes = Routes::new(here, config.node_ranges);
         CalcGraph {
             config,
             interner,
@@ -107,7 +108,7 @@ impl CalcGraph {
             profiles: Profiles::default(),
             tiers: Tiers::default(),
             book: AddressBook::default(),
-            routes: Routes::new(here),
+            routes,
             faulty: BTreeMap::new(),
             counts: [0; 4],
             in_sync: InSync::No,
@@ -298,7 +299,8 @@ impl CalcGraph {
             .settle(&self.tiers, &self.policies, &self.profiles, &mut out);
         self.profiles.settle(&mut self.atoms, &mut out);
         self.atoms.settle(&mut self.interner, &self.items, &mut out);
-        self.routes.settle(&self.items, &self.book, &mut out);
+        self.routes
+            .settle(&self.interner, &self.items, &self.book, &mut out);
         let in_sync = self.in_sync == InSync::Due;
         if in_sync {
             self.in_sync = InSync::Said;

@@ -34,6 +34,7 @@ mod shared_lists;
 mod stats;
 mod table;
 mod tiers;
+mod tunnel_ends;
 
 pub use config::CalcConfig;
 pub use fault::{Fault, InForce};

@@ -67,6 +67,8 @@ fn type_of(update: &Update) -> &'static str {
         Update::PolicyRemoved(_) => "policy-removed",
         Update::Workload(_) => "workload-endpoint",
         Update::WorkloadRemoved(_) => "workload-endpoint-removed",
+        Update::Node(_) => "node",
+        Update::NodeRemoved(_) => "node-removed",
         Update::Route(_) => "route",
         Update::RouteRemoved(_) => "route-removed",
         Update::Pool(_) => "pool",

@@ -172,7 +172,12 @@ impl Tables {
                 }
             }
             Update::InSync => self.synced = true,
-            Update::Route(_) | Update::RouteRemoved(_) | Update::Pool(_) | Update::PoolRemoved(_) => {}
+            Update::Node(_)
+            | Update::NodeRemoved(_)
+            | Update::Route(_)
+            | Update::RouteRemoved(_)
+            | Update::Pool(_)
+            | Update::PoolRemoved(_) => {}
         }
     }
 

@@ -186,6 +186,9 @@ impl CalcGraph {
         for range in change.ranges {
             self.routes.touch_block(range, &self.items);
         }
+        for node in change.nodes {
+            self.routes.touch_node(node);
+        }
     }
 
     fn replace_lists(&mut self, id: ItemId, ports: ListId, profiles: ListId) {

@@ -8,6 +8,7 @@ mod objects;
 mod random;
 mod states;
 mod view;
+mod ways;
 
 use dataplane_api::Update;
 use felix_calc::{CalcConfig, CalcGraph};

@@ -3,13 +3,10 @@
 //! Nothing is shared with the graph but the compiler of policies: every selector is evaluated on every endpoint.
 
 use crate::view::{Plain, PlainPolicy, SetValue};
-use dataplane_api::{
-    AtomScope, EndpointId, Member, NodeRoute, PoolRange, PortKey, TierPolicies, WorkloadEndpoint,
-};
+use dataplane_api::{AtomScope, EndpointId, Member, PortKey, TierPolicies, WorkloadEndpoint};
 use ipnet::IpNet;
 use policy_model::{
-    DEFAULT_TIER, DefaultAction, EndpointPort, IpamBlockSpec, Key, NodeSpec, Object, Resource,
-    WorkloadEndpointSpec,
+    DEFAULT_TIER, DefaultAction, EndpointPort, IpamBlockSpec, Key, Object, Resource, WorkloadEndpointSpec,
 };
 use policy_model_rules::{
     AddressSet, CompiledPolicy, PolicyId, PolicyKind, Rule, RuleSide, TierSortKey, compile_policy,
@@ -65,7 +62,7 @@ pub(crate) fn plain(state: &State, here: &str) -> Plain {
         };
         out.policies.insert(policy.id.clone(), plain);
     }
-    routes(state, here, &mut out);
+    crate::ways::routes(state, here, &mut out);
     out
 }
 
@@ -160,14 +157,14 @@ fn workload_labels(state: &State, object: &Object<WorkloadEndpointSpec>) -> BTre
     inherit(state, own, &object.spec.profiles)
 }
 
-fn blocks(state: &State) -> impl Iterator<Item = (&str, &IpamBlockSpec)> {
+pub(crate) fn blocks(state: &State) -> impl Iterator<Item = (&str, &IpamBlockSpec)> {
     state.values().filter_map(|resource| match resource {
         Resource::IPAMBlock(block) => Some((block.metadata.name.as_str(), &block.spec)),
         _ => None,
     })
 }
 
-fn addresses(state: &State, object: &Object<WorkloadEndpointSpec>) -> BTreeSet<IpAddr> {
+pub(crate) fn addresses(state: &State, object: &Object<WorkloadEndpointSpec>) -> BTreeSet<IpAddr> {
     if !object.spec.ip_networks.is_empty() {
         return object.spec.ip_networks.iter().map(IpNet::addr).collect();
     }
@@ -330,100 +327,5 @@ fn endpoint(
         ingress: in_direction(|policy| policy.applies_ingress),
         egress: in_direction(|policy| policy.applies_egress),
         profiles,
-    }
-}
-
-fn routes(state: &State, here: &str, out: &mut Plain) {
-    let nodes: BTreeMap<&str, &NodeSpec> = state
-        .values()
-        .filter_map(|r| {
-            if let Resource::Node(n) = r {
-                Some((n.metadata.name.as_str(), &n.spec))
-            } else {
-                None
-            }
-        })
-        .collect();
-    let via = |node: &str, destination: IpNet| {
-        let family = destination.addr().is_ipv4();
-        nodes
-            .get(node)?
-            .all_addresses()
-            .into_iter()
-            .find(|address| address.is_ipv4() == family)
-    };
-    let owner = |block: &IpamBlockSpec| block.affinity.as_ref()?.strip_prefix("host:").map(str::to_string);
-    let mut by_range: BTreeMap<IpNet, Option<String>> = BTreeMap::new();
-    for (_, block) in blocks(state) {
-        // The state goes by name, so the first one of a range counts.
-        by_range.entry(block.cidr.trunc()).or_insert_with(|| owner(block));
-    }
-    let mut route = |destination: IpNet, node: &str, via: IpAddr| {
-        out.routes.insert(
-            destination,
-            NodeRoute {
-                destination,
-                node: node.into(),
-                via,
-            },
-        );
-    };
-    for (range, owner) in &by_range {
-        if let Some(owner) = owner.as_ref().filter(|owner| *owner != here)
-            && let Some(via) = via(owner, *range)
-        {
-            route(*range, owner, via);
-        }
-    }
-    let mut claims: BTreeMap<IpNet, BTreeSet<String>> = BTreeMap::new();
-    for resource in state.values() {
-        if let Resource::WorkloadEndpoint(object) = resource {
-            for address in addresses(state, object) {
-                claims
-                    .entry(IpNet::from(address))
-                    .or_default()
-                    .insert(object.spec.node.clone());
-            }
-        }
-    }
-    for (address, claimants) in claims {
-        if claimants.contains(here) {
-            if !by_range.contains_key(&address) {
-                continue;
-            }
-            // A local endpoint has the address of a block of one: no route leads away from here.
-            out.routes.remove(&address);
-            continue;
-        }
-        let reachable = claimants
-            .iter()
-            .find_map(|node| via(node, address).map(|via| (node, via)));
-        let Some((node, via)) = reachable else { continue };
-        let around = by_range
-            .iter()
-            .filter(|(range, _)| range.contains(&address))
-            .max_by_key(|(range, _)| range.prefix_len());
-        if around.is_none_or(|(_, owner)| owner.as_ref() != Some(node)) {
-            out.routes.insert(
-                address,
-                NodeRoute {
-                    destination: address,
-                    node: node.as_str().into(),
-                    via,
-                },
-            );
-        }
-    }
-    for resource in state.values() {
-        if let Resource::IPPool(pool) = resource {
-            let spec = &pool.spec;
-            let range = PoolRange {
-                cidr: spec.cidr,
-                nat_outgoing: spec.nat_outgoing,
-                ipip: spec.ipip_mode,
-                vxlan: spec.vxlan_mode,
-            };
-            out.pools.entry(spec.cidr).or_insert(range);
-        }
     }
 }

@@ -126,6 +126,21 @@ pub(crate) fn tier(name: &str, order: Option<f64>) -> Resource {
     .into()
 }
 
+/// A node in another subnet, with tunnel devices by its own word.
+pub(crate) fn tunnel_node(name: &str, ipv4: &str, ipip: &str, vxlan: &str) -> Resource {
+    let bgp = NodeBgpSpec {
+        ipv4_address: Some(net(ipv4)),
+        ipv4_ipip_tunnel_addr: ipip.parse().ok(),
+        ..NodeBgpSpec::default()
+    };
+    let spec = NodeSpec {
+        bgp: Some(bgp),
+        ipv4_vxlan_tunnel_addr: vxlan.parse().ok(),
+        ..NodeSpec::default()
+    };
+    Object::named(name, spec).into()
+}
+
 pub(crate) fn node(name: &str, ipv4: &str, ipv6: Option<&str>) -> Resource {
     let bgp = NodeBgpSpec {
         ipv4_address: Some(net(ipv4)),
@@ -150,7 +165,13 @@ pub(crate) fn block(name: &str, cidr: &str, node: Option<&str>, pods: &[(usize, 
     let mut attributes = Vec::new();
     for (ordinal, pod) in pods {
         allocations[*ordinal] = Some(attributes.len() as u32);
-        let secondary = labels(&format!("namespace=shop pod={pod}")).into_iter().collect();
+        // With "=" in it, it is no pod's name but what the attributes say.
+        let text = if pod.contains('=') {
+            (*pod).to_string()
+        } else {
+            format!("namespace=shop pod={pod}")
+        };
+        let secondary = labels(&text).into_iter().collect();
         attributes.push(AllocationAttribute {
             handle_id: None,
             secondary,

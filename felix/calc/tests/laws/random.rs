@@ -2,12 +2,12 @@
 
 use crate::objects::{
     allow, allow_port, block, endpoint, global_policy, named_port, net, node, policy, profile, service, side,
-    tier,
+    tier, tunnel_node,
 };
 use crate::{Bench, HERE};
 use policy_model::{
-    EntityRule, GlobalSet, HostEndpointSpec, IpPoolSpec, NetworkSetSpec, Object, PolicyRule, Resource,
-    ServiceMatch,
+    EncapsulationMode, EntityRule, GlobalSet, HostEndpointSpec, IpPoolSpec, NetworkSetSpec, Object,
+    PolicyRule, Resource, ServiceMatch,
 };
 use proptest::prelude::*;
 
@@ -128,13 +128,27 @@ fn another() -> impl Strategy<Value = Resource> {
     let nets = move || nets().prop_map(|nets| nets.into_iter().map(net).collect::<Vec<_>>());
     let labels = || prop::sample::select(&LABELS[..]);
     let team = prop::sample::select(&["", "pcns.team=red", "pcns.team=blue x=1"][..]);
-    let pods = prop::sample::subsequence(vec![(0, "e0"), (1, "e1"), (2, "e2"), (3, "e0")], 0..4);
+    let pods = prop::sample::subsequence(
+        vec![
+            (0, "e0"),
+            (0, "type=vxlanTunnelAddress node=there"),
+            (1, "e1"),
+            (1, "type=ipipTunnelAddress node=elsewhere"),
+            (1, "type=vxlanV6TunnelAddress node=there"),
+            (2, "e2"),
+            (2, "type=vxlanTunnelAddress node=elsewhere"),
+            (3, "e0"),
+            (3, "type=vxlanTunnelAddress node=here"),
+        ],
+        0..4,
+    );
     let owner = prop::option::of(prop::sample::select(&NODES[..]));
     let ranges = prop::sample::select(vec![
         ("b0", "10.0.0.0/30"),
         ("b1", "10.0.1.0/30"),
         ("b2", "10.0.1.0/30"),
         ("b3", "fd00::/126"),
+        ("b4", "10.0.0.1/32"),
     ]);
     let addresses = prop::sample::subsequence(&["10.0.0.1", "10.0.1.1", "fd00::1"][..], 0..3);
     prop_oneof![
@@ -144,7 +158,20 @@ fn another() -> impl Strategy<Value = Resource> {
             prop::option::of(0..4u8)
         )
             .prop_map(|(name, order)| tier(name, order.map(f64::from))),
-        (ranges, owner, pods).prop_map(|((name, cidr), owner, pods)| block(name, cidr, owner, &pods)),
+        (ranges, owner, pods).prop_map(|((name, cidr), owner, pods)| {
+            let one = cidr.ends_with("/32");
+            let pods: Vec<_> = pods
+                .into_iter()
+                .filter(|(ordinal, _)| !one || *ordinal == 0)
+                .collect();
+            block(name, cidr, owner, &pods)
+        }),
+        (prop::sample::select(&NODES[..]), 1..4u8, any::<bool>()).prop_map(|(name, n, far)| tunnel_node(
+            name,
+            &format!("192.168.{}.{n}/24", u8::from(far)),
+            if n == 1 { "10.0.0.2" } else { "" },
+            if n == 2 { "10.0.1.3" } else { "" },
+        )),
         (prop::sample::select(&NODES[..]), 1..4u8, any::<bool>()).prop_map(|(name, n, both)| node(
             name,
             &format!("192.168.0.{n}/24"),
@@ -185,10 +212,23 @@ fn another() -> impl Strategy<Value = Resource> {
             object.metadata.labels = endpoint("x", HERE, &[], labels).metadata.labels;
             object.into()
         }),
-        (0..2usize, any::<bool>()).prop_map(|(n, nat_outgoing)| {
+        (0..4usize, any::<bool>(), 0..5usize).prop_map(|(n, nat_outgoing, mode)| {
+            use EncapsulationMode::{Always, CrossSubnet, Never};
+            let ranges = ["10.0.0.0/16", "10.0.0.0/16", "10.0.1.0/24", "fd00::/48"];
+            let modes = [
+                (Never, Never),
+                (Always, Never),
+                (CrossSubnet, Never),
+                (Never, Always),
+                (Never, CrossSubnet),
+            ];
+            // There is no IPIP for IPv6.
+            let (ipip_mode, vxlan_mode) = modes[if n == 3 { mode.max(3) } else { mode }];
             let pool = IpPoolSpec {
                 nat_outgoing,
-                ..IpPoolSpec::of(net("10.0.0.0/16"))
+                ipip_mode,
+                vxlan_mode,
+                ..IpPoolSpec::of(net(ranges[n]))
             };
             Object::named(format!("pool{n}"), pool).into()
         }),

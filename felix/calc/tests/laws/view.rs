@@ -1,7 +1,8 @@
 //! What the hands know: a fold of updates that refuses every update that breaks the order of the wall.
 
 use dataplane_api::{
-    AtomId, AtomScope, EndpointId, Member, NodeRoute, Policy, PolicyId, PoolRange, Update, WorkloadEndpoint,
+    AtomId, AtomScope, ClusterNode, EndpointId, Member, NodeRoute, Policy, PolicyId, PoolRange, Update,
+    WorkloadEndpoint,
 };
 use ipnet::IpNet;
 use policy_model_rules::{PolicyKind, Rule};
@@ -23,6 +24,7 @@ pub(crate) struct PlainPolicy {
 pub(crate) struct Plain {
     pub(crate) policies: BTreeMap<PolicyId, PlainPolicy>,
     pub(crate) endpoints: BTreeMap<EndpointId, WorkloadEndpoint>,
+    pub(crate) nodes: BTreeMap<Arc<str>, ClusterNode>,
     pub(crate) routes: BTreeMap<IpNet, NodeRoute>,
     pub(crate) pools: BTreeMap<IpNet, PoolRange>,
 }
@@ -34,6 +36,7 @@ pub(crate) struct View {
     ever: BTreeSet<AtomId>,
     policies: BTreeMap<PolicyId, Arc<Policy>>,
     endpoints: BTreeMap<EndpointId, Arc<WorkloadEndpoint>>,
+    nodes: BTreeMap<Arc<str>, ClusterNode>,
     routes: BTreeMap<IpNet, NodeRoute>,
     pools: BTreeMap<IpNet, PoolRange>,
     pub(crate) in_sync: bool,
@@ -89,6 +92,13 @@ impl View {
                     }
                     let before = self.endpoints.insert(endpoint.id.clone(), endpoint.clone());
                     assert_ne!(before.as_ref(), Some(endpoint), "said twice");
+                }
+                Update::Node(node) => {
+                    let before = self.nodes.insert(node.name.clone(), node.clone());
+                    assert_ne!(before.as_ref(), Some(node), "said twice");
+                }
+                Update::NodeRemoved(name) => {
+                    assert!(self.nodes.remove(name).is_some(), "no node {name}");
                 }
                 Update::Route(route) => {
                     let before = self.routes.insert(route.destination, route.clone());
@@ -176,6 +186,7 @@ impl View {
                 .iter()
                 .map(|(id, endpoint)| (id.clone(), (**endpoint).clone()))
                 .collect(),
+            nodes: self.nodes.clone(),
             routes: self.routes.clone(),
             pools: self.pools.clone(),
         }
@@ -188,11 +199,11 @@ fn place(update: &Update) -> u8 {
         Update::AtomCreated { .. } | Update::Members { .. } => 0,
         Update::Policy(_) => 1,
         Update::Workload(_) => 2,
-        Update::Route(_) | Update::Pool(_) => 3,
+        Update::Node(_) | Update::Route(_) | Update::Pool(_) => 3,
         Update::HostPort(..) | Update::HostPortRemoved(_) => {
             unreachable!("the calculation knows no ports of nodes")
         }
-        Update::RouteRemoved(_) | Update::PoolRemoved(_) => 4,
+        Update::NodeRemoved(_) | Update::RouteRemoved(_) | Update::PoolRemoved(_) => 4,
         Update::WorkloadRemoved(_) => 5,
         Update::PolicyRemoved(_) => 6,
         Update::AtomRemoved(_) => 7,

@@ -1,0 +1,5 @@
+//! Tunnels between nodes.
+
+mod settings;
+
+pub use settings::{TunnelSettings, Tunnelling};
