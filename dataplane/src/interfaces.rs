@@ -8,6 +8,7 @@
 mod seen;
 mod wanted;
 
+use crate::tunnels::Ready;
 use dataplane_api::{EndpointId, NodeRoute, WorkloadEndpoint};
 use dataplane_netlink::addresses;
 use dataplane_netlink::events::{Event, Group, Monitor};
@@ -66,6 +67,10 @@ pub(crate) struct Interfaces {
     due: bool,
     /// Whether the first list of interfaces has been read.
     read: bool,
+    /// The tunnels that routes may lead into.
+    tunnels: Ready,
+    /// Whether something changed about interfaces that are not ours.
+    outside: bool,
 }
 
 impl Interfaces {
@@ -88,6 +93,8 @@ impl Interfaces {
             lost: false,
             due: true,
             read: false,
+            tunnels: Ready::default(),
+            outside: true,
         })
     }
 
@@ -165,6 +172,27 @@ impl Interfaces {
     pub(crate) fn remove_route(&mut self, destination: &IpNet) {
         let destination = self.wanted.remove_route(destination);
         self.dirty.insert(destination);
+    }
+
+    /// Takes over which tunnels routes may lead into; `changed` says that one of them is another than it was, so that its
+    /// routes may have gone.
+    ///
+    /// # Errors
+    /// An event socket broke.
+    pub(crate) fn set_tunnels(&mut self, ready: Ready, changed: bool) -> Result<(), NetlinkError> {
+        if !changed && self.tunnels == ready {
+            return Ok(());
+        }
+        self.tunnels = ready;
+        // A device that has just come is in the news already.
+        self.take_events()?;
+        self.dirty.extend(self.wanted.through_tunnels());
+        Ok(())
+    }
+
+    /// Whether something changed about interfaces that are not ours, or their addresses, since the last time.
+    pub(crate) fn take_outside(&mut self) -> bool {
+        std::mem::take(&mut self.outside)
     }
 
     /// Compares the routes with the kernel at the next pass.
@@ -267,6 +295,7 @@ impl Interfaces {
         }
         self.dirty.extend(changed.destinations);
         self.compare |= changed.doubt;
+        self.outside |= changed.outside;
         if self.settings.leaves_routes {
             self.dirty.clear();
             self.compare = false;
@@ -332,7 +361,7 @@ impl Interfaces {
         let is_up = |name: &str| self.seen.usable(name).is_some();
         let target = match self
             .wanted
-            .target(destination, self.settings.route_sources, is_up)
+            .target(destination, self.settings.route_sources, &self.tunnels, is_up)
         {
             Ok(target) => {
                 self.refused.remove(destination);
@@ -365,8 +394,13 @@ impl Interfaces {
         let mut concerned: BTreeSet<u32> = BTreeSet::new();
         for destination in destinations {
             if let Some(target) = self.table.get(destination) {
-                if let RouteTarget::Device { interface, .. } = target {
-                    concerned.extend(self.index(interface.as_str()));
+                if let RouteTarget::Device { interface, .. }
+                | RouteTarget::Gateway {
+                    interface: Some(interface),
+                    ..
+                } = target
+                {
+                    concerned.extend(self.seen.named(interface.as_str()).map(|link| link.index));
                 }
                 desired.insert(*destination, target.clone());
             }

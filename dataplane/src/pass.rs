@@ -5,6 +5,7 @@ mod holders;
 use crate::flows::Flows;
 use crate::interfaces::{Interfaces, describe};
 use crate::settings::{DataplaneSettings, FlowsOnPolicyChange};
+use crate::tunnels::Tunnels;
 use crate::vacancies::Vacancies;
 use crate::walker::Walker;
 use dataplane_api::{EndpointId, HostPort, Update, WorkloadEndpoint};
@@ -27,6 +28,9 @@ pub enum ApplyError {
     /// Interfaces or routes could not be read or written.
     #[error("programming interfaces and routes")]
     Interfaces(#[source] NetlinkError),
+    /// Tunnels between nodes could not be read or written.
+    #[error("programming tunnels")]
+    Tunnels(#[source] NetlinkError),
     /// Connection-tracking entries could not be removed.
     #[error("removing connection-tracking entries")]
     Flows(#[source] NetlinkError),
@@ -75,6 +79,7 @@ pub struct Dataplane {
     tables: Tables,
     driver: Driver,
     interfaces: Interfaces,
+    tunnels: Tunnels,
     flows: Flows,
     endpoints: BTreeMap<EndpointId, Arc<WorkloadEndpoint>>,
     programmed: BTreeMap<EndpointId, Programmed>,
@@ -98,6 +103,8 @@ pub struct Dataplane {
     dirty: bool,
     recheck: bool,
     synced_once: bool,
+    /// What could not be done with tunnels at the last look at them.
+    tunnel_faults: Vec<String>,
 }
 
 impl Dataplane {
@@ -130,11 +137,13 @@ impl Dataplane {
         driver.set_patience(patience.0).map_err(ApplyError::Policy)?;
         let mut interfaces = Interfaces::open(settings.workloads.clone()).map_err(ApplyError::Interfaces)?;
         interfaces.resync().map_err(ApplyError::Interfaces)?;
+        let tunnels = Tunnels::open(settings.tunnels, patience).map_err(ApplyError::Tunnels)?;
         Ok(Dataplane {
             settings,
             tables: Tables::new(),
             driver,
             interfaces,
+            tunnels,
             flows: Flows::open(patience).map_err(ApplyError::Flows)?,
             endpoints: BTreeMap::new(),
             programmed: BTreeMap::new(),
@@ -150,6 +159,7 @@ impl Dataplane {
             dirty: false,
             recheck: false,
             synced_once: false,
+            tunnel_faults: Vec::new(),
         })
     }
 
@@ -191,12 +201,11 @@ impl Dataplane {
                 | Update::AtomRemoved(_) => {
                     self.recheck = true;
                 }
-                Update::AtomCreated { .. }
-                | Update::Node(_)
-                | Update::NodeRemoved(_)
-                | Update::Pool(_)
-                | Update::PoolRemoved(_)
-                | Update::InSync => {}
+                Update::Node(node) => self.tunnels.set_node(node),
+                Update::NodeRemoved(name) => self.tunnels.remove_node(name),
+                Update::Pool(pool) => self.tunnels.set_pool(pool),
+                Update::PoolRemoved(cidr) => self.tunnels.remove_pool(cidr),
+                Update::AtomCreated { .. } | Update::InSync => {}
             }
         }
     }
@@ -206,6 +215,7 @@ impl Dataplane {
         self.tables.is_synced()
             && (self.dirty
                 || self.interfaces.is_dirty()
+                || self.tunnels_are_due()
                 || self.driver.is_suspect()
                 || !self.departed.is_empty()
                 || self.vacancies_stirred
@@ -241,6 +251,7 @@ impl Dataplane {
                 self.vacancies.doubt();
             }
         }
+        self.apply_tunnels(now, &mut report)?;
         if self.interfaces.is_dirty() {
             let faults = self.interfaces.apply().map_err(ApplyError::Interfaces)?;
             report.faults.extend(faults);
@@ -276,6 +287,23 @@ impl Dataplane {
             .collect();
         self.synced_once = true;
         Ok(report)
+    }
+
+    /// Whoever makes no routes makes no tunnels.
+    fn tunnels_are_due(&self) -> bool {
+        !self.settings.workloads.leaves_routes && self.tunnels.is_dirty()
+    }
+
+    /// Devices come before the routes into them.
+    fn apply_tunnels(&mut self, now: u64, report: &mut PassReport) -> Result<(), ApplyError> {
+        if self.tunnels_are_due() {
+            self.tunnel_faults = self.tunnels.apply(now).map_err(ApplyError::Tunnels)?;
+        }
+        report.faults.extend(self.tunnel_faults.iter().cloned());
+        let changed = self.tunnels.take_changed();
+        self.interfaces
+            .set_tunnels(self.tunnels.ready(), changed)
+            .map_err(ApplyError::Interfaces)
     }
 
     /// Flows to ports of the node follow where these lead now.
@@ -317,6 +345,7 @@ impl Dataplane {
     /// # Errors
     /// The kernel refused; the next pass compares and mends.
     pub fn retire(&mut self, now: u64) -> Result<PassReport, ApplyError> {
+        self.tunnels.retire(now).map_err(ApplyError::Tunnels)?;
         let applied = self
             .driver
             .retire(&self.tables, now)
@@ -331,7 +360,8 @@ impl Dataplane {
 
     /// When [`Dataplane::retire`] has something to do.
     pub fn next_retirement(&self) -> Option<u64> {
-        self.driver.next_retirement()
+        let tunnels = self.tunnels.next_retirement();
+        self.driver.next_retirement().into_iter().chain(tunnels).min()
     }
 
     /// Reads the kernel's events. Afterwards [`Dataplane::is_dirty`] says whether a pass is due.
@@ -342,6 +372,10 @@ impl Dataplane {
         self.take_walks();
         self.driver.touched_by_others().map_err(ApplyError::Policy)?;
         self.interfaces.take_events().map_err(ApplyError::Interfaces)?;
+        self.tunnels.take_events().map_err(ApplyError::Tunnels)?;
+        if self.interfaces.take_outside() {
+            self.tunnels.look_again();
+        }
         Ok(())
     }
 
@@ -366,6 +400,7 @@ impl Dataplane {
     /// Compares the routes with the kernel at the next pass, whatever the events said.
     pub fn resync_routes(&mut self) {
         self.interfaces.compare_routes();
+        self.tunnels.compare();
     }
 
     /// Compares the policy table with the kernel at once, whatever the events said.
@@ -396,12 +431,13 @@ impl Dataplane {
     /// Has a pass be due that tries again what the last one could not do with single interfaces and routes.
     pub fn retry_faults(&mut self) {
         self.interfaces.retry();
+        self.tunnels.retry();
     }
 
     /// How many lists of interfaces, addresses, routes and neighbours were read from the kernel so far. Each costs it a
     /// walk over all of them.
     pub fn lists_read(&self) -> u64 {
-        self.interfaces.lists()
+        self.interfaces.lists() + self.tunnels.lists()
     }
 
     /// What is in force for each endpoint.
@@ -414,9 +450,17 @@ impl Dataplane {
         &self.driver.planner().state().host_ports
     }
 
-    /// The descriptors to poll: nf_tables events, interface events, and looks through connection tracking that ended.
-    pub fn event_fds(&self) -> [BorrowedFd<'_>; 3] {
-        [self.driver.as_fd(), self.interfaces.as_fd(), self.walker.as_fd()]
+    /// The largest packet of workloads that fits into every way to other nodes, in bytes; none as long as it is not
+    /// known which device carries these.
+    pub fn workload_mtu(&self) -> Option<u32> {
+        self.tunnels.workload_mtu()
+    }
+
+    /// The descriptors to poll: nf_tables events, interface events, looks through connection tracking that ended, and
+    /// news of tunnels.
+    pub fn event_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let always = [self.driver.as_fd(), self.interfaces.as_fd(), self.walker.as_fd()];
+        always.into_iter().chain(self.tunnels.event_fd())
     }
 
     /// Whether others cannot write to the policy table.

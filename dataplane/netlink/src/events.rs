@@ -13,9 +13,10 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::addresses::{self, Address};
 use crate::error::NetlinkError;
 use crate::links::{self, Link};
-use crate::neighbours::{self, Neighbour};
+use crate::neighbours::Neighbour;
 use crate::routes::{self, ObservedRoute};
-use crate::socket::{self, Message, Protocol, Received};
+use crate::socket::{self, Message, Protocol, REPLACE, Received};
+use crate::tunnels::peers::{self, ForwardingEntry, PeerNews};
 
 /// Types of messages that are read here (`linux/rtnetlink.h`).
 const NEW_LINK: u16 = 16;
@@ -42,7 +43,7 @@ pub enum Group {
     Addresses,
     /// Routes of the main table, both families.
     Routes,
-    /// IP neighbours.
+    /// IP neighbours, and the forwarding entries of VXLAN devices.
     Neighbours,
 }
 
@@ -76,8 +77,12 @@ pub enum Event {
     Address(Change, Address),
     /// A route of the main table.
     Route(Change, ObservedRoute),
+    /// A route of the main table that took the place of the one with its key.
+    RouteReplaced(ObservedRoute),
     /// An IP neighbour.
     Neighbour(Change, Neighbour),
+    /// A forwarding entry of a VXLAN device.
+    Forwarding(Change, ForwardingEntry),
     /// Messages were lost: read the lists again.
     Resync,
 }
@@ -173,7 +178,11 @@ fn event(message: Message<'_>) -> Option<Event> {
         NEW_ADDRESS | DELETE_ADDRESS => {
             addresses::read_body(body).map(|address| Event::Address(change, address))
         }
+        NEW_ROUTE if message.flags & REPLACE != 0 => routes::read_body(body).map(Event::RouteReplaced),
         NEW_ROUTE | DELETE_ROUTE => routes::read_body(body).map(|route| Event::Route(change, route)),
-        _ => neighbours::read_body(body).map(|neighbour| Event::Neighbour(change, neighbour)),
+        _ => peers::news(message.message_type, body).map(|news| match news {
+            PeerNews::Forwarding(change, entry) => Event::Forwarding(change, entry),
+            PeerNews::Neighbour(change, neighbour) => Event::Neighbour(change, neighbour),
+        }),
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Changed {
     pub(super) down: BTreeSet<u32>,
     /// Whether the kernel may have done more than it said.
     pub(super) doubt: bool,
+    /// Whether something about an interface changed that is not one of ours, or about its addresses.
+    pub(super) outside: bool,
 }
 
 /// The number of an interface of ours, and whether it is up.
@@ -58,19 +60,24 @@ impl Seen {
             Event::Link(Change::Present, link) => self.link_came(link, changed),
             Event::Link(Change::Gone, link) => self.link_went(link.index, changed),
             Event::Route(Change::Present, route) => note(self.routes.came(route), changed),
+            Event::RouteReplaced(route) => note(self.routes.replaced(route), changed),
             Event::Route(Change::Gone, route) => {
                 // It went with an address, or with the last one of its interface.
                 changed.doubt |= route.protocol == MADE_BY_KERNEL
                     && !route.interface().is_some_and(|l| self.is_ours_and_down(l));
                 note(self.routes.went(&route), changed);
             }
-            Event::Address(Change::Gone, address) => changed.doubt |= self.may_take_routes_along(&address),
-            Event::Address(Change::Present, _) | Event::Neighbour(..) | Event::Resync => {}
+            Event::Address(change, address) => {
+                changed.outside |= !self.is_ours(address.link);
+                changed.doubt |= change == Change::Gone && self.may_take_routes_along(&address);
+            }
+            Event::Neighbour(..) | Event::Forwarding(..) | Event::Resync => {}
         }
     }
 
     /// Takes over a list of all interfaces.
     pub(super) fn replace_links(&mut self, links: Vec<Link>, changed: &mut Changed) {
+        changed.outside = true;
         let names: BTreeSet<String> = self.by_name.keys().cloned().collect();
         let before: Vec<State> = names.iter().map(|name| self.state(name)).collect();
         let down = |index: &u32| !links.iter().any(|l| l.index == *index && l.up);
@@ -100,13 +107,22 @@ impl Seen {
 
     /// An interface of ours by its name.
     pub(super) fn ours(&self, name: &str) -> Option<&Link> {
-        let link = self.by_name.get(name).and_then(|index| self.links.get(index));
-        link.filter(|_| self.prefixes.is_ours(name))
+        self.named(name).filter(|_| self.prefixes.is_ours(name))
     }
 
     /// An interface of ours by its name, if it is up.
     pub(super) fn usable(&self, name: &str) -> Option<&Link> {
         self.ours(name).filter(|link| link.up)
+    }
+
+    /// An interface, whoever's, by its name.
+    pub(super) fn named(&self, name: &str) -> Option<&Link> {
+        self.by_name.get(name).and_then(|index| self.links.get(index))
+    }
+
+    fn is_ours(&self, index: u32) -> bool {
+        let link = self.links.get(&index);
+        link.is_some_and(|link| self.prefixes.is_ours(link.name.as_str()))
     }
 
     /// An interface, whoever's, by its number.
@@ -136,6 +152,10 @@ impl Seen {
         }
         self.by_name.insert(name.clone(), index);
         let (is_up, mtu, master) = (link.up, link.mtu, link.master);
+        if !self.prefixes.is_ours(link.name.as_str()) {
+            let shape = |link: &Link| (link.name.clone(), link.up, link.mtu, link.mac, link.master);
+            changed.outside |= before.as_ref().map(shape) != Some(shape(&link));
+        }
         self.links.insert(index, link);
         if !is_up {
             changed.down.insert(index);
@@ -160,6 +180,7 @@ impl Seen {
         let Some(name) = self.links.get(&index).map(|link| link.name.to_string()) else {
             return;
         };
+        changed.outside |= !self.is_ours(index);
         let before = self.state(&name);
         self.links.remove(&index);
         if self.by_name.get(&name) == Some(&index) {

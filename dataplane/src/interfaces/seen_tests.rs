@@ -59,6 +59,7 @@ fn words(changed: &Changed) -> String {
         destinations,
         down,
         doubt,
+        outside: _,
     } = changed;
     let mut words: Vec<String> = interfaces
         .iter()

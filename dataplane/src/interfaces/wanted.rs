@@ -2,6 +2,7 @@
 //!
 //! Pure. One endpoint's change names the destinations that it concerns, so that nobody has to look at all of them.
 
+use crate::tunnels::Ready;
 use dataplane_api::{EndpointId, NodeRoute, Way, WorkloadEndpoint};
 use dataplane_netlink::InterfaceName;
 use dataplane_netlink::nodes::RemoteNet;
@@ -73,6 +74,13 @@ impl Wanted {
         ids.filter_map(|id| self.endpoints.get(id))
     }
 
+    /// The destinations that are reached through tunnels.
+    pub(super) fn through_tunnels(&self) -> impl Iterator<Item = IpNet> {
+        let is_wrapped = |route: &NodeRoute| matches!(route.way, Way::Ipip(_) | Way::Vxlan(_));
+        let routes = self.remote.iter().filter(move |(_, route)| is_wrapped(route));
+        routes.map(|(destination, _)| *destination)
+    }
+
     /// All destinations that somebody asks for.
     pub(super) fn destinations(&self) -> impl Iterator<Item = IpNet> {
         let held = self.holders.keys().map(|address| IpNet::from(*address));
@@ -87,6 +95,7 @@ impl Wanted {
         &self,
         destination: &IpNet,
         sources: RouteSources,
+        tunnels: &Ready,
         is_up: impl Fn(&str) -> bool,
     ) -> Result<Option<RouteTarget>, String> {
         let address = destination.addr();
@@ -109,16 +118,30 @@ impl Wanted {
         let Some(route) = self.remote.get(destination) else {
             return Ok(None);
         };
-        let Way::Plain(node) = route.way else {
-            return Ok(Some(RouteTarget::Blackhole));
+        let through = |device: &Option<InterfaceName>, gateway: IpAddr| match device {
+            Some(device) => RouteTarget::Gateway {
+                gateway,
+                interface: Some(device.clone()),
+                reach: Reach::OnLink,
+            },
+            // What has to be wrapped does not go as it is.
+            None => RouteTarget::Blackhole,
         };
-        let remote = RemoteNet {
-            net: route.destination,
-            node,
-            interface: None,
-            reach: Reach::Routed,
-        };
-        remote.target().map(Some).map_err(|invalid| invalid.to_string())
+        Ok(Some(match route.way {
+            Way::Plain(node) => {
+                let remote = RemoteNet {
+                    net: route.destination,
+                    node,
+                    interface: None,
+                    reach: Reach::Routed,
+                };
+                remote.target().map_err(|invalid| invalid.to_string())?
+            }
+            Way::Ipip(node) => through(&tunnels.ipip, node.into()),
+            Way::Vxlan(end) if end.is_ipv4() => through(&tunnels.vxlan4, end),
+            Way::Vxlan(end) => through(&tunnels.vxlan6, end),
+            Way::Here | Way::Nowhere => RouteTarget::Blackhole,
+        }))
     }
 }
 
@@ -167,7 +190,9 @@ mod tests {
 
     fn target(wanted: &Wanted, destination: &str, up: &[&str]) -> String {
         let destination = destination.parse().unwrap();
-        match wanted.target(&destination, RouteSources::default(), |name| up.contains(&name)) {
+        match wanted.target(&destination, RouteSources::default(), &Ready::default(), |name| {
+            up.contains(&name)
+        }) {
             Ok(Some(target)) => target.to_string(),
             Ok(None) => "none".to_owned(),
             Err(why) => why,

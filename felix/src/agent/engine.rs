@@ -464,9 +464,10 @@ impl Engine {
         let timeout =
             PollTimeout::try_from(i32::try_from(left).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX);
         {
-            let [policy, interfaces, walks] = self.dataplane.event_fds();
-            let mut fds = [self.wake.as_fd(), policy, interfaces, walks]
-                .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+            let descriptors = std::iter::once(self.wake.as_fd()).chain(self.dataplane.event_fds());
+            let mut fds: Vec<PollFd<'_>> = descriptors
+                .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
+                .collect();
             if let Err(error) = poll(&mut fds, timeout)
                 && error != nix::errno::Errno::EINTR
             {

@@ -14,7 +14,7 @@ use crate::routes::observe::{ObservedRoute, ObservedTarget};
 use crate::routes::plan::RouteStep;
 use crate::routes::spec::{Reach, RouteTarget};
 use crate::rtnetlink::{Rtnetlink, encode};
-use crate::socket::{CREATE, EXCLUSIVE, Request};
+use crate::socket::{CREATE, EXCLUSIVE, REPLACE, Request};
 
 /// A step that the kernel refused.
 #[derive(Debug)]
@@ -61,9 +61,10 @@ fn request(step: &RouteStep) -> Request {
             target,
             link,
             protocol,
+            replaces,
         } => encode(
             &RouteNetlinkMessage::NewRoute(addition(*destination, target, *link, *protocol)),
-            CREATE | EXCLUSIVE,
+            CREATE | if *replaces { REPLACE } else { EXCLUSIVE },
         ),
     }
 }

@@ -74,6 +74,31 @@ impl KnownRoutes {
         News::Destination(route.destination)
     }
 
+    /// Takes in that a route took the place of the one with its key, whoever's these are.
+    pub fn replaced(&mut self, route: ObservedRoute) -> News {
+        let same: Vec<ObservedRoute> = self
+            .at(&route.destination)
+            .iter()
+            .filter(|other| has_key_of(other, &route))
+            .copied()
+            .collect();
+        if same.len() > 1 {
+            return News::Doubt;
+        }
+        if same.first() == Some(&route) {
+            return News::Nothing;
+        }
+        for other in &same {
+            self.remove(other);
+        }
+        if is_marked(self.protocols, &route) {
+            self.insert(route);
+        } else if same.is_empty() {
+            return News::Nothing;
+        }
+        News::Destination(route.destination)
+    }
+
     /// Takes in that a route has gone, whoever's it was.
     pub fn went(&mut self, route: &ObservedRoute) -> News {
         let known = self.at(&route.destination);

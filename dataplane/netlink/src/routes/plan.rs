@@ -22,7 +22,7 @@ pub enum RouteStep {
         /// Its interface's name, for messages.
         interface: Option<String>,
     },
-    /// Add a route where there is none with the same key.
+    /// Add a route where there is none with the same key, or in the place of the one of ours that has it.
     Add {
         /// The destination.
         destination: IpNet,
@@ -32,6 +32,9 @@ pub enum RouteStep {
         link: Option<u32>,
         /// Marks the route as ours.
         protocol: u8,
+        /// Whether it takes the place of the route with its key, in one moment: in between, packets would follow
+        /// whatever other route there is.
+        replaces: bool,
     },
 }
 
@@ -63,8 +66,10 @@ impl fmt::Display for RouteStep {
                 target,
                 link: _,
                 protocol: _,
+                replaces,
             } => {
-                write!(formatter, "add route {destination} {target}")
+                let verb = if *replaces { "replace" } else { "add" };
+                write!(formatter, "{verb} route {destination} {target}")
             }
         }
     }
@@ -74,7 +79,7 @@ impl fmt::Display for RouteStep {
 ///
 /// Only routes that are ours by `ownership` are removed, whatever `observed` holds. Removals come first: a
 /// moved address must not be reachable by two paths at once, and the kernel takes no second route with the
-/// key of the first. A wanted route whose interface is missing or down is left out (see [`waiting`]).
+/// key of the first. Routes that are not to local workloads are replaced where they stand. A wanted route whose interface is missing or down is left out (see [`waiting`]).
 pub fn plan(desired: &RouteTable, observed: &ObservedRoutes, ownership: &RouteOwnership) -> Vec<RouteStep> {
     let names = observed.names();
     let name = |route: &ObservedRoute| route.interface().and_then(|index| names.get(&index)).copied();
@@ -84,6 +89,7 @@ pub fn plan(desired: &RouteTable, observed: &ObservedRoutes, ownership: &RouteOw
         .filter(|route| ownership.is_ours(route.protocol, name(route)));
     let mut steps = Vec::new();
     let mut satisfied: FxHashSet<IpNet> = FxHashSet::default();
+    let mut surplus: Vec<&ObservedRoute> = Vec::new();
     for route in ours {
         let wanted = desired.get(&route.destination).is_some_and(|target| {
             route.protocol == ownership.protocol(target)
@@ -92,14 +98,38 @@ pub fn plan(desired: &RouteTable, observed: &ObservedRoutes, ownership: &RouteOw
         });
         // The same route may stand twice with different keys (metric, type of service): one is enough.
         if !(wanted && satisfied.insert(route.destination)) {
-            steps.push(RouteStep::Remove {
-                route: *route,
-                interface: name(route).map(str::to_owned),
-            });
+            surplus.push(route);
         }
     }
-    add(desired, observed, ownership, &satisfied, &mut steps);
+    let mut replaced: FxHashSet<IpNet> = FxHashSet::default();
+    for route in surplus {
+        let wanted = desired
+            .get(&route.destination)
+            .filter(|_| !satisfied.contains(&route.destination));
+        if wanted.is_some_and(|target| makes_way(route, target, observed))
+            && replaced.insert(route.destination)
+        {
+            continue;
+        }
+        steps.push(RouteStep::Remove {
+            route: *route,
+            interface: name(route).map(str::to_owned),
+        });
+    }
+    add(desired, observed, ownership, &satisfied, &replaced, &mut steps);
     steps
+}
+
+/// Whether a wanted route can take the place of this one in one moment: both lead to another node or into nothing, and
+/// the kernel takes them for the same.
+fn makes_way(route: &ObservedRoute, target: &RouteTarget, observed: &ObservedRoutes) -> bool {
+    let is_plain = matches!(
+        route.target,
+        ObservedTarget::Gateway { .. } | ObservedTarget::Blackhole
+    );
+    let has_its_key = route.tos == 0 && route.has_default_metric();
+    let is_device = matches!(target, RouteTarget::Device { .. });
+    is_plain && has_its_key && !is_device && link_of(target, observed).is_ok()
 }
 
 /// Appends the steps that add the wanted routes whose destinations are not satisfied.
@@ -108,6 +138,7 @@ fn add(
     observed: &ObservedRoutes,
     ownership: &RouteOwnership,
     satisfied: &FxHashSet<IpNet>,
+    replaced: &FxHashSet<IpNet>,
     steps: &mut Vec<RouteStep>,
 ) {
     let (mut devices, mut others) = (Vec::new(), Vec::new());
@@ -123,6 +154,7 @@ fn add(
             target: target.clone(),
             link,
             protocol: ownership.protocol(target),
+            replaces: replaced.contains(destination),
         };
         // A gateway may be reachable only through one of the routes of the first kind.
         match target {
@@ -166,7 +198,8 @@ pub fn missing(
             }));
         }
     }
-    add(desired, observed, ownership, &satisfied, &mut steps);
+    let none = FxHashSet::default();
+    add(desired, observed, ownership, &satisfied, &none, &mut steps);
     steps
 }
 

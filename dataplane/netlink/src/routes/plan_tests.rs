@@ -106,7 +106,15 @@ fn apply(observed: &mut ObservedRoutes, steps: &[RouteStep]) -> usize {
                 target,
                 link,
                 protocol,
+                replaces,
             } => {
+                if *replaces {
+                    let has_key = |seen: &ObservedRoute| {
+                        seen.destination == *destination && seen.tos == 0 && seen.has_default_metric()
+                    };
+                    let place = observed.routes.iter().position(has_key);
+                    observed.routes.remove(place.expect("what is replaced is there"));
+                }
                 if observed
                     .routes
                     .iter()

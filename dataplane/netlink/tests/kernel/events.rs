@@ -22,6 +22,8 @@ fn a_pods_coming_and_going_is_told() {
         let text = |event: &Event| match event {
             Event::Link(change, link) => format!("{change:?} link {} up {}", link.name, link.up),
             Event::Address(change, address) => format!("{change:?} address {}", address.net),
+            Event::Forwarding(change, entry) => format!("{change:?} forwarding {entry}"),
+            Event::RouteReplaced(route) => format!("replaced route {}", route.destination),
             Event::Route(change, route) => format!("{change:?} route {}", route.destination),
             Event::Neighbour(change, entry) => format!("{change:?} neighbour {}", entry.address),
             Event::Resync => "resync".to_owned(),

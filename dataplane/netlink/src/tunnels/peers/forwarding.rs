@@ -23,6 +23,7 @@ const NEW_NEIGHBOUR: u16 = 28;
 const DELETE_NEIGHBOUR: u16 = 29;
 const DESTINATION: u16 = 1;
 const LINK_ADDRESS: u16 = 2;
+const CACHE: u16 = 3;
 const PORT: u16 = 6;
 const VNI: u16 = 7;
 const INTERFACE: u16 = 8;
@@ -105,6 +106,9 @@ pub fn news(message_type: u16, body: &[u8]) -> Option<PeerNews> {
         _ => return None,
     };
     if body.first() == Some(&FAMILY_BRIDGE) {
+        // Old kernels tell each change twice, the second time without what only VXLAN knows of an entry: as if it led
+        // nowhere.
+        attributes::find(body.get(HEADER..)?, CACHE)?;
         read_body(body).map(|entry| PeerNews::Forwarding(change, entry))
     } else {
         neighbours::read_body(body).map(|entry| PeerNews::Neighbour(change, entry))

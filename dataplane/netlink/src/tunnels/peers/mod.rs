@@ -19,9 +19,10 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::NeighbourAttribute;
 
 use crate::error::{NetlinkError, refusal_is_absent};
+use crate::events::Change;
 use crate::links::Link;
 use crate::mac::MacAddress;
-use crate::neighbours::{self, Neighbour};
+use crate::neighbours::{self, Neighbour, Origin};
 use crate::rtnetlink::{Rtnetlink, encode};
 use crate::socket::{CREATE, REPLACE, Request};
 
@@ -125,6 +126,26 @@ impl PeerTable {
         match self.macs.remove(&tunnel) {
             Some(mac) => self.nodes.remove(&mac).is_some(),
             None => false,
+        }
+    }
+
+    /// Whether news of the device's entries tells of nothing but what is wanted.
+    pub fn agrees(&self, news: &PeerNews) -> bool {
+        match news {
+            PeerNews::Forwarding(Change::Present, entry) => {
+                self.node(entry.mac).is_some_and(|node| entry.leads_to(node))
+            }
+            PeerNews::Forwarding(Change::Gone, entry) => {
+                entry.node.is_none() || self.node(entry.mac) != entry.node
+            }
+            PeerNews::Neighbour(Change::Present, seen) => {
+                let is_permanent = seen.origin == Origin::Permanent;
+                match self.mac(seen.address) {
+                    Some(mac) => is_permanent && seen.mac == Some(mac),
+                    None => !is_permanent,
+                }
+            }
+            PeerNews::Neighbour(Change::Gone, seen) => self.mac(seen.address).is_none(),
         }
     }
 

@@ -1,5 +1,0 @@
-//! Tunnels between nodes.
-
-mod settings;
-
-pub use settings::{TunnelSettings, Tunnelling};

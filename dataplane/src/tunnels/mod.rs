@@ -1,0 +1,352 @@
+//! Tunnels between nodes: the devices that the pools ask for, what they know of the other nodes, and how large the packets
+//! of workloads may be.
+//!
+//! Rooms: [`settings`], `facts` (what nodes and pools ask for: pure), `device` (one device, from wanted over lingering to
+//! gone), `peers` (the nodes behind a VXLAN device), and here their order. A device that cannot be had is a fault, and
+//! what was to go through it goes nowhere: never as it is.
+
+mod device;
+mod facts;
+mod peers;
+mod settings;
+
+pub use settings::{TunnelSettings, Tunnelling};
+
+use crate::interfaces::{Faults, describe};
+use dataplane_api::{ClusterNode, PoolRange};
+use dataplane_netlink::events::{Event, Group, Monitor};
+use dataplane_netlink::tunnels::carrier;
+use dataplane_netlink::tunnels::mtu::Encapsulation;
+use dataplane_netlink::tunnels::peers::PeerNews;
+use dataplane_netlink::{InterfaceName, NetlinkError, Patience, Rtnetlink};
+use device::Device;
+use facts::Facts;
+use ipnet::IpNet;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+/// A kind of tunnel device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Ipip,
+    Vxlan4,
+    Vxlan6,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Kind; 3] = [Kind::Ipip, Kind::Vxlan4, Kind::Vxlan6];
+
+    fn is_ipv4(self) -> bool {
+        self != Kind::Vxlan6
+    }
+
+    fn encapsulation(self) -> Encapsulation {
+        match self {
+            Kind::Ipip => Encapsulation::Ipip,
+            Kind::Vxlan4 => Encapsulation::VxlanV4,
+            Kind::Vxlan6 => Encapsulation::VxlanV6,
+        }
+    }
+}
+
+/// The devices through which packets may be sent now, by their names.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Ready {
+    pub(crate) ipip: Option<InterfaceName>,
+    pub(crate) vxlan4: Option<InterfaceName>,
+    pub(crate) vxlan6: Option<InterfaceName>,
+}
+
+/// The tunnels of one node.
+#[derive(Debug)]
+pub(crate) struct Tunnels {
+    settings: TunnelSettings,
+    facts: Facts,
+    devices: [Device; 3],
+    netlink: Rtnetlink,
+    /// Tells of the entries of VXLAN devices; there is none as long as no such device is wanted.
+    monitor: Option<Monitor>,
+    /// The largest packets of the devices that carry what goes to other nodes, by family; IPv4 first.
+    carriers: [Option<u32>; 2],
+    /// Whether what carries packets may be another, or devices others than they were made.
+    look: bool,
+    /// Whether something is to be done at the next pass.
+    due: bool,
+    /// Whether a device was made or changed, so that routes through it may have gone.
+    changed: bool,
+}
+
+impl Tunnels {
+    pub(crate) fn open(settings: TunnelSettings, patience: Patience) -> Result<Self, NetlinkError> {
+        Ok(Tunnels {
+            settings,
+            facts: Facts::default(),
+            devices: Kind::ALL.map(Device::new),
+            netlink: Rtnetlink::open_with(patience)?,
+            monitor: None,
+            carriers: [None; 2],
+            look: true,
+            due: true,
+            changed: true,
+        })
+    }
+
+    pub(crate) fn set_node(&mut self, node: &ClusterNode) {
+        self.look |= node.is_here;
+        self.due |= node.is_here;
+        self.facts.set_node(node);
+        self.touch_peer(&node.name);
+    }
+
+    pub(crate) fn remove_node(&mut self, name: &Arc<str>) {
+        self.facts.remove_node(name);
+        self.touch_peer(name);
+    }
+
+    fn touch_peer(&mut self, name: &Arc<str>) {
+        for device in &mut self.devices {
+            device.peers.touch(name);
+        }
+        // Without a device nobody asks who is behind it, and one that is made is told of all.
+        self.due |= self.devices.iter().any(Device::has_peers);
+    }
+
+    pub(crate) fn set_pool(&mut self, pool: &PoolRange) {
+        self.due |= self.facts.set_pool(pool);
+    }
+
+    pub(crate) fn remove_pool(&mut self, cidr: &IpNet) {
+        self.due |= self.facts.remove_pool(cidr);
+    }
+
+    /// Has the next pass look at the devices and at what carries their packets.
+    pub(crate) fn look_again(&mut self) {
+        self.look = true;
+        self.due = true;
+    }
+
+    /// Has the next pass compare everything with the kernel.
+    pub(crate) fn compare(&mut self) {
+        self.look_again();
+        for device in &mut self.devices {
+            device.peers.compare();
+        }
+    }
+
+    /// Has the next pass try again what the last one could not do, and be soon.
+    pub(crate) fn retry(&mut self) {
+        self.due |= self.devices.iter().any(Device::has_fault);
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.due
+    }
+
+    /// Which tunnels are in use: wanted, or lingering.
+    pub(crate) fn in_use(&self) -> [bool; 3] {
+        Kind::ALL.map(|kind| self.wanted(kind) || self.device(kind).is_there())
+    }
+
+    /// The devices through which packets may be sent.
+    pub(crate) fn ready(&self) -> Ready {
+        let [ipip, vxlan4, vxlan6] = Kind::ALL.map(|kind| self.device(kind).ready().cloned());
+        Ready { ipip, vxlan4, vxlan6 }
+    }
+
+    /// The largest packet of workloads that fits into every way to other nodes, in bytes, where it is known.
+    pub(crate) fn workload_mtu(&self) -> Option<u32> {
+        let inside = Kind::ALL
+            .into_iter()
+            .filter(|kind| self.wanted(*kind))
+            .filter_map(|kind| self.mtu(kind).ok());
+        self.carriers.into_iter().flatten().chain(inside).min()
+    }
+
+    fn wanted(&self, kind: Kind) -> bool {
+        match setting(&self.settings, kind) {
+            Tunnelling::Off => false,
+            Tunnelling::ByPools => self.facts.is_asked_for(kind),
+            Tunnelling::On => {
+                let has_address = self.facts.own_address(kind.is_ipv4()).is_some();
+                self.facts.is_asked_for(kind) || has_address
+            }
+        }
+    }
+
+    fn device(&self, kind: Kind) -> &Device {
+        let [ipip, vxlan4, vxlan6] = &self.devices;
+        match kind {
+            Kind::Ipip => ipip,
+            Kind::Vxlan4 => vxlan4,
+            Kind::Vxlan6 => vxlan6,
+        }
+    }
+
+    /// The largest packet inside a kind of tunnel.
+    fn mtu(&self, kind: Kind) -> Result<u32, String> {
+        let stated = match kind {
+            Kind::Ipip => self.settings.ipip_mtu,
+            Kind::Vxlan4 => self.settings.vxlan_mtu,
+            Kind::Vxlan6 => self.settings.vxlan_mtu_v6,
+        };
+        if let Some(stated) = stated {
+            return Ok(stated);
+        }
+        let [v4, v6] = self.carriers;
+        let carrier = if kind.is_ipv4() { v4 } else { v6 };
+        let carrier = carrier.ok_or_else(|| {
+            let family = if kind.is_ipv4() { "IPv4" } else { "IPv6" };
+            match self.facts.own_address(kind.is_ipv4()) {
+                Some(address) => format!(
+                    "{}: no interface of this node has its address {address}, so nothing can carry the tunnel",
+                    kind.encapsulation()
+                ),
+                None => format!(
+                    "{}: this node has no {family} address in its Node object, so there can be no tunnel",
+                    kind.encapsulation()
+                ),
+            }
+        })?;
+        kind.encapsulation()
+            .inside(carrier)
+            .map_err(|narrow| narrow.to_string())
+    }
+
+    /// Brings devices and their entries to what is wanted. `now` is in milliseconds.
+    ///
+    /// # Errors
+    /// The kernel could not be asked; what it refused is among the faults.
+    pub(crate) fn apply(&mut self, now: u64) -> Result<Faults, NetlinkError> {
+        self.due = false;
+        let outcome = self.apply_all(now);
+        if outcome.is_err() {
+            self.compare();
+        }
+        outcome
+    }
+
+    fn apply_all(&mut self, now: u64) -> Result<Faults, NetlinkError> {
+        if std::mem::take(&mut self.look) {
+            let carriers = [true, false].map(|is_ipv4| self.carrier(is_ipv4));
+            let [v4, v6] = carriers;
+            self.carriers = [v4?, v6?];
+            for device in &mut self.devices {
+                device.look();
+            }
+        }
+        let wants_entries = self.wanted(Kind::Vxlan4) || self.wanted(Kind::Vxlan6);
+        if wants_entries && self.monitor.is_none() {
+            // Before the first entry is read or written.
+            self.monitor = Some(Monitor::open(&[Group::Neighbours])?);
+        }
+        let mut faults = Faults::new();
+        for kind in Kind::ALL {
+            let wanted = self.wanted(kind).then(|| self.mtu(kind));
+            let [ipip, vxlan4, vxlan6] = &mut self.devices;
+            let device = match kind {
+                Kind::Ipip => ipip,
+                Kind::Vxlan4 => vxlan4,
+                Kind::Vxlan6 => vxlan6,
+            };
+            match wanted {
+                Some(Ok(mtu)) => device.want(&mut self.netlink, &self.facts, &self.settings, mtu)?,
+                Some(Err(why)) => device.refuse(why),
+                None => device.linger(&mut self.netlink, &self.facts, &self.settings, now)?,
+            }
+            self.changed |= device.take_changed();
+            faults.extend(device.faults());
+            if setting(&self.settings, kind) == Tunnelling::Off && self.facts.is_asked_for(kind) {
+                faults.push(format!(
+                    "{}: an IP pool asks for it, and the settings switch it off: what would go through it goes nowhere",
+                    kind.encapsulation()
+                ));
+            }
+        }
+        self.take_events()?;
+        Ok(faults)
+    }
+
+    /// The largest packet of the device that has the node's own address.
+    fn carrier(&mut self, is_ipv4: bool) -> Result<Option<u32>, NetlinkError> {
+        let Some(address): Option<IpAddr> = self.facts.own_address(is_ipv4) else {
+            return Ok(None);
+        };
+        Ok(carrier::device_of(&mut self.netlink, address)?.map(|link| link.mtu))
+    }
+
+    /// When [`Tunnels::retire`] has something to do, in milliseconds.
+    pub(crate) fn next_retirement(&self) -> Option<u64> {
+        self.devices.iter().filter_map(Device::ends_at).min()
+    }
+
+    /// Removes devices that have lingered long enough.
+    ///
+    /// # Errors
+    /// The kernel could not be asked, or refused.
+    pub(crate) fn retire(&mut self, now: u64) -> Result<(), NetlinkError> {
+        for device in &mut self.devices {
+            if device.ends_at().is_some_and(|end| end <= now) {
+                device.end(&mut self.netlink, &self.facts, &self.settings)?;
+                self.due = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what the kernel says of the devices' entries.
+    pub(crate) fn take_events(&mut self) -> Result<(), NetlinkError> {
+        let Some(monitor) = &mut self.monitor else {
+            return Ok(());
+        };
+        let events = match monitor.read() {
+            Ok(events) => events,
+            Err(error) => {
+                self.monitor = None;
+                self.compare();
+                tracing::warn!(
+                    error = describe(&error),
+                    "news of tunnels' entries is lost; they are compared"
+                );
+                return Ok(());
+            }
+        };
+        for event in events {
+            let news = match event {
+                Event::Forwarding(change, entry) => PeerNews::Forwarding(change, entry),
+                Event::Neighbour(change, entry) => PeerNews::Neighbour(change, entry),
+                Event::Resync => {
+                    self.compare();
+                    continue;
+                }
+                Event::Link(..) | Event::Address(..) | Event::Route(..) | Event::RouteReplaced(_) => continue,
+            };
+            for device in &mut self.devices {
+                self.due |= device.hears(&news);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a device was made or changed since the last time.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// How many lists of the kernel's were read so far.
+    pub(crate) fn lists(&self) -> u64 {
+        self.netlink.lists()
+    }
+
+    /// The descriptor to poll, if there is one.
+    pub(crate) fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.monitor.as_ref().map(AsFd::as_fd)
+    }
+}
+
+fn setting(settings: &TunnelSettings, kind: Kind) -> Tunnelling {
+    match kind {
+        Kind::Ipip => settings.ipip,
+        Kind::Vxlan4 | Kind::Vxlan6 => settings.vxlan,
+    }
+}
