@@ -100,10 +100,31 @@ pub fn takes_from_pools(text: &str) -> bool {
         None | Some("") => matches!(plugin["type"].as_str(), Some("manx" | "calico")),
         Some(source) => matches!(source, "manx-ipam" | "calico-ipam"),
     };
-    takes(&read)
-        || read["plugins"]
-            .as_array()
-            .is_some_and(|plugins| plugins.iter().any(takes))
+    any_plugin(&read, takes)
+}
+
+/// Whether what calls by a rendered configuration gives addresses from the ranges that the cluster gave its nodes.
+pub fn takes_from_node_ranges(text: &str) -> bool {
+    let read: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    any_plugin(&read, |plugin| {
+        let ipam = &plugin["ipam"];
+        ipam["type"] == "host-local" && names_node_range(ipam)
+    })
+}
+
+/// Whether a word for the node's own range stands anywhere in a `host-local` section: alone, or in one of its lists.
+fn names_node_range(section: &serde_json::Value) -> bool {
+    match section {
+        serde_json::Value::String(text) => matches!(text.as_str(), "usePodCidr" | "usePodCidrIPv6"),
+        serde_json::Value::Array(items) => items.iter().any(names_node_range),
+        serde_json::Value::Object(fields) => fields.values().any(names_node_range),
+        _ => false,
+    }
+}
+
+fn any_plugin(read: &serde_json::Value, is: impl Fn(&serde_json::Value) -> bool) -> bool {
+    let listed = read["plugins"].as_array();
+    is(read) || listed.is_some_and(|plugins| plugins.iter().any(is))
 }
 
 /// A text as it stands between the quotes of a JSON string.
@@ -216,6 +237,25 @@ mod tests {
         ] {
             assert_eq!(takes_from_pools(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn who_takes_from_nodes_ranges_is_told() {
+        for (expected, ipam) in [
+            (true, r#"{"type": "host-local", "subnet": "usePodCidr"}"#),
+            (
+                true,
+                r#"{"type": "host-local", "ranges": [[{"subnet": "usePodCidrIPv6"}]]}"#,
+            ),
+            (false, r#"{"type": "host-local", "subnet": "10.1.0.0/24"}"#),
+            (false, r#"{"type": "calico-ipam", "subnet": "usePodCidr"}"#),
+        ] {
+            let text = format!(r#"{{"name": "n", "plugins": [{{"type": "calico", "ipam": {ipam}}}]}}"#);
+            assert_eq!(takes_from_node_ranges(&text), expected, "{text}");
+        }
+        assert!(!takes_from_node_ranges(
+            DEFAULT_TEMPLATE.replace("__CNI_MTU__", "0").as_str()
+        ));
     }
 
     #[test]

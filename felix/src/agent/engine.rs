@@ -98,7 +98,9 @@ impl Engine {
             let now = Instant::now();
             let timers = Timers::new(options.refresh, now);
             Engine {
-                calc: CalcGraph::new(CalcConfig::for_node(options.node.clone())),
+                calc: CalcGraph::new(
+                    CalcConfig::for_node(options.node.clone()).with_node_ranges(options.node_ranges),
+                ),
                 attached: Attached::of_node(&options.node, &options.dataplane.workloads.ownership.prefixes),
                 host_ports: HostPorts::default(),
                 options,

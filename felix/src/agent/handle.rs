@@ -31,6 +31,8 @@ pub enum Input {
 pub struct EngineOptions {
     /// Name of the node.
     pub node: String,
+    /// Whether workloads have their addresses from the ranges that the cluster gave its nodes.
+    pub node_ranges: bool,
     /// The kernel side.
     pub dataplane: DataplaneSettings,
     /// How often what is in force is compared with the kernel, whatever the events said.

@@ -72,6 +72,11 @@ impl NetworkConfig {
         conflist::takes_from_pools(&self.text)
     }
 
+    /// Whether pods that the runtime connects by it have addresses of the ranges that the cluster gave its nodes.
+    pub(super) fn takes_from_node_ranges(&self) -> bool {
+        conflist::takes_from_node_ranges(&self.text)
+    }
+
     /// Waits until the node is ready and writes the file; tries again for as long as it cannot be written.
     pub(super) async fn write_when_ready(self, health: HealthAggregator) {
         while !health.passes(Probe::Readiness, Instant::now()) {

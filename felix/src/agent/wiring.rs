@@ -129,6 +129,9 @@ pub async fn run(
     let (view, programmed) = watch::channel(EndpointView::default());
     let options = EngineOptions {
         node: settings.felix_hostname.clone(),
+        node_ranges: network_config
+            .as_ref()
+            .is_some_and(NetworkConfig::takes_from_node_ranges),
         dataplane: dataplane_settings(settings, &workloads),
         refresh: RefreshIntervals {
             policy: settings.nftables_refresh_interval,
