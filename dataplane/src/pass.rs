@@ -127,6 +127,7 @@ impl Dataplane {
             drop_invalid: settings.drop_invalid,
             intervals_in_place: settings.intervals_in_place,
             source_spoofing: settings.source_spoofing,
+            ..LayoutSettings::default()
         };
         let mut driver = Driver::open(DriverSettings {
             layout,

@@ -6,7 +6,8 @@
 use crate::layout::names::{self, ALLOW, parse_group, parse_row_chain};
 use crate::layout::skeleton::spoofable_rule;
 use crate::layout::{
-    EndpointState, GroupState, LoweredRow, Move, Planner, lower, read_host_port, read_vacant,
+    EndpointState, GroupState, LoweredRow, Move, NODE_ADDRESSES, Planner, VACANT_ADDRESSES, lower,
+    read_address, read_host_port,
 };
 use crate::observe::Observed;
 use crate::wire::{Element, ElementData, ElementKey, Expr, Value, Verdict};
@@ -41,7 +42,7 @@ pub(crate) fn adopt(planner: &mut Planner, observed: &Observed, tables: &Tables,
     }
     adopt_sources(planner, observed, tables);
     adopt_host_ports(planner, observed);
-    adopt_vacant(planner, observed);
+    adopt_addresses(planner, observed);
     let moves = adopt_identities(planner, observed, tables);
     planner.finish_adoption(now);
     moves
@@ -102,12 +103,17 @@ fn adopt_host_ports(planner: &mut Planner, observed: &Observed) {
     }
 }
 
-/// Which addresses nobody has, by the earlier life's word: it holds until this life says otherwise.
-fn adopt_vacant(planner: &mut Planner, observed: &Observed) {
-    for set in [names::VACANT4, names::VACANT6] {
-        let found = elements(observed, set).iter().filter_map(read_vacant);
-        planner.state_mut().vacant.extend(found);
-    }
+/// Which addresses nobody has and which are nodes', by the earlier life's word: of the former it holds until this life says
+/// otherwise, of the latter the first pass decides.
+fn adopt_addresses(planner: &mut Planner, observed: &Observed) {
+    let all = |set: &str| elements(observed, set).iter().filter_map(read_address);
+    let state = planner.state_mut();
+    state
+        .vacant
+        .extend(VACANT_ADDRESSES.names().into_iter().flat_map(all));
+    state
+        .nodes
+        .extend(NODE_ADDRESSES.names().into_iter().flat_map(all));
 }
 
 fn lookup(expr: &Expr) -> Option<&str> {

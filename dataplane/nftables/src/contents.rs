@@ -3,7 +3,8 @@
 use crate::layout::names::{self, group, row_chain};
 use crate::layout::skeleton::{self, BASE_CHAINS, FIXED_SETS};
 use crate::layout::{
-    Op, Planner, SetSpec, endpoint_elements, host_port_element, net_element, row_elements, vacant_element,
+    NODE_ADDRESSES, Op, Planner, SetSpec, VACANT_ADDRESSES, endpoint_elements, host_port_element,
+    net_element, row_elements,
 };
 use crate::observe::Observed;
 use crate::wire::{Element, ElementKey, Expr, TableFlags, Value, Verdict};
@@ -79,9 +80,11 @@ pub fn contents(planner: &Planner, tables: &Tables) -> Contents {
             add(&mut out.sets, set, element);
         }
     }
-    for address in &state.vacant {
-        let (set, element) = vacant_element(*address);
-        add(&mut out.sets, set, element);
+    for (addresses, sets) in [(&state.vacant, VACANT_ADDRESSES), (&state.nodes, NODE_ADDRESSES)] {
+        for address in addresses {
+            let (set, element) = sets.element(*address);
+            add(&mut out.sets, set, element);
+        }
     }
     for (code, row) in &state.rows {
         let (ports, protos, chain) = row_elements(*code, row);
@@ -120,7 +123,7 @@ pub fn contents(planner: &Planner, tables: &Tables) -> Contents {
     }
     for (name, _, _) in BASE_CHAINS {
         out.base_chains
-            .insert(name, skeleton::base_rules(name, planner.settings()));
+            .insert(name, skeleton::base_rules(name, state, planner.settings()));
     }
     out
 }

@@ -4,7 +4,7 @@ use crate::adopt::adopt;
 use crate::contents::{Difference, contents, difference};
 use crate::layout::names::{TABLE, TABLE_COMMENT};
 use crate::layout::skeleton::{BASE_CHAINS, FIXED_SETS, base_rules, regular_chains, write_base_chains};
-use crate::layout::{LayoutSettings, Op, Planner, SetSpec};
+use crate::layout::{LayoutSettings, Op, Planner, SetSpec, TunnelsInUse};
 use crate::observe::{Observed, observe};
 use crate::socket::{DumpError, Link, Monitor, MonitorError, OpenError, TransactError};
 use crate::wire::{Batch, Chain, Family, Rule, Table, TableFlags};
@@ -163,6 +163,15 @@ impl Driver {
         Ok(applied)
     }
 
+    /// Says which tunnels unwrap packets on this node; returns whether that is news. From the next apply on what they bring
+    /// is let in from the cluster's nodes only.
+    ///
+    /// Say it before the device comes up, and of one that goes, when it has gone. A life that takes over says it before
+    /// its first apply: that one brings the table to what was said.
+    pub fn want_tunnels(&mut self, tunnels: TunnelsInUse) -> bool {
+        self.planner.want_tunnels(tunnels)
+    }
+
     /// Lets no connection begin with these addresses, which nobody has now, and with no others any more; after the first
     /// pass only. It is in force when this returns.
     ///
@@ -282,7 +291,7 @@ impl Driver {
         }
         for chain in &difference.base_chains {
             batch.flush_chain(TABLE, chain);
-            for rule in base_rules(chain, self.planner.settings()) {
+            for rule in base_rules(chain, self.planner.state(), self.planner.settings()) {
                 batch.rule(&Rule::new(TABLE, chain, &rule));
             }
         }
@@ -300,8 +309,11 @@ impl Driver {
     }
 
     fn start_quietly(&mut self, tables: &Tables, now: u64, applied: &mut Applied) -> Result<(), DriverError> {
+        let tunnels = self.planner.wanted_tunnels();
         self.planner = Planner::new(self.settings.layout.clone());
+        self.planner.want_tunnels(tunnels);
         self.planner.size_for(tables);
+        self.planner.begin_ways(tables);
         if let Some(table) = self.find_table()? {
             self.claim(&table.0, table.1)?;
             // A table cannot become owned that was not made so: the setting was off, or the kernel older, in that life.
@@ -391,12 +403,15 @@ impl Driver {
     fn settle_chains(&mut self, observed: &Observed, applied: &mut Applied) -> Result<(), DriverError> {
         let mut batch = Batch::new(Family::Inet);
         let none: Vec<Vec<crate::wire::Expr>> = Vec::new();
-        let base = BASE_CHAINS.map(|(n, _, _)| (n, base_rules(n, self.planner.settings())));
-        let regular = regular_chains(self.planner.state(), self.planner.settings());
+        let (state, settings) = (self.planner.state(), self.planner.settings());
+        let base = BASE_CHAINS.map(|(n, _, _)| (n, base_rules(n, state, settings)));
+        let regular = regular_chains(state, settings);
         // Regular ones first: an earlier version may lack one that base chains jump to.
         for (name, rules) in regular.into_iter().chain(base) {
-            if observed.rules.get(name).unwrap_or(&none) != &rules {
-                if !observed.rules.contains_key(name) && !BASE_CHAINS.iter().any(|(base, ..)| *base == name) {
+            // The base chains are there: without them there was nothing to take over.
+            let lacks = !observed.chains.contains_key(name);
+            if lacks || observed.rules.get(name).unwrap_or(&none) != &rules {
+                if lacks {
                     batch.chain(&Chain::regular(TABLE, name));
                 }
                 batch.flush_chain(TABLE, name);
@@ -418,7 +433,7 @@ impl Driver {
         self.commit("prepare", &plan.prepare, applied)?;
         self.commit("switch", &plan.switch, applied)?;
         let mut batch = Batch::new(Family::Inet);
-        write_base_chains(&mut batch, self.planner.settings());
+        write_base_chains(&mut batch, self.planner.state(), self.planner.settings());
         self.send("hook", batch, |_| None, applied)
     }
 
@@ -485,7 +500,7 @@ impl Driver {
         for (n, op) in ops.iter().enumerate() {
             op.write(batch.at(n));
         }
-        write_base_chains(&mut batch, self.planner.settings());
+        write_base_chains(&mut batch, self.planner.state(), self.planner.settings());
         self.send("rebuild", batch, |n| labels.get(n).cloned(), applied)
     }
 

@@ -128,6 +128,10 @@ fn nft_says_what_we_meant_and_what_it_says_is_what_we_make() {
                     "type nat hook postrouting priority srcnat; policy accept;",
                     "oifname \"cali*\" ip saddr 127.0.0.0/8 masquerade",
                     "ct status dnat iifname . oifname @self masquerade",
+                    "oifname \"tunl0\" fib saddr type local fib saddr . oif type != local masquerade",
+                    "oifname \"vxlan.calico\" fib saddr type local fib saddr . oif type != local masquerade",
+                    "oifname \"vxlan-v6.calico\" fib saddr type local fib saddr . oif type != local masquerade",
+                    "jump outgoing",
                 ],
             ),
         ];

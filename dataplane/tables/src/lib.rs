@@ -5,6 +5,8 @@
 //! - A *row* is what a group does with one class, for every protocol and port ([`Row`]), with tiers, order, Pass,
 //!   profiles and defaults compiled away.
 //!
+//! Beside policy they keep what a backend needs as it is said: ports of the node, pools, and the addresses of nodes.
+//!
 //! Every backend lowers these tables further; none of them looks at a rule again.
 
 mod address;
@@ -14,6 +16,7 @@ mod nets;
 mod row;
 mod sets;
 mod tables;
+mod ways;
 
 pub use address::{AddressChanges, AddressIndex, ClassId, Interval};
 pub use group::{Direction, GroupKey, OwnSide};

@@ -8,25 +8,31 @@
 //! *Switch*: pointers change. *Retire*: what is no longer used goes a second later. A number never gets another
 //! meaning while a packet may still hold it.
 
+mod address_sets;
 mod groups;
 mod identities;
 pub mod names;
 mod nat;
 mod ops;
+mod outgoing;
 mod planner;
 mod row;
+mod settings;
 mod simulate;
 pub mod skeleton;
 mod state;
+mod tunnels;
 mod vacant;
 
+pub(crate) use address_sets::{NODE_ADDRESSES, VACANT_ADDRESSES, read_address};
 pub(crate) use nat::{host_port_element, read_host_port};
 pub use ops::{Op, SetSpec};
+pub use outgoing::{Exclusions, Outgoing};
 pub(crate) use planner::{Move, endpoint_elements, net_element, row_elements};
 pub use planner::{Plan, Planner, TableSize};
 pub use row::{LoweredRow, RowRule, lower};
+pub use settings::{EndpointToHost, LayoutSettings, Refusal};
 pub use simulate::{Packet, Way, dangling, simulate};
 pub(crate) use skeleton::maps_of;
-pub use skeleton::{EndpointToHost, LayoutSettings, Refusal};
 pub use state::{EndpointState, GroupState, NetEntry, State};
-pub(crate) use vacant::{read_vacant, vacant_element};
+pub use tunnels::{RefusedTunnels, TunnelsFromWorkloads, TunnelsInUse};

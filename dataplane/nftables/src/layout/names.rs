@@ -54,11 +54,16 @@ pub const VACANT4: &str = "vacant4";
 /// IPv6 addresses of this node's that nobody has now.
 pub const VACANT6: &str = "vacant6";
 
+/// IPv4 addresses of the cluster's nodes.
+pub const NODES4: &str = "nodes4";
+/// IPv6 addresses of the cluster's nodes.
+pub const NODES6: &str = "nodes6";
+
 /// Chain of traffic to workloads.
 pub const TO_WL: &str = "to_wl";
 /// Chain of traffic from workloads.
 pub const FROM_WL: &str = "from_wl";
-/// Chain that lets pass only packets with an address of their interface.
+/// Chain that lets pass only packets with an address of their interface, and none that are tunnelled.
 pub const SPOOF: &str = "spoof";
 
 /// Chain that lets no packet begin a connection with an address that nobody has.
@@ -69,6 +74,12 @@ pub const REFUSED: &str = "refused";
 
 /// Chain that leads packets to ports of the node on to workloads.
 pub const HOST_PORTS: &str = "host_ports";
+
+/// Chain that gives packets which leave all pools an address of the node.
+pub const OUTGOING: &str = "outgoing";
+
+/// Chain that lets tunnelled packets in from the cluster's nodes only.
+pub const TUNNELS: &str = "tunnels";
 
 /// Name of a group's map and chain.
 pub fn group(direction: Direction, number: u32) -> String {
@@ -136,8 +147,8 @@ pub fn shape(name: &str) -> Option<(KeyType, SetData, bool)> {
             SetData::None,
         ),
         WL6 => exact(one(Datatype::InterfaceName), SetData::None),
-        VACANT4 => exact(one(Datatype::Ipv4), SetData::None),
-        VACANT6 => exact(one(Datatype::Ipv6), SetData::None),
+        VACANT4 | NODES4 => exact(one(Datatype::Ipv4), SetData::None),
+        VACANT6 | NODES6 => exact(one(Datatype::Ipv6), SetData::None),
         SELF => exact(
             KeyType::concat([Datatype::InterfaceName, Datatype::InterfaceName]),
             SetData::None,

@@ -1,16 +1,19 @@
 //! Address translation: its chains, and the maps by which ports of the node lead to workloads.
 //!
-//! Destinations change before policy is asked and sources stay, so that policy sees the real client. A source changes in
-//! two cases only, both on the way out to a workload: a packet from the node's loopback address, whose answer would not
-//! come back, and a workload's packet to itself by way of the node, which it would take for a forgery. Only the first
-//! packet of a connection comes here. Others that translate at these hooks (kube-proxy) do not mind, nor do we: the first
-//! that matches decides.
+//! Destinations change before policy is asked and sources stay, so that policy sees the real client. On the way out to a
+//! workload a source changes in two cases only: a packet from the node's loopback address, whose answer would not come
+//! back, and a workload's packet to itself by way of the node, which it would take for a forgery. On the way elsewhere it
+//! changes where no answer would find the way back: what the node says into a tunnel ([`super::tunnels`]), and what
+//! leaves all pools ([`super::outgoing`]). Only the first packet of a connection comes here. Others that translate at
+//! these hooks (kube-proxy) do not mind, nor do we: the first that matches decides.
 
-use super::names::{HOST_AT4, HOST_AT6, HOST_PORTS, HOST4, HOST6, SELF};
-use super::skeleton::LayoutSettings;
+use super::names::{HOST_AT4, HOST_AT6, HOST_PORTS, HOST4, HOST6, OUTGOING, SELF};
+use super::outgoing::masquerade;
+use super::settings::LayoutSettings;
+use super::tunnels;
 use crate::wire::{
     CmpOp, CtKey, Element, ElementData, ElementKey, Expr, Fib, FibResult, Hook, MetaKey, Nat, NatKind,
-    NatRange, OnHit, PayloadBase, Register, Source, Value, Verdict, concat, ct_status, fib_flag,
+    NatRange, OnHit, Register, Source, Value, Verdict, concat, ct_status, fib_flag, interface_is,
     interface_starts_with, masked, only_family, priority,
 };
 use dataplane_api::HostPort;
@@ -20,6 +23,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+/// Every address of a loopback interface.
+const LOOPBACK: IpNet = IpNet::new_assert(IpAddr::V4(Ipv4Addr::LOCALHOST), 8);
 /// The type of an address of this node, as the routing tables have it (`RTN_LOCAL`).
 const LOCAL: u32 = 2;
 
@@ -94,18 +99,12 @@ pub(super) fn loopback_is_not_outside(on: Vec<Expr>) -> Vec<Expr> {
 }
 
 fn postrouting_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
-    let masquerade = || {
-        vec![Expr::Masquerade {
-            flags: 0,
-            ports: None,
-        }]
-    };
     let mut rules: Vec<Vec<Expr>> = settings
         .interface_prefixes
         .iter()
         .map(|prefix| {
             let out = interface_starts_with(MetaKey::OutInterfaceName, prefix).to_vec();
-            [out, from_or_to_loopback(true), masquerade()].concat()
+            [out, from_or_to_loopback(true), masquerade(None)].concat()
         })
         .collect();
     let names = [MetaKey::InInterfaceName, MetaKey::OutInterfaceName].map(Source::Meta);
@@ -114,23 +113,39 @@ fn postrouting_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
             is_translated(),
             concat(names).collect(),
             vec![Expr::lookup(SELF, OnHit::Match)],
-            masquerade(),
+            masquerade(None),
         ]
         .concat(),
     );
+    for device in tunnels::DEVICES {
+        rules.push([from_elsewhere_into_a_tunnel(device), masquerade(None)].concat());
+    }
+    rules.push(vec![Expr::jump(OUTGOING)]);
     rules
 }
 
 fn to_host_ports() -> Vec<Expr> {
-    vec![
-        Expr::Fib(Fib {
-            result: FibResult::AddressType,
-            flags: fib_flag::DADDR,
-            to: Register::FIRST,
-        }),
-        Expr::equals(Value::host32(LOCAL)),
-        Expr::jump(HOST_PORTS),
-    ]
+    let mut exprs = is_local(fib_flag::DADDR, CmpOp::Eq).to_vec();
+    exprs.push(Expr::jump(HOST_PORTS));
+    exprs
+}
+
+/// `fib daddr type local` and its like: whether what the flags name is an address of this node, or (`op` unequal) is not.
+fn is_local(flags: u32, op: CmpOp) -> [Expr; 2] {
+    let (to, result) = (Register::FIRST, FibResult::AddressType);
+    let asked = Expr::Fib(Fib { result, flags, to });
+    let (from, value) = (to, Value::host32(LOCAL));
+    [asked, Expr::Cmp { op, from, value }]
+}
+
+/// What this node says into a tunnel in the name of another of its addresses.
+///
+/// The other end knows the way back into the tunnel by the address of the device alone.
+fn from_elsewhere_into_a_tunnel(device: &str) -> Vec<Expr> {
+    let mut exprs = interface_is(MetaKey::OutInterfaceName, device).to_vec();
+    exprs.extend(is_local(fib_flag::SADDR, CmpOp::Eq));
+    exprs.extend(is_local(fib_flag::SADDR | fib_flag::OIF, CmpOp::Neq));
+    exprs
 }
 
 /// `map @MAP` of the key in the first register, to address and port of the new destination.
@@ -151,11 +166,8 @@ fn translation(family: IpAddr, map: &str) -> [Expr; 2] {
 
 /// `ip saddr 127.0.0.0/8` or `ip daddr 127.0.0.0/8`.
 fn from_or_to_loopback(source: bool) -> Vec<Expr> {
-    let (base, offset) = (PayloadBase::Network, if source { 12 } else { 16 });
     let mut exprs = only_family(V4).to_vec();
-    // The first byte is the whole net, and nft says it so too.
-    exprs.push(Expr::payload(base, offset, 1));
-    exprs.push(Expr::equals(Value::byte(Ipv4Addr::LOCALHOST.octets()[0])));
+    exprs.extend(masked(Source::address(V4, source), CmpOp::Eq, LOOPBACK));
     exprs
 }
 

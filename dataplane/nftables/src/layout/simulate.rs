@@ -32,7 +32,7 @@ pub struct Way<'a> {
     pub to: Option<&'a str>,
 }
 
-/// Whether the table lets the packet pass: spoofing check, egress of the sender, ingress of the receiver.
+/// Whether the table lets the packet pass: what workloads may not send at all, spoofing check, egress of the sender, ingress of the receiver.
 ///
 /// `identity` is the map of single addresses; `is_workload` says which interface names are workloads'.
 pub fn simulate(
@@ -45,7 +45,7 @@ pub fn simulate(
     let from = way.from.filter(|i| is_workload(i));
     let to = way.to.filter(|i| is_workload(i));
     if let Some(from) = from
-        && !may_send(state, from, packet.source)
+        && (state.refused_tunnels.refuses(packet.protocol, packet.x) || !may_send(state, from, packet.source))
     {
         return false;
     }

@@ -1,10 +1,13 @@
 //! The chains that are always there, and their rules.
 
 use super::names::{
-    self, ALLOW, FROM_WL, HOST_AT4, HOST_AT6, HOST_PORTS, HOST4, HOST6, NOTHING, OWN4, OWN6, PORTS, PROTOS,
-    REFUSED, ROWS, SELF, SPOOF, TABLE, TO_WL, VACANT, VACANT4, VACANT6, WL_IN, WL_OUT, WL6,
+    self, ALLOW, FROM_WL, HOST_AT4, HOST_AT6, HOST_PORTS, HOST4, HOST6, NODES4, NODES6, NOTHING, OUTGOING,
+    OWN4, OWN6, PORTS, PROTOS, REFUSED, ROWS, SELF, SPOOF, TABLE, TO_WL, TUNNELS, VACANT, VACANT4, VACANT6,
+    WL_IN, WL_OUT, WL6,
 };
-use super::{nat, vacant};
+use super::settings::{EndpointToHost, LayoutSettings, Refusal};
+use super::state::State;
+use super::{nat, outgoing, tunnels, vacant};
 use crate::wire::CtKey;
 use crate::wire::{
     BaseChain, Batch, Chain, ChainType, CmpOp, Expr, Hook, MetaKey, OnHit, Policy, Reject, Rule, Source,
@@ -12,64 +15,7 @@ use crate::wire::{
     only_family, priority, set_priority, set_priority_from_map, vmap,
 };
 use ipnet::IpNet;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// What happens to a workload's packet to its own node, once its egress policy let it pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EndpointToHost {
-    /// Dropped.
-    #[default]
-    Drop,
-    /// Left to other tables and the rest of the node's own rules.
-    Return,
-    /// Accepted by our table.
-    Accept,
-}
-
-/// What happens to a packet that policy denies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Refusal {
-    /// It vanishes.
-    #[default]
-    Drop,
-    /// Its sender is told (ICMP port unreachable), so that programs fail at once in place of waiting.
-    Reject,
-}
-
-/// Settings that shape the chains.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LayoutSettings {
-    /// How the names of workload interfaces begin.
-    pub interface_prefixes: Vec<String>,
-    /// What happens to a workload's packet to its own node.
-    pub endpoint_to_host: EndpointToHost,
-    /// What happens to a packet that policy denies.
-    pub refusal: Refusal,
-    /// Whether a TCP packet that opens no connection may make a connection-tracking entry on workload interfaces.
-    /// With `FlowsOnPolicyChange=Recheck` it must not: a deleted flow would come back through its next packet.
-    pub refuse_midstream: bool,
-    /// Whether packets with an invalid connection-tracking state are dropped.
-    pub drop_invalid: bool,
-    /// Whether interval maps are changed in place; otherwise a twin is built and switched to.
-    pub intervals_in_place: bool,
-    /// Whether a workload may also send from the networks that its endpoint names beside its addresses.
-    pub source_spoofing: bool,
-}
-
-impl Default for LayoutSettings {
-    fn default() -> Self {
-        LayoutSettings {
-            interface_prefixes: vec!["cali".to_string()],
-            endpoint_to_host: EndpointToHost::default(),
-            refusal: Refusal::default(),
-            refuse_midstream: false,
-            drop_invalid: true,
-            intervals_in_place: true,
-            source_spoofing: false,
-        }
-    }
-}
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
@@ -167,8 +113,8 @@ pub fn spoofable_rule(interface: &str, net: IpNet) -> Vec<Expr> {
     ])
 }
 
-/// The rules of the check of sources.
-pub fn spoof_rules(spoofable: &BTreeMap<String, Vec<IpNet>>) -> Vec<Vec<Expr>> {
+/// The rules of the check of sources, and in front of them what workloads may not send at all.
+pub fn spoof_rules(state: &State) -> Vec<Vec<Expr>> {
     let own = |family: IpAddr, set: &str| {
         let mut exprs = only_family(family).to_vec();
         exprs.extend(concat([in_name(), Source::address(family, true)]));
@@ -176,7 +122,8 @@ pub fn spoof_rules(spoofable: &BTreeMap<String, Vec<IpNet>>) -> Vec<Vec<Expr>> {
         exprs.push(Expr::Verdict(Verdict::Return));
         exprs
     };
-    let mut rules = vec![own(V4, OWN4), own(V6, OWN6)];
+    let mut rules = state.refused_tunnels.rules();
+    rules.extend([own(V4, OWN4), own(V6, OWN6)]);
     for kind in NEIGHBOUR_DISCOVERY {
         // From fe80::/10 and from :: (duplicate address detection), and only where the workload has IPv6 at all.
         for source in ["fe80::/10", "::/128"] {
@@ -190,7 +137,7 @@ pub fn spoof_rules(spoofable: &BTreeMap<String, Vec<IpNet>>) -> Vec<Vec<Expr>> {
             ]));
         }
     }
-    for (interface, nets) in spoofable {
+    for (interface, nets) in &state.spoofable {
         rules.extend(nets.iter().map(|net| spoofable_rule(interface, *net)));
     }
     rules.push(drop_counted().to_vec());
@@ -299,8 +246,13 @@ fn not_allowed() -> Vec<Expr> {
     compare(Source::Meta(MetaKey::Priority), CmpOp::Neq, Value::host32(ALLOW)).to_vec()
 }
 
-fn input_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
-    let mut rules = vec![beginning_of_a_connection()];
+fn input_rules(state: &State, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
+    let mut rules = Vec::new();
+    if state.tunnels.any() {
+        // Before anything that asks for the connection: a stranger's packets make one like anybody's.
+        rules.push(vec![Expr::jump(TUNNELS)]);
+    }
+    rules.push(beginning_of_a_connection());
     for prefix in &settings.interface_prefixes {
         let on = || interface_starts_with(MetaKey::InInterfaceName, prefix).to_vec();
         for connection in connection_rules(settings, ct_state::ESTABLISHED | ct_state::RELATED) {
@@ -343,11 +295,14 @@ fn prerouting_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
         .collect()
 }
 
+/// The base chain of packets to the node itself.
+pub const INPUT: &str = "input";
+
 /// A base chain of ours: name, hook, priority.
 pub const BASE_CHAINS: [(&str, Hook, i32); 7] = [
     ("prerouting", Hook::Prerouting, priority::RAW),
     ("forward", Hook::Forward, priority::FILTER),
-    ("input", Hook::Input, priority::FILTER),
+    (INPUT, Hook::Input, priority::FILTER),
     ("output", Hook::Output, priority::FILTER),
     nat::CHAINS[0],
     nat::CHAINS[1],
@@ -369,33 +324,32 @@ pub fn base_chain(hook: Hook, priority: i32) -> BaseChain {
 }
 
 /// The rules of a base chain.
-pub fn base_rules(chain: &str, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
+pub fn base_rules(chain: &str, state: &State, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
     match chain {
         "prerouting" => prerouting_rules(settings),
         "forward" => forward_rules(settings),
         "output" => vec![beginning_of_a_connection()],
-        other => nat::rules(other, settings).unwrap_or_else(|| input_rules(settings)),
+        other => nat::rules(other, settings).unwrap_or_else(|| input_rules(state, settings)),
     }
 }
 
 /// The regular chains that are always there, with their rules.
-pub fn regular_chains(
-    state: &super::State,
-    settings: &LayoutSettings,
-) -> [(&'static str, Vec<Vec<Expr>>); 6] {
+pub fn regular_chains(state: &State, settings: &LayoutSettings) -> [(&'static str, Vec<Vec<Expr>>); 8] {
     let maps = maps_of(state);
     [
         (VACANT, vacant::rules(&state.vacant)),
         (REFUSED, refused_rules(settings)),
-        (SPOOF, spoof_rules(&state.spoofable)),
+        (SPOOF, spoof_rules(state)),
         (TO_WL, lookup_rules(&maps, true)),
         (FROM_WL, lookup_rules(&maps, false)),
         (HOST_PORTS, nat::host_port_rules()),
+        (OUTGOING, outgoing::rules(&state.pools, settings)),
+        (TUNNELS, tunnels::rules(state.tunnels, settings)),
     ]
 }
 
 /// The sets and maps that are always there, address maps left out, with their sizes.
-pub const FIXED_SETS: [(&str, Option<u32>); 15] = [
+pub const FIXED_SETS: [(&str, Option<u32>); 17] = [
     (WL_IN, None),
     (WL_OUT, None),
     (OWN4, Some(16_384)),
@@ -404,6 +358,9 @@ pub const FIXED_SETS: [(&str, Option<u32>); 15] = [
     (SELF, Some(16_384)),
     (VACANT4, Some(16_384)),
     (VACANT6, Some(16_384)),
+    // Five thousand nodes with a dozen addresses each.
+    (NODES4, Some(65_536)),
+    (NODES6, Some(65_536)),
     (PORTS, Some(262_144)),
     (PROTOS, Some(65_536)),
     (ROWS, None),
@@ -414,20 +371,20 @@ pub const FIXED_SETS: [(&str, Option<u32>); 15] = [
 ];
 
 /// Writes the base chains with their rules: the moment from which packets meet the table.
-pub fn write_base_chains(batch: &mut Batch, settings: &LayoutSettings) {
+pub fn write_base_chains(batch: &mut Batch, state: &State, settings: &LayoutSettings) {
     for (name, hook, priority) in BASE_CHAINS {
         batch.chain(&Chain {
             base: Some(base_chain(hook, priority)),
             ..Chain::regular(TABLE, name)
         });
-        for rule in base_rules(name, settings) {
+        for rule in base_rules(name, state, settings) {
             batch.rule(&Rule::new(TABLE, name, &rule));
         }
     }
 }
 
 /// The address maps of a state.
-pub fn maps_of(state: &super::State) -> AddressMaps {
+pub fn maps_of(state: &State) -> AddressMaps {
     let map = |base, generation| names::address_map(base, generation);
     AddressMaps {
         id: [

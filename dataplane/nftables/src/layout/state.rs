@@ -1,6 +1,7 @@
 //! What our table says, in numbers: everything but the single addresses, which the decision tables hold already.
 
 use super::row::LoweredRow;
+use super::tunnels::{RefusedTunnels, TunnelsInUse};
 use dataplane_api::HostPort;
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
@@ -50,6 +51,14 @@ pub struct State {
     pub host_ports: BTreeMap<HostPort, SocketAddr>,
     /// Addresses of this node's that nobody has now: no connection with them begins.
     pub vacant: BTreeSet<IpAddr>,
+    /// Addresses of the cluster's nodes.
+    pub nodes: BTreeSet<IpAddr>,
+    /// Ranges of workload addresses, and of each whether what leaves them all takes an address of the node.
+    pub pools: BTreeMap<IpNet, bool>,
+    /// Tunnels in use: what they bring in is let in from nodes only.
+    pub tunnels: TunnelsInUse,
+    /// Tunnelled packets that workloads may not send.
+    pub refused_tunnels: RefusedTunnels,
     /// Intervals of IPv4 and of IPv6, sorted.
     pub nets: [Vec<NetEntry>; 2],
     /// Identity of addresses that are in no interval, of IPv4 and of IPv6.

@@ -6,11 +6,12 @@
 //! programs, on their way through the node (behind the change of destinations, in front of that of sources) and on their
 //! way out of it: while an address is here, no entry with it comes to be. Workloads' interfaces are no exception.
 
-use super::names::{VACANT, VACANT4, VACANT6};
+use super::address_sets::VACANT_ADDRESSES;
+use super::names::VACANT;
 use super::ops::Op;
 use super::planner::Planner;
-use crate::wire::{Element, ElementKey, Expr, OnHit, Source, Value, concat, drop_counted, only_family};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::wire::{Expr, OnHit, Source, concat, drop_counted, only_family};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -34,43 +35,19 @@ pub(super) fn rules(vacant: &BTreeSet<IpAddr>) -> Vec<Vec<Expr>> {
 /// The families that have such addresses, and their sets.
 fn families(vacant: &BTreeSet<IpAddr>) -> Vec<(IpAddr, &'static str)> {
     let has = |family: &IpAddr| vacant.iter().any(|address| address.is_ipv4() == family.is_ipv4());
-    let mut families = vec![(V4, VACANT4), (V6, VACANT6)];
+    let mut families = [V4, V6]
+        .map(|family| (family, VACANT_ADDRESSES.of(family)))
+        .to_vec();
     families.retain(|(family, _)| has(family));
     families
-}
-
-/// The set and the element of an address.
-pub(crate) fn vacant_element(address: IpAddr) -> (&'static str, Element) {
-    let set = if address.is_ipv4() { VACANT4 } else { VACANT6 };
-    (set, Element::value(Value::ip(address)))
-}
-
-/// The address of an element of either set.
-pub(crate) fn read_vacant(element: &Element) -> Option<IpAddr> {
-    match &element.key {
-        ElementKey::Value(value) => value.to_ip(),
-        _ => None,
-    }
 }
 
 impl Planner {
     /// Takes over which addresses nobody has; returns the steps to it, one transaction.
     pub(crate) fn set_vacant(&mut self, wanted: &BTreeSet<IpAddr>) -> Vec<Op> {
         let before = std::mem::replace(&mut self.state_mut().vacant, wanted.clone());
-        let by_set = |addresses: &mut dyn Iterator<Item = &IpAddr>| {
-            let mut sets: BTreeMap<&'static str, Vec<Element>> = BTreeMap::new();
-            for address in addresses {
-                let (set, element) = vacant_element(*address);
-                sets.entry(set).or_default().push(element);
-            }
-            sets
-        };
-        let gone = by_set(&mut before.difference(wanted)).into_iter();
-        let come = by_set(&mut wanted.difference(&before)).into_iter();
-        let mut ops: Vec<Op> = gone
-            .map(|(set, elements)| Op::RemoveElements(set.to_owned(), elements))
-            .chain(come.map(|(set, elements)| Op::AddElements(set.to_owned(), elements)))
-            .collect();
+        let (gone, come) = (before.difference(wanted), wanted.difference(&before));
+        let mut ops = VACANT_ADDRESSES.ops(gone.copied(), come.copied());
         if families(&before) != families(wanted) {
             ops.push(Op::ReplaceRules(VACANT.to_owned(), rules(wanted)));
         }

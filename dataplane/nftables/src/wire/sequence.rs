@@ -151,25 +151,26 @@ pub fn only_protocol(protocol: u8) -> [Expr; 2] {
 /// Matches if an address is in the net, or (`op` unequal) is not. Needs [`only_family`] before it.
 #[must_use]
 pub fn masked(source: Source, op: CmpOp, net: IpNet) -> Vec<Expr> {
+    let from = Register::FIRST;
     let address = Value::ip(net.network());
-    let full = net.prefix_len() == net.max_prefix_len();
-    let mut expressions = vec![load(source)];
-    if !full {
-        let (from, to) = (Register::FIRST, Register::FIRST);
-        let xor = address.all_zeros();
-        expressions.push(Expr::Bitwise {
-            from,
-            to,
-            mask: Value::ip(net.netmask()),
-            xor,
-        });
+    let (mut loads, bits) = (load(source), net.prefix_len());
+    if bits > 0 && bits.is_multiple_of(8) {
+        // Whole bytes need no mask: only they are loaded, and nft says it so too.
+        let bytes = usize::from(bits / 8);
+        if let Expr::Payload { len, .. } = &mut loads {
+            *len = bytes as u32;
+        }
+        let value = Value::bytes(address.as_bytes().get(..bytes).unwrap_or_default());
+        return vec![loads, Expr::Cmp { op, from, value }];
     }
-    expressions.push(Expr::Cmp {
-        op,
-        from: Register::FIRST,
-        value: address,
-    });
-    expressions
+    let mask = Expr::Bitwise {
+        from,
+        to: from,
+        mask: Value::ip(net.netmask()),
+        xor: address.all_zeros(),
+    };
+    let value = address;
+    vec![loads, mask, Expr::Cmp { op, from, value }]
 }
 
 /// Matches if a port is from the first to the last, both counted. Needs a match on the protocol before it.

@@ -2,7 +2,7 @@
 
 use dataplane_nftables::contents::Contents;
 use dataplane_nftables::layout::names::{self, ALLOW};
-use dataplane_nftables::layout::skeleton::{FIXED_SETS, regular_chains};
+use dataplane_nftables::layout::skeleton::{BASE_CHAINS, FIXED_SETS, base_rules, regular_chains};
 use dataplane_nftables::layout::{LoweredRow, Op, Planner};
 use dataplane_nftables::wire::{Element, ElementData, ElementKey, Expr, Value, Verdict};
 use dataplane_tables::Direction;
@@ -21,6 +21,7 @@ pub(crate) struct Set {
 pub(crate) struct Kernel {
     pub(crate) sets: BTreeMap<String, Arc<Set>>,
     pub(crate) chains: BTreeMap<String, Arc<Vec<Vec<Expr>>>>,
+    base_chains: BTreeMap<String, Arc<Vec<Vec<Expr>>>>,
 }
 
 impl Kernel {
@@ -33,6 +34,10 @@ impl Kernel {
         }
         for (name, rules) in regular_chains(planner.state(), planner.settings()) {
             kernel.chains.insert(name.to_string(), Arc::new(rules));
+        }
+        for (name, ..) in BASE_CHAINS {
+            let rules = base_rules(name, planner.state(), planner.settings());
+            kernel.base_chains.insert(name.to_string(), Arc::new(rules));
         }
         kernel
     }
@@ -83,8 +88,12 @@ impl Kernel {
             }
             Op::ReplaceRules(name, rules) => {
                 self.check_rules(rules)?;
-                let old = self.chains.insert(name.clone(), Arc::new(rules.clone()));
-                old.map(|_| ()).ok_or(format!("no chain {name}"))
+                let chain = match self.base_chains.get_mut(name) {
+                    Some(base) => Some(base),
+                    None => self.chains.get_mut(name),
+                };
+                *chain.ok_or(format!("no chain {name}"))? = Arc::new(rules.clone());
+                Ok(())
             }
             Op::RemoveChain(name) => {
                 let leads = |data: &ElementData| matches!(data, ElementData::Verdict(Verdict::Jump(to)) if **to == **name);
@@ -110,6 +119,9 @@ impl Kernel {
             match expr {
                 Expr::Lookup(l) if !self.sets.contains_key(&*l.set) => {
                     return Err(format!("no set {}", l.set));
+                }
+                Expr::Verdict(Verdict::Jump(to)) if !self.chains.contains_key(&**to) => {
+                    return Err(format!("a rule leads to chain {to}, which is not there"));
                 }
                 _ => {}
             }
@@ -161,6 +173,11 @@ impl Kernel {
         for (name, rules) in &wanted.chains {
             if self.chains.get(name).map(|r| r.as_ref()) != Some(rules) {
                 return Err(format!("chain {name} is otherwise"));
+            }
+        }
+        for (name, rules) in &wanted.base_chains {
+            if self.base_chains.get(*name).map(|r| r.as_ref()) != Some(rules) {
+                return Err(format!("base chain {name} is otherwise"));
             }
         }
         for name in self.sets.keys().filter(|n| !wanted.sets.contains_key(*n)) {

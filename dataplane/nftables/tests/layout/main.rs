@@ -12,5 +12,6 @@ mod kernel;
 mod life;
 mod lowered;
 mod steps;
+mod ways;
 #[path = "../../../tables/tests/world/mod.rs"]
 mod world;

@@ -8,9 +8,12 @@ use crate::chain::{Chain, ChainId};
 use crate::group::{GroupKey, GroupRules, OwnSide};
 use crate::row::Row;
 use crate::sets::Membership;
+use crate::ways::Ways;
 use dataplane_api::{
-    AtomId, AtomScope, EndpointId, HostPort, Member, Policy, PolicyId, TierPolicies, Update, WorkloadEndpoint,
+    AtomId, AtomScope, EndpointId, HostPort, Member, Policy, PolicyId, PoolRange, TierPolicies, Update,
+    WorkloadEndpoint,
 };
+use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -65,6 +68,10 @@ pub struct Changes {
     pub gone_endpoints: Vec<Arc<WorkloadEndpoint>>,
     /// Ports of the node that lead somewhere else than before, or nowhere any more.
     pub host_ports: Vec<HostPort>,
+    /// Whether a pool came, went or became another one.
+    pub pools: bool,
+    /// Addresses that came to be a node's, or that are no node's any more, sorted.
+    pub node_addresses: Vec<IpAddr>,
 }
 
 /// An endpoint with its groups.
@@ -108,6 +115,7 @@ pub struct Tables {
     gone_endpoints: Vec<Arc<WorkloadEndpoint>>,
     host_ports: BTreeMap<HostPort, SocketAddr>,
     dirty_host_ports: BTreeSet<HostPort>,
+    ways: Ways,
     synced: bool,
 }
 
@@ -172,12 +180,11 @@ impl Tables {
                 }
             }
             Update::InSync => self.synced = true,
-            Update::Node(_)
-            | Update::NodeRemoved(_)
-            | Update::Route(_)
-            | Update::RouteRemoved(_)
-            | Update::Pool(_)
-            | Update::PoolRemoved(_) => {}
+            Update::Node(node) => self.ways.set_node(node),
+            Update::NodeRemoved(name) => self.ways.remove_node(name),
+            Update::Pool(pool) => self.ways.set_pool(pool),
+            Update::PoolRemoved(cidr) => self.ways.remove_pool(cidr),
+            Update::Route(_) | Update::RouteRemoved(_) => {}
         }
     }
 
@@ -221,6 +228,8 @@ impl Tables {
         let mut changes = Changes {
             addresses: self.peers.take_changes(),
             host_ports: std::mem::take(&mut self.dirty_host_ports).into_iter().collect(),
+            pools: self.ways.take_pools_changed(),
+            node_addresses: self.ways.take_turned(),
             ..Changes::default()
         };
         self.ask_owners_again();
@@ -274,6 +283,17 @@ impl Tables {
     /// Ports of the node, and where each leads.
     pub fn host_ports(&self) -> &BTreeMap<HostPort, SocketAddr> {
         &self.host_ports
+    }
+
+    /// The pools of the cluster, by range.
+    pub fn pools(&self) -> &BTreeMap<IpNet, PoolRange> {
+        self.ways.pools()
+    }
+
+    /// The addresses of all nodes of the cluster, this one included, and how many claims each has: two nodes may name
+    /// one address.
+    pub fn node_addresses(&self) -> &BTreeMap<IpAddr, usize> {
+        self.ways.node_addresses()
     }
 
     /// The row by which a group treats peers of a class.

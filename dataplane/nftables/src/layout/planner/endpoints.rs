@@ -259,7 +259,7 @@ impl Planner {
         }
         plan.switch.extend(ops.into_ops());
         if sources_change {
-            let rules = skeleton::spoof_rules(&self.state.spoofable);
+            let rules = skeleton::spoof_rules(&self.state);
             plan.switch
                 .push(Op::ReplaceRules(names::SPOOF.to_string(), rules));
         }

@@ -25,14 +25,17 @@ mod renumber;
 mod retire;
 mod rows;
 mod settle;
+mod ways;
 
 use super::groups::Groups;
 use super::identities::Identities;
 use super::names::{self, FIRST_ROW};
 use super::ops::{Op, SetSpec};
 use super::row::LoweredRow;
-use super::skeleton::{BASE_CHAINS, FIXED_SETS, LayoutSettings, base_rules, maps_of, regular_chains};
+use super::settings::LayoutSettings;
+use super::skeleton::{BASE_CHAINS, FIXED_SETS, base_rules, maps_of, regular_chains};
 use super::state::{GroupState, State};
+use super::tunnels::{RefusedTunnels, TunnelsInUse};
 use crate::wire::{Element, SetData, Value};
 pub(crate) use addresses::Move;
 use dataplane_api::EndpointId;
@@ -85,6 +88,8 @@ struct Pass<'a> {
 pub struct Planner {
     settings: LayoutSettings,
     state: State,
+    /// Tunnels that are to be in use from the next pass on.
+    wanted_tunnels: TunnelsInUse,
     identities: Identities,
     groups: [Groups; 2],
     row_numbers: FxHashMap<LoweredRow, u32>,
@@ -139,11 +144,13 @@ impl Planner {
     pub fn new(settings: LayoutSettings) -> Self {
         let state = State {
             id_size: [SMALLEST_ADDRESSES; 2],
+            refused_tunnels: RefusedTunnels::by(&settings),
             ..State::default()
         };
         Planner {
             settings,
             state,
+            wanted_tunnels: TunnelsInUse::default(),
             identities: Identities::new(),
             groups: [Groups::default(), Groups::default()],
             row_numbers: FxHashMap::default(),
@@ -177,7 +184,7 @@ impl Planner {
     /// How many objects our table has. Counted as they come and go: the work does not grow with their number.
     pub fn table_size(&self) -> TableSize {
         let groups = self.state.ingress.len() + self.state.egress.len();
-        let base = BASE_CHAINS.map(|(name, _, _)| base_rules(name, &self.settings).len());
+        let base = BASE_CHAINS.map(|(name, _, _)| base_rules(name, &self.state, &self.settings).len());
         let regular = regular_chains(&self.state, &self.settings).map(|(_, rules)| rules.len());
         let [row_chains, row_rules] = self.row_chains;
         let is_map = |name: &str| !matches!(names::shape(name), Some((_, SetData::None, _)));
@@ -286,6 +293,7 @@ impl Planner {
         self.write_addresses(pass, moves, &renumbered, &mut plan);
         self.write_endpoints(pass, &placing, &mut plan);
         self.write_host_ports(pass, &mut plan);
+        self.write_ways(pass, &mut plan);
         for number in &renumbered.departed {
             self.retire_later(Retired::Identity(*number), pass.now);
         }

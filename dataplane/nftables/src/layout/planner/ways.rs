@@ -1,0 +1,86 @@
+//! Pools, nodes and tunnels: which elements and rules change.
+//!
+//! One lookup or one rule decides, so that nothing has to be prepared and nothing waits to be retired. Elements go in front
+//! of rules within the one transaction: a guard never asks for nodes that are not there yet.
+
+use super::{Pass, Plan, Planner};
+use crate::layout::address_sets::NODE_ADDRESSES;
+use crate::layout::names;
+use crate::layout::ops::Op;
+use crate::layout::skeleton::{self, INPUT};
+use crate::layout::tunnels::TunnelsInUse;
+use crate::layout::{outgoing, tunnels};
+use dataplane_tables::Tables;
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+impl Planner {
+    /// Says which tunnels are to be in use from the next pass on; returns whether that is news.
+    pub fn want_tunnels(&mut self, tunnels: TunnelsInUse) -> bool {
+        std::mem::replace(&mut self.wanted_tunnels, tunnels) != tunnels
+    }
+
+    /// The tunnels that are to be in use from the next pass on.
+    pub fn wanted_tunnels(&self) -> TunnelsInUse {
+        self.wanted_tunnels
+    }
+
+    /// Takes over what the chains say of pools and tunnels, before a first pass: they are made with it, or compared with
+    /// those that are there already.
+    pub fn begin_ways(&mut self, tables: &Tables) {
+        self.state.pools = pools_of(tables);
+        self.state.tunnels = self.wanted_tunnels;
+    }
+
+    /// Writes nodes, the way out and the guard of tunnels.
+    pub(super) fn write_ways(&mut self, pass: &Pass<'_>, plan: &mut Plan) {
+        self.write_nodes(pass, plan);
+        if pass.all || pass.changes.pools {
+            let before = outgoing::rules(&self.state.pools, &self.settings);
+            self.state.pools = pools_of(pass.tables);
+            let after = outgoing::rules(&self.state.pools, &self.settings);
+            if before != after {
+                plan.switch
+                    .push(Op::ReplaceRules(names::OUTGOING.to_string(), after));
+            }
+        }
+        let before = std::mem::replace(&mut self.state.tunnels, self.wanted_tunnels);
+        if before != self.state.tunnels {
+            let rules = tunnels::rules(self.state.tunnels, &self.settings);
+            plan.switch
+                .push(Op::ReplaceRules(names::TUNNELS.to_string(), rules));
+            if before.any() != self.state.tunnels.any() {
+                let rules = skeleton::base_rules(INPUT, &self.state, &self.settings);
+                plan.switch.push(Op::ReplaceRules(INPUT.to_string(), rules));
+            }
+        }
+    }
+
+    fn write_nodes(&mut self, pass: &Pass<'_>, plan: &mut Plan) {
+        let wanted = pass.tables.node_addresses();
+        let concerned: BTreeSet<IpAddr> = if pass.all {
+            wanted.keys().chain(&self.state.nodes).copied().collect()
+        } else {
+            pass.changes.node_addresses.iter().copied().collect()
+        };
+        let (mut gone, mut come) = (Vec::new(), Vec::new());
+        for address in concerned {
+            if wanted.contains_key(&address) {
+                if self.state.nodes.insert(address) {
+                    come.push(address);
+                }
+            } else if self.state.nodes.remove(&address) {
+                gone.push(address);
+            }
+        }
+        plan.switch
+            .extend(NODE_ADDRESSES.ops(gone.into_iter(), come.into_iter()));
+    }
+}
+
+/// The pools, and of each whether what leaves them all takes an address of the node.
+fn pools_of(tables: &Tables) -> BTreeMap<IpNet, bool> {
+    let pools = tables.pools().iter();
+    pools.map(|(cidr, pool)| (*cidr, pool.nat_outgoing)).collect()
+}

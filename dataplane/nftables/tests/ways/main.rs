@@ -1,0 +1,18 @@
+//! Pools, nodes and tunnels in our table: what real packets meet, what the distribution's nft says of it, and what is
+//! written when.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic is the failure itself"
+)]
+
+mod bed;
+mod guards;
+mod outgoing;
+#[path = "../../../tests/host_ports/sctp.rs"]
+mod sctp;
+#[path = "../support/mod.rs"]
+mod support;
+mod table;
