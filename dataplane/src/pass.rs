@@ -127,7 +127,10 @@ impl Dataplane {
             drop_invalid: settings.drop_invalid,
             intervals_in_place: settings.intervals_in_place,
             source_spoofing: settings.source_spoofing,
-            ..LayoutSettings::default()
+            outgoing: settings.outgoing,
+            vxlan_port: settings.tunnels.vxlan_port,
+            vxlan_vni: settings.tunnels.vxlan_vni.number(),
+            tunnels_from_workloads: settings.tunnels_from_workloads,
         };
         let mut driver = Driver::open(DriverSettings {
             layout,
@@ -237,6 +240,11 @@ impl Dataplane {
         if !self.tables.is_synced() || !self.interfaces.is_read() {
             return Ok(report);
         }
+        if self.tunnels_are_due() {
+            self.tunnels.let_go(now).map_err(ApplyError::Tunnels)?;
+            // Who may send through a tunnel is said before there is one.
+            self.dirty |= self.driver.want_tunnels(self.tunnels.in_use());
+        }
         let is_in_doubt = self.driver.is_suspect();
         if self.dirty || is_in_doubt {
             let changes = self.tables.commit();
@@ -252,7 +260,7 @@ impl Dataplane {
                 self.vacancies.doubt();
             }
         }
-        self.apply_tunnels(now, &mut report)?;
+        self.apply_tunnels(&mut report)?;
         if self.interfaces.is_dirty() {
             let faults = self.interfaces.apply().map_err(ApplyError::Interfaces)?;
             report.faults.extend(faults);
@@ -296,9 +304,9 @@ impl Dataplane {
     }
 
     /// Devices come before the routes into them.
-    fn apply_tunnels(&mut self, now: u64, report: &mut PassReport) -> Result<(), ApplyError> {
+    fn apply_tunnels(&mut self, report: &mut PassReport) -> Result<(), ApplyError> {
         if self.tunnels_are_due() {
-            self.tunnel_faults = self.tunnels.apply(now).map_err(ApplyError::Tunnels)?;
+            self.tunnel_faults = self.tunnels.apply().map_err(ApplyError::Tunnels)?;
         }
         report.faults.extend(self.tunnel_faults.iter().cloned());
         let changed = self.tunnels.take_changed();

@@ -2,7 +2,7 @@
 
 use crate::tunnels::TunnelSettings;
 use dataplane_netlink::workload::WorkloadSettings;
-use dataplane_nftables::layout::{EndpointToHost, Refusal};
+use dataplane_nftables::layout::{EndpointToHost, Outgoing, Refusal, TunnelsFromWorkloads};
 
 /// What happens to established flows that a changed policy would not let begin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,10 @@ pub struct DataplaneSettings {
     pub source_spoofing: bool,
     /// Tunnels between nodes.
     pub tunnels: TunnelSettings,
+    /// How packets that leave all pools take an address of the node.
+    pub outgoing: Outgoing,
+    /// Which tunnelled packets workloads may send themselves.
+    pub tunnels_from_workloads: TunnelsFromWorkloads,
 }
 
 impl Default for DataplaneSettings {
@@ -49,6 +53,8 @@ impl Default for DataplaneSettings {
             intervals_in_place: intervals_in_place_are_safe(),
             source_spoofing: false,
             tunnels: TunnelSettings::default(),
+            outgoing: Outgoing::default(),
+            tunnels_from_workloads: TunnelsFromWorkloads::default(),
         }
     }
 }

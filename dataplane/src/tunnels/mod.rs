@@ -19,6 +19,7 @@ use dataplane_netlink::tunnels::carrier;
 use dataplane_netlink::tunnels::mtu::Encapsulation;
 use dataplane_netlink::tunnels::peers::PeerNews;
 use dataplane_netlink::{InterfaceName, NetlinkError, Patience, Rtnetlink};
+use dataplane_nftables::layout::TunnelsInUse;
 use device::Device;
 use facts::Facts;
 use ipnet::IpNet;
@@ -41,12 +42,25 @@ impl Kind {
         self != Kind::Vxlan6
     }
 
-    fn encapsulation(self) -> Encapsulation {
+    fn pick<T>(self, ipip: T, vxlan4: T, vxlan6: T) -> T {
         match self {
-            Kind::Ipip => Encapsulation::Ipip,
-            Kind::Vxlan4 => Encapsulation::VxlanV4,
-            Kind::Vxlan6 => Encapsulation::VxlanV6,
+            Kind::Ipip => ipip,
+            Kind::Vxlan4 => vxlan4,
+            Kind::Vxlan6 => vxlan6,
         }
+    }
+
+    fn pick_mut(self, devices: &mut [Device; 3]) -> &mut Device {
+        let [ipip, vxlan4, vxlan6] = devices;
+        self.pick(ipip, vxlan4, vxlan6)
+    }
+
+    fn encapsulation(self) -> Encapsulation {
+        self.pick(
+            Encapsulation::Ipip,
+            Encapsulation::VxlanV4,
+            Encapsulation::VxlanV6,
+        )
     }
 }
 
@@ -144,8 +158,9 @@ impl Tunnels {
     }
 
     /// Which tunnels are in use: wanted, or lingering.
-    pub(crate) fn in_use(&self) -> [bool; 3] {
-        Kind::ALL.map(|kind| self.wanted(kind) || self.device(kind).is_there())
+    pub(crate) fn in_use(&self) -> TunnelsInUse {
+        let [ipip, vxlan4, vxlan6] = Kind::ALL.map(|kind| self.wanted(kind) || self.device(kind).is_there());
+        TunnelsInUse { ipip, vxlan4, vxlan6 }
     }
 
     /// The devices through which packets may be sent.
@@ -176,21 +191,18 @@ impl Tunnels {
 
     fn device(&self, kind: Kind) -> &Device {
         let [ipip, vxlan4, vxlan6] = &self.devices;
-        match kind {
-            Kind::Ipip => ipip,
-            Kind::Vxlan4 => vxlan4,
-            Kind::Vxlan6 => vxlan6,
-        }
+        kind.pick(ipip, vxlan4, vxlan6)
     }
 
     /// The largest packet inside a kind of tunnel.
     fn mtu(&self, kind: Kind) -> Result<u32, String> {
-        let stated = match kind {
-            Kind::Ipip => self.settings.ipip_mtu,
-            Kind::Vxlan4 => self.settings.vxlan_mtu,
-            Kind::Vxlan6 => self.settings.vxlan_mtu_v6,
-        };
-        if let Some(stated) = stated {
+        let TunnelSettings {
+            ipip_mtu,
+            vxlan_mtu,
+            vxlan_mtu_v6,
+            ..
+        } = self.settings;
+        if let Some(stated) = kind.pick(ipip_mtu, vxlan_mtu, vxlan_mtu_v6) {
             return Ok(stated);
         }
         let [v4, v6] = self.carriers;
@@ -213,20 +225,35 @@ impl Tunnels {
             .map_err(|narrow| narrow.to_string())
     }
 
-    /// Brings devices and their entries to what is wanted. `now` is in milliseconds.
+    /// Begins to let go of what nobody wants, what an earlier life left included. `now` is in milliseconds.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub(crate) fn let_go(&mut self, now: u64) -> Result<(), NetlinkError> {
+        for kind in Kind::ALL {
+            if self.wanted(kind) {
+                continue;
+            }
+            let device = kind.pick_mut(&mut self.devices);
+            device.linger(&mut self.netlink, &self.facts, &self.settings, now)?;
+        }
+        Ok(())
+    }
+
+    /// Brings devices and their entries to what is wanted.
     ///
     /// # Errors
     /// The kernel could not be asked; what it refused is among the faults.
-    pub(crate) fn apply(&mut self, now: u64) -> Result<Faults, NetlinkError> {
+    pub(crate) fn apply(&mut self) -> Result<Faults, NetlinkError> {
         self.due = false;
-        let outcome = self.apply_all(now);
+        let outcome = self.apply_all();
         if outcome.is_err() {
             self.compare();
         }
         outcome
     }
 
-    fn apply_all(&mut self, now: u64) -> Result<Faults, NetlinkError> {
+    fn apply_all(&mut self) -> Result<Faults, NetlinkError> {
         if std::mem::take(&mut self.look) {
             let carriers = [true, false].map(|is_ipv4| self.carrier(is_ipv4));
             let [v4, v6] = carriers;
@@ -243,16 +270,11 @@ impl Tunnels {
         let mut faults = Faults::new();
         for kind in Kind::ALL {
             let wanted = self.wanted(kind).then(|| self.mtu(kind));
-            let [ipip, vxlan4, vxlan6] = &mut self.devices;
-            let device = match kind {
-                Kind::Ipip => ipip,
-                Kind::Vxlan4 => vxlan4,
-                Kind::Vxlan6 => vxlan6,
-            };
+            let device = kind.pick_mut(&mut self.devices);
             match wanted {
                 Some(Ok(mtu)) => device.want(&mut self.netlink, &self.facts, &self.settings, mtu)?,
                 Some(Err(why)) => device.refuse(why),
-                None => device.linger(&mut self.netlink, &self.facts, &self.settings, now)?,
+                None => {}
             }
             self.changed |= device.take_changed();
             faults.extend(device.faults());
