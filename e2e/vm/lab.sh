@@ -10,6 +10,8 @@ here="$(cd "$(dirname "$0")" && pwd)"
 work="$(mktemp -d)"
 manifests="$work/manifests"
 node=manx-lab-node-node1
+# shellcheck source=../tunnelled.sh
+. "$here/../tunnelled.sh"
 passed=0
 failed=0
 
@@ -102,6 +104,15 @@ ranges_change_in_a_twin_map() {
 
 kernel_and_policies_agree_after_the_change() { measure; }
 
+the_lab_stands_through_ipip() {
+  pools_by ipipMode >"$manifests/pools.yaml"
+  "$bin/manx" lab up --manifests "$manifests" --no-probe && "$bin/manx" lab status && count_on_the_wire
+}
+
+kernel_and_policies_agree_through_ipip() { measure; }
+
+packets_between_pods_were_wrapped_in_ipip() { wrapped_only ipip; }
+
 the_lab_goes_without_a_trace() {
   "$bin/manx" lab down || return 1
   ! ip netns list | grep manx-lab && [ ! -e /run/manx-lab ]
@@ -126,6 +137,12 @@ if [ "$failed" -gt 0 ]; then
   done
 fi
 check the_lab_goes_without_a_trace
+if [ "$failed" = 0 ]; then
+  check the_lab_stands_through_ipip
+  check kernel_and_policies_agree_through_ipip
+  check packets_between_pods_were_wrapped_in_ipip
+  check the_lab_goes_without_a_trace
+fi
 rm -rf "$work"
 [ "$failed" = 0 ] && word=ok || word=FAILED
 echo "test result: $word. $passed passed; $failed failed"
