@@ -6,7 +6,7 @@ use felix::agent::Ended;
 use felix::datastore::{self, Opened};
 use felix::logging::{self, LoggingOptions};
 use felix::metrics::{Metrics, MetricsOptions};
-use felix::settings::{DEFAULT_CONFIG_FILE, Layers, Resolution};
+use felix::settings::{DEFAULT_CONFIG_FILE, Layers, Resolution, SettingsError};
 use felix::uninstall;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
@@ -48,13 +48,14 @@ pub(crate) fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // After a start anew the kernel would show it by the name of the link that was executed.
     let _ = nix::sys::prctl::set_name(c"felix");
-    if arguments.cleanup {
-        return cleanup();
-    }
     let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname")
         .ok()
         .map(|n| n.trim().to_string());
-    let layers = Layers::at_start(&arguments.config_file, std::env::vars_os(), host_name)?;
+    let layers = Layers::at_start(&arguments.config_file, std::env::vars_os(), host_name);
+    if arguments.cleanup {
+        return cleanup(layers.and_then(|layers| layers.resolve()));
+    }
+    let layers = layers?;
     let resolution = layers.resolve()?;
     if arguments.show_settings {
         show(&resolution);
@@ -143,8 +144,15 @@ fn show(resolution: &Resolution) {
     }
 }
 
-fn cleanup() -> anyhow::Result<()> {
-    for line in felix::cleanup::everything()? {
+fn cleanup(resolution: Result<Resolution, SettingsError>) -> anyhow::Result<()> {
+    let done = match resolution {
+        Ok(resolution) => felix::cleanup::by(&resolution.settings)?,
+        Err(error) => {
+            eprintln!("felix: what is ours is looked for as without settings: {error}");
+            felix::cleanup::everything()?
+        }
+    };
+    for line in done {
         println!("{line}");
     }
     Ok(())

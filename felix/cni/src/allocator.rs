@@ -8,6 +8,8 @@
 mod begin;
 mod found;
 mod kept;
+mod named;
+mod tunnels;
 mod upkeep;
 mod write;
 
@@ -16,11 +18,12 @@ use crate::holder::PodRef;
 use crate::ipam;
 use crate::journal::Journal;
 use crate::protocol::{Failure, code};
+use crate::tunnel_addresses::TunnelAddresses;
 use crate::view::ClusterView;
 use dataplane_netlink::workload::WorkloadSettings;
 use policy_model::{AllocationAttribute, IpPoolSpec, Kind, Object, Resource};
 use policy_model_datastore::Datastore;
-use policy_model_ipam::engine::{AssignSpecific, AutoAssign, Outcome, Request};
+use policy_model_ipam::engine::{AutoAssign, Outcome, Request};
 use policy_model_ipam::pool::{self, PoolRef, Use, Wish};
 use policy_model_ipam::{Family, IpamError, NodeReserve, handle};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +54,8 @@ pub(crate) struct Parts {
     pub(crate) takes_abandoned: bool,
     /// Whether addresses are reserved ahead of need, and guarded while nobody has them.
     pub(crate) reserves: bool,
+    /// Whether the node's tunnel devices have addresses of the pools.
+    pub(crate) keeps_tunnels: bool,
 }
 
 /// See the module.
@@ -73,6 +78,7 @@ pub(crate) struct Allocator {
     idle: Mutex<Idle>,
     /// Given from host-local ranges, and not in the journal yet; and the last one of each range.
     local: Mutex<crate::host_local::Given>,
+    tunnels: watch::Sender<Option<TunnelAddresses>>,
 }
 
 /// Who is to have addresses.
@@ -164,6 +170,7 @@ impl Allocator {
             under_way: Mutex::default(),
             idle: Mutex::default(),
             local: Mutex::default(),
+            tunnels: watch::Sender::default(),
         }
     }
 
@@ -176,6 +183,12 @@ impl Allocator {
     /// Takes addresses only when somebody asks for one.
     pub(crate) fn reserving_nothing(mut self) -> Self {
         self.parts.reserves = false;
+        self
+    }
+
+    /// Has the node's tunnel devices have addresses of the pools.
+    pub(crate) fn keeping_tunnel_addresses(mut self) -> Self {
+        self.parts.keeps_tunnels = true;
         self
     }
 
@@ -341,51 +354,6 @@ impl Allocator {
             }
         }
         assigned(outcome?)
-    }
-
-    /// Addresses that are named: all of them or none.
-    pub(crate) async fn named(&self, holder: &Holder, addresses: &[IpAddr]) -> Result<Promise, Failure> {
-        self.wait_begun().await?;
-        let _turn = self.turn.lock().await;
-        // What the sandbox before this one gave back must be free in its block.
-        self.write_behind().await?;
-        let taken: Vec<IpAddr> = addresses
-            .iter()
-            .filter_map(|wanted| locked(&self.reserve).take(|address| address == *wanted))
-            .collect();
-        let request = AssignSpecific {
-            addresses: addresses.to_vec(),
-            handle: holder.handle.clone(),
-            attributes: holder.attribute.secondary.clone(),
-            node: self.parts.node.clone(),
-            strict_affinity: Some(false),
-        };
-        let outcome = self.request(Request::AssignSpecific(request)).await;
-        // Whatever came of it is written: what the block still says is reserved is found at the next filling.
-        let mut reserve = locked(&self.reserve);
-        taken.into_iter().for_each(|address| reserve.lose(address));
-        drop(reserve);
-        Ok(Promise {
-            written: assigned(outcome?)?,
-            ..Promise::default()
-        })
-    }
-
-    /// Addresses of the reserve by name, where it has all of them.
-    pub(crate) fn named_from_reserve(&self, addresses: &[IpAddr]) -> Option<Promise> {
-        let mut reserve = locked(&self.reserve);
-        let taken: Vec<IpAddr> = addresses
-            .iter()
-            .filter_map(|wanted| reserve.take(|address| address == *wanted))
-            .collect();
-        if taken.len() == addresses.len() {
-            return Some(Promise {
-                reserved: taken,
-                ..Promise::default()
-            });
-        }
-        taken.into_iter().for_each(|address| reserve.put_back(address));
-        None
     }
 
     /// The journal names the attachment: the blocks learn of it in the background.

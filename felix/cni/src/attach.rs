@@ -11,6 +11,7 @@ use crate::interface::{Interface, Sandbox, blocking, text};
 use crate::journal::{Attachment, Attachments, Journal, JournalError};
 use crate::protocol::{AddressWishes, Answer, AttachmentKey, Command, Failure, Request, Success, code};
 use crate::server::{Caller, Handler};
+use crate::tunnel_addresses::TunnelAddresses;
 use crate::view::ClusterView;
 use add::Add;
 use dataplane_api::HostPort;
@@ -61,8 +62,8 @@ pub struct AttachSettings {
     pub node: String,
     /// Folder of the journal.
     pub journal: PathBuf,
-    /// Largest packet of workload interfaces where the caller does not say, in bytes.
-    pub mtu: u32,
+    /// Largest packet of new workload interfaces where the caller does not say, in bytes; nothing until it was found out.
+    pub mtu: watch::Receiver<Option<u32>>,
     /// How interfaces are made and recognised.
     pub workloads: WorkloadSettings,
     /// How long to wait for the pod to become known, and for its policy to come into force.
@@ -135,6 +136,7 @@ impl Attacher {
             patience: settings.patience,
             takes_abandoned: true,
             reserves: true,
+            keeps_tunnels: false,
         });
         Ok(Attacher {
             settings,
@@ -201,6 +203,19 @@ impl Attacher {
         self
     }
 
+    /// Takes addresses of the pools for the tunnel devices of this node, for as long as a pool has its traffic wrapped.
+    #[must_use]
+    pub fn keeping_tunnel_addresses(mut self) -> Self {
+        self.allocator = self.allocator.keeping_tunnel_addresses();
+        self
+    }
+
+    /// Follows the addresses of this node's tunnel devices; nothing before they are known, and where they are not kept
+    /// ([`Attacher::keeping_tunnel_addresses`]).
+    pub fn tunnel_addresses(&self) -> watch::Receiver<Option<TunnelAddresses>> {
+        self.allocator.tunnel_addresses()
+    }
+
     /// Whether an attachment was made before the machine was last started, so that nothing of it is in the kernel.
     fn is_of_another_boot(&self, attachment: &Attachment) -> bool {
         !attachment.boot_id.is_empty() && attachment.boot_id != self.boot_id
@@ -209,18 +224,13 @@ impl Attacher {
     fn interface(&self, attachment: &Attachment, sandbox: Sandbox) -> Result<Interface, Failure> {
         let outside = InterfaceName::new(attachment.host_interface.clone())
             .map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
-        let mtu = if attachment.mtu == 0 {
-            self.settings.mtu
-        } else {
-            attachment.mtu
-        };
         Ok(Interface {
             settings: self.settings.workloads.clone(),
             sandbox,
             inside: attachment.key.interface.clone(),
             outside,
             addresses: attachment.addresses.clone(),
-            mtu,
+            mtu: attachment.mtu,
         })
     }
 
@@ -340,7 +350,12 @@ impl Handler for Attacher {
                 std::future::pending::<()>().await;
             }
         };
-        tokio::join!(following, self.allocator.run(), self.end_all_leaving());
+        tokio::join!(
+            following,
+            self.allocator.run(),
+            self.allocator.keep_tunnels(),
+            self.end_all_leaving(),
+        );
     }
 
     async fn finish(&self) {

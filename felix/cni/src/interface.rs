@@ -12,6 +12,9 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+/// A largest packet that any interface may have, in bytes.
+const USUAL_MTU: u32 = 1500;
+
 /// How the sandbox is reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Sandbox {
@@ -61,6 +64,7 @@ pub(crate) struct Interface {
     /// Its name on the node.
     pub(crate) outside: InterfaceName,
     pub(crate) addresses: Vec<IpAddr>,
+    /// Its largest packet, in bytes; 0 where nobody knows how large it was to be.
     pub(crate) mtu: u32,
 }
 
@@ -74,7 +78,12 @@ impl Interface {
     }
 
     /// Says what is not as it was made.
-    pub(crate) fn check(self) -> Result<(), Failure> {
+    pub(crate) fn check(mut self) -> Result<(), Failure> {
+        if self.mtu == 0 {
+            let mut netlink = Rtnetlink::open_with(self.settings.patience).map_err(|e| kernel_failure(&e))?;
+            let link = links::find(&mut netlink, &self.outside).map_err(|e| kernel_failure(&e))?;
+            self.mtu = link.map_or(USUAL_MTU, |link| link.mtu);
+        }
         let faults = self.ask(|workloads, request| workloads.check(request).map_err(workload_failure))?;
         if faults.is_empty() {
             return Ok(());

@@ -17,6 +17,7 @@ pub mod journal;
 mod naming;
 mod ports;
 pub mod server;
+mod tunnel_addresses;
 pub mod view;
 
 /// The words of the protocol; a crate of their own, for the plugin.
@@ -29,4 +30,5 @@ pub use felix_cni_protocol::{
 };
 pub use naming::{interface_of, pod_of};
 pub use server::{Caller, Handler, ServerError, serve};
+pub use tunnel_addresses::TunnelAddresses;
 pub use view::ClusterView;

@@ -27,7 +27,8 @@ const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 #[derive(Debug)]
 pub struct ClusterView {
     node: String,
-    reserve: String,
+    /// The handles of the node itself.
+    handles: [String; 5],
     state: Mutex<State>,
     /// Counts changes of this node's endpoints.
     endpoints: watch::Sender<u64>,
@@ -63,7 +64,7 @@ impl ClusterView {
     pub fn of_node(node: &str) -> Self {
         ClusterView {
             node: node.to_owned(),
-            reserve: handle::of_reserve(node),
+            handles: handle::all_of_node(node),
             state: Mutex::default(),
             endpoints: watch::Sender::new(0),
             ground: watch::Sender::new(0),
@@ -230,9 +231,13 @@ impl ClusterView {
 
     /// The labels of this node.
     pub(crate) fn node_labels(&self) -> BTreeMap<String, String> {
+        self.stated_node_labels().unwrap_or_default()
+    }
+
+    /// The same; nothing where the cluster does not have the node.
+    pub(crate) fn stated_node_labels(&self) -> Option<BTreeMap<String, String>> {
         let node = self.get(&Key::global(Kind::Node, self.node.clone()));
         node.map(|node| node.resource.metadata().labels.clone())
-            .unwrap_or_default()
     }
 
     /// Notes what the datastore just answered.
@@ -281,7 +286,10 @@ impl ClusterView {
             return false;
         };
         let is_mine = |attribute: &policy_model::AllocationAttribute| {
-            attribute.handle_id.as_deref() == Some(&self.reserve)
+            attribute
+                .handle_id
+                .as_ref()
+                .is_some_and(|held| self.handles.contains(held))
                 || attribute.secondary.get(handle::ATTRIBUTE_NODE) == Some(&self.node)
         };
         block::owner(&block.spec) == Some(&self.node) || block.spec.attributes.iter().any(is_mine)

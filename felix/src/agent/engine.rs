@@ -409,6 +409,10 @@ impl Engine {
     }
 
     fn publish(&self) {
+        if self.dataplane.is_programmed() {
+            // Nothing narrows what fits through a plain network.
+            self.options.mtu.tell(None);
+        }
         let endpoints: BTreeMap<String, ProgrammedEndpoint> = self
             .dataplane
             .programmed()

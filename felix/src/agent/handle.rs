@@ -1,6 +1,7 @@
 //! What the engine is told, and by whom: its inputs, its options, and the handle that other threads hold.
 
 use super::timers::RefreshIntervals;
+use super::workload_mtu::WorkloadMtu;
 use dataplane::{ApplyError, DataplaneSettings};
 use felix_cni::journal::Attachments;
 use policy_model_datastore::SyncEvent;
@@ -37,6 +38,8 @@ pub struct EngineOptions {
     pub dataplane: DataplaneSettings,
     /// How often what is in force is compared with the kernel, whatever the events said.
     pub refresh: RefreshIntervals,
+    /// Who wants to know how large the packets of pods may be.
+    pub mtu: WorkloadMtu,
 }
 
 /// The engine could not begin.

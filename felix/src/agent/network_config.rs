@@ -4,6 +4,7 @@
 //! the plugin waits for the next one.
 
 use crate::health::{HealthAggregator, Probe, Standing};
+use crate::settings::Settings;
 use felix_cni::attach::Unreadiness;
 use felix_cni::conflist::{self, ConflistError, DEFAULT_NAME, DEFAULT_TEMPLATE, Values};
 use std::ffi::OsString;
@@ -68,7 +69,7 @@ impl NetworkConfig {
     }
 
     /// Whether pods that the runtime connects by it may take addresses of pools.
-    pub(super) fn takes_from_pools(&self) -> bool {
+    fn takes_from_pools(&self) -> bool {
         conflist::takes_from_pools(&self.text)
     }
 
@@ -94,6 +95,19 @@ impl NetworkConfig {
             tokio::time::sleep(RETRY).await;
         }
     }
+}
+
+/// Whether this node's pods take addresses of the pools. Beside another network nobody is expected to ask.
+pub(super) fn takes_from_pools(config: Option<&NetworkConfig>, settings: &Settings) -> bool {
+    match config {
+        Some(config) => config.takes_from_pools(),
+        None => !settings.route_sync_disabled,
+    }
+}
+
+/// Whether its tunnels do: devices, addresses and what the node's object says of them are otherwise another network's.
+pub(crate) fn has_tunnels(config: Option<&NetworkConfig>, settings: &Settings) -> bool {
+    takes_from_pools(config, settings) && !settings.route_sync_disabled
 }
 
 /// Says why the node is not ready, for the plugin's STATUS.
@@ -132,6 +146,33 @@ mod tests {
             read(&[("CNI_CONF_DIR", ""), ("CNI_CONF_NAME", "x.conf")]).unwrap(),
             None
         );
+    }
+
+    #[test]
+    fn tunnels_are_this_nodes_where_pods_and_routes_are() {
+        let pools = read(&[("CNI_CONF_DIR", "/c")]).unwrap();
+        let ranges = read(&[
+            ("CNI_CONF_DIR", "/c"),
+            (
+                "CNI_NETWORK_CONFIG",
+                r#"{"name":"x","type":"manx","ipam":{"type":"host-local"}}"#,
+            ),
+        ])
+        .unwrap();
+        let usual = Settings::built_in();
+        let mut policy_only = usual.clone();
+        policy_only.route_sync_disabled = true;
+        for (config, settings, expected) in [
+            (&None, &usual, (true, true)),
+            (&pools, &usual, (true, true)),
+            (&ranges, &usual, (false, false)),
+            (&None, &policy_only, (false, false)),
+            (&pools, &policy_only, (true, false)),
+        ] {
+            let config = config.as_ref();
+            let found = (takes_from_pools(config, settings), has_tunnels(config, settings));
+            assert_eq!(found, expected, "{config:?}");
+        }
     }
 
     #[test]

@@ -4,9 +4,11 @@ use super::announcing::Announcement;
 use super::engine::Engine;
 use super::following;
 use super::handle::{EngineError, EngineHandle, EngineOptions, Input};
-use super::network_config::{self, NetworkConfig};
+use super::network_config::{self, NetworkConfig, has_tunnels, takes_from_pools};
 use super::state::{StateError, StateFolder};
 use super::timers::RefreshIntervals;
+use super::workload_mtu::WorkloadMtu;
+use super::{tunnel_notes, tunnel_settings};
 use crate::health::{Counts, HealthAggregator, HealthPages};
 use crate::http::{BindError, Limits, Pages, Purpose, ServerThread, bind};
 use crate::metrics::{Metrics, MetricsPages};
@@ -39,8 +41,6 @@ const SILENCE: Duration = Duration::from_secs(30);
 const BYPASS_INTERVAL: Duration = Duration::from_secs(30);
 /// How long an attachment waits for what it needs.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(50);
-/// Largest packet of workload interfaces where routes are plain and nobody says otherwise.
-const PLAIN_MTU: u32 = 1500;
 
 /// The agent could not begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +127,7 @@ pub async fn run(
         switch_forwarding_on(&workloads);
     }
     let (view, programmed) = watch::channel(EndpointView::default());
+    let mtu = WorkloadMtu::default();
     let options = EngineOptions {
         node: settings.felix_hostname.clone(),
         node_ranges: network_config
@@ -138,6 +139,7 @@ pub async fn run(
             routes: settings.route_refresh_interval,
             interfaces: settings.interface_refresh_interval,
         },
+        mtu: mtu.clone(),
     };
     let engine = Arc::new(Engine::start(options, view, engine_reporter, metrics.clone())?);
 
@@ -147,7 +149,7 @@ pub async fn run(
         AttachSettings {
             node: settings.felix_hostname.clone(),
             journal: PathBuf::from(&settings.state_dir).join("attachments"),
-            mtu: PLAIN_MTU,
+            mtu: mtu.follow(),
             workloads,
             patience: ATTACH_PATIENCE,
         },
@@ -165,14 +167,13 @@ pub async fn run(
         // The cluster's admission policy holds each agent to its own node's blocks.
         attacher = attacher.leaving_abandoned_blocks();
     }
-    // Beside another network nobody is expected to ask.
-    let takes_from_pools = match &network_config {
-        Some(config) => config.takes_from_pools(),
-        None => !settings.route_sync_disabled,
-    };
-    if !takes_from_pools {
+    if !takes_from_pools(network_config.as_ref(), settings) {
         attacher = attacher.reserving_nothing();
     }
+    if has_tunnels(network_config.as_ref(), settings) {
+        attacher = attacher.keeping_tunnel_addresses();
+    }
+    let tunnels = attacher.tunnel_addresses();
     let mut attachments = attacher.attachments();
     let mut kept = attacher.kept_addresses();
     let door = Door::default();
@@ -216,7 +217,9 @@ pub async fn run(
     let bypasses = tokio::spawn(look_for_bypasses(engine.clone()));
     let announced = kubernetes.map(|store| {
         let reporter = health.register("node", Counts::Readiness, Duration::ZERO, now);
-        announcement.keep(store, reporter, health.clone())
+        let tunnels = tunnel_notes::keep(settings.felix_hostname.clone(), store.clone(), tunnels);
+        let node = announcement.keep(store, reporter, health.clone());
+        async { tokio::join!(node, tunnels) }
     });
     let announcing = tokio::spawn(async move {
         if let Some(announced) = announced {
@@ -423,7 +426,12 @@ fn reverse_path_for_spoofing(sysctls: &Sysctls) -> ReversePath {
 }
 
 fn dataplane_settings(settings: &Settings, workloads: &WorkloadSettings) -> DataplaneSettings {
+    let (tunnels, warnings) = tunnel_settings::of_tunnels(settings);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     DataplaneSettings {
+        tunnels,
         workloads: workloads.clone(),
         endpoint_to_host: match settings.default_endpoint_to_host_action {
             EndpointToHostAction::Drop => EndpointToHost::Drop,

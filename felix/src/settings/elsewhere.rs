@@ -5,8 +5,6 @@
 
 /// Names of Calico settings without a meaning here, in Calico's spelling.
 pub const ELSEWHERE: &[&str] = &[
-    "AllowIPIPPacketsFromWorkloads",
-    "AllowVXLANPacketsFromWorkloads",
     "AWSSrcDstCheck",
     "BPFAttachType",
     "BPFConnectTimeLoadBalancing",
@@ -81,7 +79,6 @@ pub const ELSEWHERE: &[&str] = &[
     "LogActionRateLimitBurst",
     "LogDebugFilenameRegex",
     "MTUIfacePattern",
-    "NATOutgoingExclusions",
     "NFTablesFlowTableDataIfacePattern",
     "NFTablesFlowTableOffload",
     "ProgramClusterRoutes",
@@ -90,7 +87,6 @@ pub const ELSEWHERE: &[&str] = &[
     "RequireMTUFile",
     "RouteSource",
     "Variant",
-    "VXLANMTUV6",
     "VXLANTunnelMACAddrV6",
     "WindowsManageFirewallRules",
     "WireguardEnabled",

@@ -185,34 +185,42 @@ settings_table! {
     GenericXDPEnabled generic_xdp_enabled: Bool = "false" [inert];
     /// Whether traffic between a sidecar and its workload is sped up.
     SidecarAccelerationEnabled sidecar_acceleration_enabled: Bool = "false" [inert];
-    /// Whether the agent recognises features itself, or is told.
-    FeatureDetectOverride feature_detect_override: KeyValueList = "" [inert];
+    /// What the agent is told of the kernel's features instead of finding it out: ChecksumOffloadBroken.
+    FeatureDetectOverride feature_detect_override: KeyValueList = "" [];
 
     // Tunnels and translation of addresses.
     /// Whether VXLAN is set up; none lets the pools decide.
-    VXLANEnabled vxlan_enabled: MaybeBool = "" [inert];
+    VXLANEnabled vxlan_enabled: MaybeBool = "" [];
     /// The UDP port of VXLAN.
-    VXLANPort vxlan_port: Port = "4789" [inert];
+    VXLANPort vxlan_port: Port = "4789" [];
     /// The network identifier of VXLAN.
-    VXLANVNI vxlan_vni: Int<0, 16777215> = "4096" [inert];
+    VXLANVNI vxlan_vni: Int<0, 16777215> = "4096" [];
     /// The MTU of the VXLAN interface; 0 finds it out.
-    VXLANMTU vxlan_mtu: Int<0, 65535> = "0" [inert];
+    VXLANMTU vxlan_mtu: Int<0, 65535> = "0" [];
+    /// The same of the interface for IPv6.
+    VXLANMTUV6 vxlan_mtu_v6: Int<0, 65535> = "0" [];
     /// The address of this node's VXLAN interface.
     IPv4VXLANTunnelAddr ipv4_vxlan_tunnel_addr: Ipv4 = "" [inert];
     /// The hardware address of this node's VXLAN interface.
     VXLANTunnelMACAddr vxlan_tunnel_mac_addr: Text = "" [inert];
     /// Whether IPIP is set up; none lets the pools decide.
-    IpInIpEnabled ip_in_ip_enabled: MaybeBool = "" [inert];
+    IpInIpEnabled ip_in_ip_enabled: MaybeBool = "" [];
     /// The MTU of the IPIP interface; 0 finds it out.
-    IpInIpMtu ip_in_ip_mtu: Int<0, 65535> = "0" [inert];
+    IpInIpMtu ip_in_ip_mtu: Int<0, 65535> = "0" [];
     /// The address of this node's IPIP interface.
     IpInIpTunnelAddr ip_in_ip_tunnel_addr: Ipv4 = "" [inert];
+    /// Whether workloads may send VXLAN packets themselves.
+    AllowVXLANPacketsFromWorkloads allow_vxlan_packets_from_workloads: Bool = "false" [];
+    /// Whether workloads may send IPIP packets themselves.
+    AllowIPIPPacketsFromWorkloads allow_ipip_packets_from_workloads: Bool = "false" [];
     /// Ports that NodePort Services use.
     KubeNodePortRanges kube_node_port_ranges: PortRangeList = "30000:32767" [inert];
     /// Source ports that outgoing traffic is given.
-    NATPortRange nat_port_range: PortRangeOrNone = "" [inert];
+    NATPortRange nat_port_range: PortRangeOrNone = "" [];
     /// The source address that outgoing traffic is given.
-    NATOutgoingAddress nat_outgoing_address: Ipv4 = "" [inert];
+    NATOutgoingAddress nat_outgoing_address: Ipv4 = "" [];
+    /// Where traffic goes that keeps its own source address.
+    NATOutgoingExclusions nat_outgoing_exclusions: OneOfOrNone<NatExclusions> = "IPPoolsOnly" [];
 
     // Other datastores.
     /// The etcd server, when there is no list.

@@ -6,8 +6,10 @@
 //! is.
 
 use super::files;
-use crate::agent::{AgentError, NetworkConfig, StateError, StateFolder, chain, workload_settings};
-use crate::cleanup;
+use crate::agent::{
+    AgentError, NetworkConfig, StateError, StateFolder, chain, has_tunnels, workload_settings,
+};
+use crate::cleanup::{self, Marks};
 use crate::settings::Settings;
 use dataplane_netlink::conntrack::Conntrack;
 use dataplane_netlink::links::{self, AdminState, Link, LinkStep};
@@ -16,7 +18,7 @@ use dataplane_netlink::workload::{WorkloadSettings, Workloads};
 use dataplane_netlink::{InterfaceName, NetlinkError, Rtnetlink};
 use felix_cni::journal::Journal;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 /// What is ours on this node.
@@ -25,8 +27,10 @@ pub(crate) struct Belongings {
     /// Where the agent connects pods.
     pub(super) network_config: Option<NetworkConfig>,
     pub(super) workloads: WorkloadSettings,
-    /// Whether the routes are somebody else's.
-    pub(super) routes_are_foreign: bool,
+    /// By what routes and tunnels of ours are known; nothing where they are somebody else's.
+    pub(super) marks: Option<Marks>,
+    /// Whether the node's tunnels have addresses that this agent took.
+    pub(super) has_tunnels: bool,
     pub(super) state: PathBuf,
     pub(super) socket: PathBuf,
 }
@@ -40,10 +44,13 @@ impl Belongings {
         let network_config =
             NetworkConfig::from_environment(&settings.felix_hostname, |name| std::env::var_os(name))
                 .map_err(|error| AgentError::Settings(error.to_string()))?;
+        let workloads = workload_settings(settings)?;
+        let marks = (!settings.route_sync_disabled).then(|| Marks::of(settings, workloads.ownership.clone()));
         Ok(Belongings {
+            has_tunnels: has_tunnels(network_config.as_ref(), settings),
             network_config,
-            workloads: workload_settings(settings)?,
-            routes_are_foreign: settings.route_sync_disabled,
+            workloads,
+            marks,
             state: PathBuf::from(&settings.state_dir),
             socket: PathBuf::from(&settings.cni_socket_path),
         })
@@ -65,8 +72,9 @@ impl Belongings {
         Journal::open(&folder).map(Some).map_err(|error| chain(&error))
     }
 
-    /// Removes everything, as far as it can be, in the calling thread's network namespace; returns what could not.
-    pub(crate) fn remove(&self) -> Vec<String> {
+    /// Removes everything, as far as it can be, in the calling thread's network namespace; returns what could not. Says by
+    /// `ipip` which address the node's IPIP device has, where that is known.
+    pub(crate) fn remove(&self, ipip: Option<Ipv4Addr>) -> Vec<String> {
         // Two agents of one node would otherwise take each other's work apart. Without the folder there is no other.
         let _lock = match StateFolder::take(&self.state) {
             Err(error @ StateError::InUse { .. }) => return vec![chain(&error)],
@@ -88,9 +96,8 @@ impl Belongings {
             troubles.push(format!("cutting pods off (policy stays in force): {error}"));
             return troubles;
         }
-        let kept = self.routes_are_foreign;
-        let ownership = (!kept).then_some(&self.workloads.ownership);
-        match cleanup::of_kernel(ownership) {
+        let marks = self.marks.clone().map(|marks| marks.with_ipip_address(ipip));
+        match cleanup::of_kernel(marks.as_ref()) {
             Ok(done) => done.into_iter().for_each(|line| tracing::info!("{line}")),
             Err(error) => troubles.push(chain(&error)),
         }

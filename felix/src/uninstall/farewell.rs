@@ -7,12 +7,15 @@ use super::annotation;
 use super::belongings::Belongings;
 use super::orders::{Orders, Standing};
 use super::step::{Progress, Step};
-use crate::agent::chain;
+use crate::agent::{chain, tunnel_annotations};
 use crate::health::{Counts, HealthAggregator, HealthPages, Report, Reporter};
 use crate::http::{Limits, Purpose, ServerThread, bind};
 use crate::settings::Settings;
-use policy_model::{UNINSTALL_REPORT, UninstallOrder, UninstallReport, UninstallState};
+use felix_cni::TunnelAddresses;
+use policy_model::{Key, Kind, Resource, UNINSTALL_REPORT, UninstallOrder, UninstallReport, UninstallState};
+use policy_model_datastore::Datastore;
 use policy_model_datastore_kube::KubeStore;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -96,8 +99,8 @@ impl Farewell {
     /// Takes everything off, and says what could not be.
     async fn clear(&self, run: &mut Run<'_>, orders: &mut Orders) -> Result<(), String> {
         run.hear(&orders.now());
-        let belongings = self.belongings.clone();
-        let removed = tokio::task::spawn_blocking(move || belongings.remove()).await;
+        let (belongings, ipip) = (self.belongings.clone(), self.ipip_address().await);
+        let removed = tokio::task::spawn_blocking(move || belongings.remove(ipip)).await;
         let troubles = removed.unwrap_or_else(|error| vec![error.to_string()]);
         if !troubles.is_empty() {
             return Err(troubles.join("; "));
@@ -122,6 +125,18 @@ impl Farewell {
         Ok(())
     }
 
+    /// The address that the node's IPIP device has by the node's own word, which stands until everything is off.
+    async fn ipip_address(&self) -> Option<Ipv4Addr> {
+        if !self.belongings.has_tunnels {
+            return None;
+        }
+        let found = self.store.get(&Key::global(Kind::Node, self.node.as_str())).await;
+        match found.ok()??.resource.as_ref() {
+            Resource::Node(node) => node.spec.bgp.as_ref()?.ipv4_ipip_tunnel_addr,
+            _ => None,
+        }
+    }
+
     /// Says what is waited for, once for each reason.
     async fn wait(&self, run: &mut Run<'_>, why: &str) {
         run.reporter
@@ -143,6 +158,11 @@ impl Farewell {
         let is_done = report.is_none_or(|report| report.state == UninstallState::Done);
         let written = if is_done {
             annotations.extend(ANNOUNCED.map(|name| (name.to_owned(), None)));
+            if self.belongings.has_tunnels {
+                // Their addresses stay in the blocks, like the node's reserve: blocks outlive an installation, and the next
+                // agent finds them there, or the controller once the node is gone.
+                annotations.extend(tunnel_annotations(TunnelAddresses::default()));
+            }
             self.store.withdraw_node(&self.node, &annotations).await
         } else {
             self.store.annotate_node(&self.node, &annotations).await

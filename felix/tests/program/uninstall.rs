@@ -75,18 +75,41 @@ impl Cluster {
             "addr add 10.99.0.1/24 dev eth0",
             "link set eth0 up",
             "link set eth1 up",
+            // As an agent of an earlier version left it.
+            "link add vxlan.calico address 66:00:00:00:00:01 type vxlan id 4096 dstport 4789 local 10.99.0.1 nolearning",
         ] {
             assert!(cluster.in_node("ip", command).0, "{command}");
         }
         cluster.apply(&json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node-1" } }));
-        for (kind, spec) in [
-            ("IPPool", json!({ "cidr": "10.65.0.0/24" })),
-            ("ClusterInformation", json!({ "clusterGUID": "a" })),
-        ] {
-            cluster.apply(&json!({ "apiVersion": "projectcalico.org/v3", "kind": kind,
-                "metadata": { "name": "default" }, "spec": spec }));
-        }
+        cluster.ours("ClusterInformation", &json!({ "clusterGUID": "a" }));
+        cluster.pool("Always");
         cluster
+    }
+
+    fn ours(&self, kind: &str, spec: &Value) {
+        self.apply(&json!({ "apiVersion": "projectcalico.org/v3", "kind": kind,
+            "metadata": { "name": "default" }, "spec": spec }));
+    }
+
+    /// The one pool, whose traffic VXLAN wraps or not.
+    fn pool(&self, vxlan_mode: &str) {
+        self.ours(
+            "IPPool",
+            &json!({ "cidr": "10.65.0.0/24", "vxlanMode": vxlan_mode }),
+        );
+    }
+
+    /// Waits until the node says an address of its tunnel, or none.
+    fn wait_for_tunnel(&self, is_there: bool) {
+        wait_for(&format!("a tunnel's address to be there: {is_there}"), || {
+            let said = self.annotations();
+            let found = said.get("projectcalico.org/IPv4VXLANTunnelAddr");
+            assert!(
+                found.is_none_or(|address| address.starts_with("10.65.0.")),
+                "{said:?}"
+            );
+            (found.is_some() == is_there).then_some(())
+        });
     }
 
     fn try_kubectl(&self, arguments: &[&str], input: &str) -> (bool, String) {
@@ -246,7 +269,7 @@ impl Cluster {
     fn assert_is_clean(&self) {
         assert!(!self.has_table());
         let links = self.in_node("ip", "-o link").1;
-        assert!(!links.contains(": cali"), "{links}");
+        assert!(!links.contains(": cali") && !links.contains("vxlan"), "{links}");
         for command in ["route show proto 80", "-6 route show proto 80"] {
             assert_eq!(self.in_node("ip", command).1, "", "{command}");
         }
@@ -279,6 +302,10 @@ fn an_agent_that_is_told_to_go_leaves_nothing_and_stays_away() {
             .contains_key("projectcalico.org/IPv4Address")
     };
     wait_for("the node's address", || has_address().then_some(()));
+    for (mode, is_there) in [("Always", true), ("Never", false), ("CrossSubnet", true)] {
+        cluster.pool(mode);
+        cluster.wait_for_tunnel(is_there);
+    }
     cluster.pod("web");
     cluster.pod("late");
     let sandbox = NetworkNamespace::anonymous().unwrap();
@@ -308,6 +335,7 @@ fn an_agent_that_is_told_to_go_leaves_nothing_and_stays_away() {
     wait_for("a node that says nothing of it", || {
         (cluster.network_condition().is_none() && !has_address()).then_some(())
     });
+    cluster.wait_for_tunnel(false);
     assert_eq!(cluster.node.get(HEALTH, "/liveness").unwrap().0, 200);
     wait_for("a page that says so", || is_unready("is uninstalled"));
 

@@ -16,6 +16,13 @@ pub const ATTRIBUTE_TIMESTAMP: &str = "timestamp";
 /// Attribute that says what the address is for, where it is not a pod's: `ipipTunnelAddress` and such.
 pub const ATTRIBUTE_TYPE: &str = "type";
 
+/// What the attribute `type` says of the address of an IPIP device.
+pub const TYPE_IPIP_TUNNEL: &str = "ipipTunnelAddress";
+/// The same of a VXLAN device.
+pub const TYPE_VXLAN_TUNNEL: &str = "vxlanTunnelAddress";
+/// The same of a VXLAN device for IPv6.
+pub const TYPE_VXLAN_V6_TUNNEL: &str = "vxlanV6TunnelAddress";
+
 /// The handle of a pod's attachment to a network.
 pub fn of_container(network: &str, container_id: &str) -> String {
     format!("{network}.{container_id}")
@@ -48,17 +55,20 @@ pub fn of_wireguard_tunnel(node: &str) -> String {
     format!("wireguard-tunnel-addr-{node}")
 }
 
+/// The handles of a node itself: of its reserve and of the addresses of its tunnels.
+pub fn all_of_node(node: &str) -> [String; 5] {
+    [
+        of_reserve(node),
+        of_ipip_tunnel(node),
+        of_vxlan_tunnel(node),
+        of_vxlan_v6_tunnel(node),
+        of_wireguard_tunnel(node),
+    ]
+}
+
 /// Whether a handle is of a node itself (a reserve or a tunnel's address) rather than of a pod.
 pub fn is_of_node(handle: &str, node: &str) -> bool {
-    [
-        of_reserve,
-        of_ipip_tunnel,
-        of_vxlan_tunnel,
-        of_vxlan_v6_tunnel,
-        of_wireguard_tunnel,
-    ]
-    .iter()
-    .any(|make| make(node) == handle)
+    all_of_node(node).iter().any(|own| own == handle)
 }
 
 /// What a handle object would say, read from the blocks, which are the only truth.

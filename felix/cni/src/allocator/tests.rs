@@ -56,6 +56,7 @@ impl Node {
             patience: Duration::from_secs(60),
             takes_abandoned: true,
             reserves,
+            keeps_tunnels: false,
         }));
         let following = tokio::spawn({
             let store = Arc::new(store.clone());

@@ -12,7 +12,7 @@ use crate::view::usual_name;
 use dataplane_netlink::InterfaceName;
 use policy_model::{Key, Kind, Object, Resource, WorkloadEndpointSpec};
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long the node's own watch may take to tell of a pod before the datastore is asked for it.
 const UNTIL_ASKED: Duration = Duration::from_secs(1);
@@ -63,14 +63,14 @@ impl Attacher {
         interface: &InterfaceName,
         caller: &Caller,
     ) -> Result<Success, Failure> {
-        let mtu = if add.mtu == 0 { self.settings.mtu } else { add.mtu };
+        let before = self.attached_before(&add.key);
+        let mtu = self.mtu_of(add, before.as_ref()).await?;
         let attachment = Attachment {
             host_ports: add.host_ports.clone(),
             ..self.attachment(&add.key, &add.pod, interface.as_str(), mtu)
         };
         let holder = self.holder(&add.key, &add.pod);
         let _under_way = self.allocator.under_way(&holder.handle);
-        let before = self.attached_before(&add.key);
         let promise = match &before {
             Some(_) => Promise::default(),
             None => {
@@ -101,6 +101,27 @@ impl Attacher {
             () = caller.gone() => return Err(vanished()),
         }
         Ok(success(&attachment, mac))
+    }
+
+    /// The largest packet of an interface: what the caller says, what it had before, or what fits into the node's network
+    /// now.
+    async fn mtu_of(&self, add: &Add, before: Option<&Attachment>) -> Result<u32, Failure> {
+        let stated = [add.mtu, before.map_or(0, |before| before.mtu)];
+        if let Some(mtu) = stated.into_iter().find(|mtu| *mtu != 0) {
+            return Ok(mtu);
+        }
+        // The dataplane finds it out in its first pass, which the answer waits for anyway.
+        let mut mtu = self.settings.mtu.clone();
+        let found = timeout(self.settings.patience, mtu.wait_for(Option::is_some)).await;
+        match found.map(|found| found.map(|mtu| *mtu)) {
+            Ok(Ok(Some(mtu))) => Ok(mtu),
+            Ok(_) => Err(Failure::new(code::TRY_AGAIN, "felix is stopping")),
+            Err(_) => {
+                let seconds = self.settings.patience.as_secs();
+                let why = format!("how large pods' packets may be was not found out within {seconds} s");
+                Err(Failure::new(code::TRY_AGAIN, why))
+            }
+        }
     }
 
     /// Gives addresses without an interface.
@@ -273,7 +294,7 @@ impl Attacher {
                     .iter()
                     .all(|(port, to)| view.host_ports.get(port) == Some(to))
         };
-        let waited = tokio::time::timeout(self.settings.patience, programmed.wait_for(in_force)).await;
+        let waited = timeout(self.settings.patience, programmed.wait_for(in_force)).await;
         match waited {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Failure::new(code::TRY_AGAIN, "felix is stopping")),

@@ -185,6 +185,13 @@ choices! {
         /// Off.
         Disabled = "Disabled",
     }
+    /// Where outgoing traffic goes that keeps its own source address.
+    NatExclusions {
+        /// To addresses of IP pools.
+        PoolsOnly = "IPPoolsOnly",
+        /// To these and to the nodes.
+        PoolsAndNodes = "IPPoolsAndHostIPs",
+    }
     /// What happens to packets for Service addresses that no Service takes.
     ServiceLoopPrevention {
         /// They are dropped.

@@ -14,7 +14,7 @@ mod port;
 
 pub use choice::{
     AllowAction, Choice, DatastoreKind, DenyAction, EndpointToHostAction, EtcdScheme, FlowsOnPolicyChange,
-    InsertMode, IptablesVariant, LogFormat, LogSeverity, NftablesMode, OneOf, OneOfOrNone,
+    InsertMode, IptablesVariant, LogFormat, LogSeverity, NatExclusions, NftablesMode, OneOf, OneOfOrNone,
     ServiceLoopPrevention, SpoofingAllowed, Switch,
 };
 pub use duration::{Millis, Seconds, go_duration};

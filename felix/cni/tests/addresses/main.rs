@@ -1,4 +1,5 @@
-//! Addresses as whoever starts pods sees them: given from memory, written behind, none twice, none lost, whatever dies.
+//! Addresses as whoever starts pods sees them: given from memory, written behind, none twice, none lost, whatever dies;
+//! and those of the node's own tunnels beside them.
 //!
 //! No interface is made here (the attachments are those of an address-only plugin), so that hundreds come and go quickly;
 //! the datastores and the journal are the real ones.
@@ -10,155 +11,19 @@
     reason = "a panic is the failure itself"
 )]
 
+mod bed;
+mod tunnels;
+
+use bed::{Node, handle_of, held, pool, settings, until};
 use felix_cni::journal::{Attachment, Journal, Origin};
-use felix_cni::{
-    Answer, AttachSettings, Attacher, AttachmentKey, Caller, Command, EndpointView, Failure, Handler,
-    Request, code,
-};
-use policy_model::{IpPoolSpec, IpamConfigSpec, Key, Kind, Object, Resource};
+use felix_cni::{Handler, code};
+use policy_model::{Key, Kind, Object, Resource};
 use policy_model_datastore::{Datastore, MemoryStore, Selection};
 use policy_model_datastore_file::FileStore;
-use policy_model_ipam::{block, handle, name};
+use policy_model_ipam::{block, handle};
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-
-/// How long something that has to happen is waited for; only a failing test waits so long.
-const PATIENCE: Duration = Duration::from_secs(180);
-
-/// A node's felix, as far as it gives addresses.
-struct Node {
-    attacher: Arc<Attacher>,
-    work: JoinHandle<()>,
-    // Its end would say that felix stops.
-    _view: watch::Sender<EndpointView>,
-}
-
-impl Node {
-    fn start(name: &str, journal: &Path, store: &Arc<dyn Datastore>) -> Node {
-        let (view, programmed) = watch::channel(EndpointView::default());
-        let settings = AttachSettings {
-            node: name.to_owned(),
-            journal: journal.to_path_buf(),
-            mtu: 1500,
-            workloads: dataplane_netlink::workload::WorkloadSettings::default(),
-            patience: PATIENCE,
-        };
-        let attacher = Arc::new(Attacher::open(settings, store.clone(), programmed).unwrap());
-        let work = tokio::spawn({
-            let attacher = attacher.clone();
-            async move { attacher.run().await }
-        });
-        Node {
-            attacher,
-            work,
-            _view: view,
-        }
-    }
-
-    /// Dies between two instructions: nothing more is written.
-    async fn kill(self) {
-        self.work.abort();
-        let _ = self.work.await;
-    }
-
-    async fn ask(&self, command: Command) -> Result<Vec<IpAddr>, Failure> {
-        match self
-            .attacher
-            .handle(Request::new(command), Caller::default())
-            .await
-        {
-            Answer::Ok(success) => Ok(success.addresses),
-            Answer::Error(failure) => Err(failure),
-        }
-    }
-
-    async fn assign(&self, id: &str) -> Result<Vec<IpAddr>, Failure> {
-        let command = Command::Assign {
-            key: key(id),
-            namespace: "shop".into(),
-            pod: format!("pod-{id}"),
-            uid: format!("uid-{id}"),
-        };
-        self.ask(command).await
-    }
-
-    async fn delete(&self, id: &str) {
-        assert_eq!(self.ask(Command::Del { key: key(id) }).await, Ok(Vec::new()));
-    }
-
-    async fn status(&self) -> Result<Vec<IpAddr>, Failure> {
-        self.ask(Command::Status).await
-    }
-}
-
-fn key(id: &str) -> AttachmentKey {
-    AttachmentKey {
-        network: "net".into(),
-        container_id: id.to_owned(),
-        interface: "eth0".into(),
-    }
-}
-
-async fn pool(store: &dyn Datastore, name: &str, cidr: &str, block: u8) {
-    let mut spec = IpPoolSpec::of(cidr.parse().unwrap());
-    spec.block_size = Some(block);
-    store.create(Object::named(name, spec).into()).await.unwrap();
-}
-
-async fn settings(store: &dyn Datastore, strict: bool, most: u32) {
-    let spec = IpamConfigSpec {
-        strict_affinity: strict,
-        max_blocks_per_host: most,
-        ..IpamConfigSpec::default()
-    };
-    store
-        .create(Object::named(name::CONFIG_NAME, spec).into())
-        .await
-        .unwrap();
-}
-
-/// Every address that the blocks say is held, with its handle.
-async fn held(store: &dyn Datastore) -> BTreeMap<IpAddr, String> {
-    let mut all = BTreeMap::new();
-    for item in store
-        .list(Selection::kinds([Kind::IPAMBlock]))
-        .await
-        .unwrap()
-        .items
-    {
-        let Resource::IPAMBlock(block) = item.resource.as_ref() else {
-            panic!()
-        };
-        for held in block::holders(&block.spec) {
-            let handle = held.attribute.handle_id.clone().unwrap();
-            if !handle.starts_with("manx-reserve-") {
-                assert_eq!(all.insert(held.address, handle), None);
-            }
-        }
-    }
-    all
-}
-
-async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let waiting = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting)
-        .await
-        .unwrap_or_else(|_| panic!("waited in vain until {what}"));
-}
-
-fn handle_of(id: &str) -> String {
-    key(id).handle()
-}
 
 /// Pods come and go on two nodes, many at once; one node dies and comes back in the middle.
 async fn five_hundred_come_and_go(store: Arc<dyn Datastore>) {
