@@ -410,8 +410,7 @@ impl Engine {
 
     fn publish(&self) {
         if self.dataplane.is_programmed() {
-            // Nothing narrows what fits through a plain network.
-            self.options.mtu.tell(None);
+            self.options.mtu.tell(self.dataplane.workload_mtu());
         }
         let endpoints: BTreeMap<String, ProgrammedEndpoint> = self
             .dataplane

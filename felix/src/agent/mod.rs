@@ -26,6 +26,5 @@ pub use engine::Engine;
 pub use handle::{EngineError, EngineHandle, EngineOptions, Input};
 pub use state::StateError;
 pub use timers::RefreshIntervals;
-pub use tunnel_settings::{Outgoing, PacketSettings, TunnelsFromWorkloads, of_packets};
 pub use wiring::{AgentError, Ended, run};
 pub use workload_mtu::WorkloadMtu;

@@ -7,43 +7,10 @@ use crate::settings::parse::{Bool, NatExclusions, Parser};
 use dataplane::{TunnelSettings, Tunnelling};
 use dataplane_netlink::tunnels::offload::ChecksumOffload;
 use dataplane_netlink::tunnels::vxlan::{DEFAULT_PORT, DEFAULT_VNI, Vni};
-use std::net::Ipv4Addr;
+use dataplane_nftables::layout::{Exclusions, Outgoing, TunnelsFromWorkloads};
 
 /// The one feature that FeatureDetectOverride may speak of.
 const CHECKSUM_OFFLOAD_BROKEN: &str = "ChecksumOffloadBroken";
-
-/// What the rules for packets have to know of tunnels and of the way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PacketSettings {
-    /// What happens to the sources of packets that leave the pods' network.
-    pub outgoing: Outgoing,
-    /// The UDP port of VXLAN.
-    pub vxlan_port: u16,
-    /// The number of the VXLAN network.
-    pub vxlan_vni: u32,
-    /// What workloads may wrap themselves.
-    pub tunnels_from_workloads: TunnelsFromWorkloads,
-}
-
-/// What happens to the sources of packets that leave the pods' network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outgoing {
-    /// The first and the last port that they may leave with; the kernel chooses where absent.
-    pub ports: Option<(u16, u16)>,
-    /// The address that they leave with; that of the interface where absent.
-    pub address: Option<Ipv4Addr>,
-    /// Where packets go that keep theirs.
-    pub exclusions: NatExclusions,
-}
-
-/// What workloads may wrap themselves, past what a tunnel between nodes is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TunnelsFromWorkloads {
-    /// Whether they may send IPIP.
-    pub ipip: bool,
-    /// Whether they may send VXLAN.
-    pub vxlan: bool,
-}
 
 /// The settings of tunnels, and what has to be said of them.
 pub(crate) fn of_tunnels(settings: &Settings) -> (TunnelSettings, Vec<String>) {
@@ -58,7 +25,10 @@ pub(crate) fn of_tunnels(settings: &Settings) -> (TunnelSettings, Vec<String>) {
         ipip: tunnelling(settings.ip_in_ip_enabled),
         ipip_mtu: size(settings.ip_in_ip_mtu),
         vxlan: tunnelling(settings.vxlan_enabled),
-        vxlan_port: vxlan_port(settings),
+        vxlan_port: match settings.vxlan_port {
+            0 => DEFAULT_PORT,
+            port => port,
+        },
         vxlan_vni: vxlan_vni(settings),
         vxlan_mtu: size(settings.vxlan_mtu),
         vxlan_mtu_v6: size(settings.vxlan_mtu_v6),
@@ -67,33 +37,27 @@ pub(crate) fn of_tunnels(settings: &Settings) -> (TunnelSettings, Vec<String>) {
     (tunnels, warnings)
 }
 
-/// What the rules for packets have to know.
-pub fn of_packets(settings: &Settings) -> PacketSettings {
+/// How packets that leave all pools take an address of the node.
+pub(crate) fn of_outgoing(settings: &Settings) -> Outgoing {
     let ports = settings
         .nat_port_range
         .map(|range| (range.first.max(1), range.last));
-    PacketSettings {
-        outgoing: Outgoing {
-            // Port 0 is none.
-            ports: ports.filter(|(first, last)| first <= last),
-            address: settings.nat_outgoing_address,
-            exclusions: settings
-                .nat_outgoing_exclusions
-                .unwrap_or(NatExclusions::PoolsOnly),
-        },
-        vxlan_port: vxlan_port(settings),
-        vxlan_vni: vxlan_vni(settings).number(),
-        tunnels_from_workloads: TunnelsFromWorkloads {
-            ipip: settings.allow_ipip_packets_from_workloads,
-            vxlan: settings.allow_vxlan_packets_from_workloads,
+    Outgoing {
+        // Port 0 is none.
+        ports: ports.filter(|(first, last)| first <= last),
+        address: settings.nat_outgoing_address,
+        exclusions: match settings.nat_outgoing_exclusions {
+            None | Some(NatExclusions::PoolsOnly) => Exclusions::Pools,
+            Some(NatExclusions::PoolsAndNodes) => Exclusions::PoolsAndNodes,
         },
     }
 }
 
-fn vxlan_port(settings: &Settings) -> u16 {
-    match settings.vxlan_port {
-        0 => DEFAULT_PORT,
-        port => port,
+/// Which tunnelled packets workloads may send themselves.
+pub(crate) fn of_workloads(settings: &Settings) -> TunnelsFromWorkloads {
+    TunnelsFromWorkloads {
+        ipip: settings.allow_ipip_packets_from_workloads,
+        vxlan: settings.allow_vxlan_packets_from_workloads,
     }
 }
 
@@ -158,20 +122,9 @@ mod tests {
         let (tunnels, warnings) = of_tunnels(&Settings::built_in());
         assert_eq!(tunnels, TunnelSettings::default());
         assert!(warnings.is_empty(), "{warnings:?}");
-        let expected = PacketSettings {
-            outgoing: Outgoing {
-                ports: None,
-                address: None,
-                exclusions: NatExclusions::PoolsOnly,
-            },
-            vxlan_port: 4789,
-            vxlan_vni: 4096,
-            tunnels_from_workloads: TunnelsFromWorkloads {
-                ipip: false,
-                vxlan: false,
-            },
-        };
-        assert_eq!(of_packets(&Settings::built_in()), expected);
+        assert_eq!(of_outgoing(&Settings::built_in()), Outgoing::default());
+        let refused = TunnelsFromWorkloads::default();
+        assert_eq!(of_workloads(&Settings::built_in()), refused);
     }
 
     #[test]
@@ -204,16 +157,17 @@ mod tests {
             checksum_offload: Some(ChecksumOffload::Off),
         };
         assert_eq!(tunnels, expected);
-        let packets = of_packets(&settings);
-        assert_eq!(packets.outgoing.ports, Some((32_768, 65_535)));
-        assert_eq!(packets.outgoing.address, Some(Ipv4Addr::new(192, 0, 2, 1)));
-        assert_eq!(packets.outgoing.exclusions, NatExclusions::PoolsAndNodes);
-        assert_eq!((packets.vxlan_port, packets.vxlan_vni), (8472, 1));
+        let expected = Outgoing {
+            ports: Some((32_768, 65_535)),
+            address: Some([192, 0, 2, 1].into()),
+            exclusions: Exclusions::PoolsAndNodes,
+        };
+        assert_eq!(of_outgoing(&settings), expected);
         let allowed = TunnelsFromWorkloads {
             ipip: true,
             vxlan: true,
         };
-        assert_eq!(packets.tunnels_from_workloads, allowed);
+        assert_eq!(of_workloads(&settings), allowed);
     }
 
     #[test]
@@ -246,8 +200,8 @@ mod tests {
             ("0:9", Some((1, 9))),
             ("7", Some((7, 7))),
         ] {
-            let packets = of_packets(&settings(&[("NATPortRange", range)]));
-            assert_eq!(packets.outgoing.ports, ports, "{range}");
+            let outgoing = of_outgoing(&settings(&[("NATPortRange", range)]));
+            assert_eq!(outgoing.ports, ports, "{range}");
         }
     }
 }

@@ -432,6 +432,8 @@ fn dataplane_settings(settings: &Settings, workloads: &WorkloadSettings) -> Data
     }
     DataplaneSettings {
         tunnels,
+        outgoing: tunnel_settings::of_outgoing(settings),
+        tunnels_from_workloads: tunnel_settings::of_workloads(settings),
         workloads: workloads.clone(),
         endpoint_to_host: match settings.default_endpoint_to_host_action {
             EndpointToHostAction::Drop => EndpointToHost::Drop,
