@@ -92,6 +92,9 @@ impl fmt::Display for Tunnel {
 pub(crate) struct Demand<'a> {
     /// Those from which its address may be.
     sources: Vec<&'a Object<IpPoolSpec>>,
+    /// Those that are switched off, whose pods' traffic is wrapped until the last of them is gone: they give no address,
+    /// and none is taken from the node because of it.
+    ending: Vec<&'a Object<IpPoolSpec>>,
     /// Those that have traffic wrapped and may not give the address, and why.
     refused: Vec<(&'a str, Refusal)>,
 }
@@ -129,7 +132,7 @@ pub(crate) fn demand<'a>(
 ) -> Demand<'a> {
     let mut demand = Demand::default();
     for pool in pools {
-        if pool.spec.disabled || !tunnel.wraps(&pool.spec) {
+        if !tunnel.wraps(&pool.spec) {
             continue;
         }
         let refusal = match pool::selects_node(&pool.spec, node_labels) {
@@ -140,6 +143,7 @@ pub(crate) fn demand<'a>(
         };
         match refusal {
             Ok(()) => demand.sources.push(pool),
+            Err(Refusal::Disabled) => demand.ending.push(pool),
             Err(refusal) => demand.refused.push((&pool.metadata.name, refusal)),
         }
     }
@@ -190,25 +194,28 @@ pub(crate) fn held<'a>(
 /// A new address comes before the old one goes, so the device is without one as shortly as can be; and what a node has
 /// is not taken from it because no pool may give another.
 pub(crate) fn plan(tunnel: Tunnel, held: &[Target], demand: &Demand<'_>) -> Plan {
-    let Demand { sources, refused } = demand;
-    let is_right = |target: &&Target| {
-        sources
-            .iter()
-            .any(|pool| pool.spec.cidr.contains(&target.address))
-    };
+    let Demand {
+        sources,
+        ending,
+        refused,
+    } = demand;
+    // Once another pool gives addresses, those of pools that end are replaced.
+    let none_gives = sources.is_empty() && refused.is_empty();
+    let of = if none_gives { ending } else { sources };
+    let is_right = |target: &&Target| of.iter().any(|pool| pool.spec.cidr.contains(&target.address));
     let release = |targets: Vec<Target>| (!targets.is_empty()).then_some(Step::Release(targets));
-    if sources.is_empty() && refused.is_empty() {
-        return Plan {
-            step: release(held.to_vec()),
-            ..Plan::default()
-        };
-    }
     if let Some(right) = held.iter().find(is_right) {
         let others = held.iter().filter(|target| *target != right);
         return Plan {
             address: Some(right.address),
             step: release(others.cloned().collect()),
             lack: None,
+        };
+    }
+    if none_gives {
+        return Plan {
+            step: release(held.to_vec()),
+            ..Plan::default()
         };
     }
     let address = held.first().map(|target| target.address);

@@ -123,10 +123,6 @@ fn what_no_pool_asks_for_is_given_back() {
         vec![pool("p", "10.0.0.0/24", |_| ())],
         vec![pool("p", "10.0.0.0/24", |spec| {
             spec.ipip_mode = EncapsulationMode::Always;
-            spec.disabled = true;
-        })],
-        vec![pool("p", "10.0.0.0/24", |spec| {
-            spec.ipip_mode = EncapsulationMode::Always;
             spec.node_selector = "rack == 'b'".into();
         })],
     ] {
@@ -134,6 +130,24 @@ fn what_no_pool_asks_for_is_given_back() {
         assert_eq!((with.step, with.address), (release(&["10.0.0.7"]), None));
         assert_eq!(plan_of(Tunnel::Ipip, &[], &pools), Plan::default());
     }
+}
+
+#[test]
+fn what_is_of_a_pool_that_is_switched_off_stays_until_another_gives_one() {
+    let off = pool("off", "10.0.0.0/24", |spec| {
+        spec.ipip_mode = EncapsulationMode::Always;
+        spec.disabled = true;
+    });
+    let pools = [off.clone()];
+    let plan = plan_of(Tunnel::Ipip, &["10.0.0.7", "10.0.9.7"], &pools);
+    assert_eq!((plan.step, plan.lack), (release(&["10.0.9.7"]), None));
+    assert_eq!(plan.address, Some("10.0.0.7".parse().unwrap()));
+    // It gives none.
+    assert_eq!(plan_of(Tunnel::Ipip, &[], &pools), Plan::default());
+    let pools = [off, pool("on", "10.0.1.0/24", ipip(EncapsulationMode::Always))];
+    let plan = plan_of(Tunnel::Ipip, &["10.0.0.7"], &pools);
+    assert!(matches!(plan.step, Some(Step::Take { .. })), "{plan:?}");
+    assert_eq!(plan.address, Some("10.0.0.7".parse().unwrap()));
 }
 
 #[test]
