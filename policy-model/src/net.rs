@@ -19,6 +19,17 @@ pub fn parse_net(text: &str) -> Result<IpNet, InvalidNet> {
         .map_err(|_| InvalidNet(text.to_string()))
 }
 
+/// Reads a range, with the length of its prefix. Host bits are kept.
+pub(crate) fn range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        let like = "such as 10.244.0.0/16 or fd00:10:244::/56";
+        serde::de::Error::custom(format!(
+            "'{text}' is no range: write a network with the length of its prefix, {like}"
+        ))
+    })
+}
+
 /// One element of a list, so that an error names its place in the list.
 struct Net(IpNet);
 

@@ -1,7 +1,7 @@
 //! IP pools: the ranges that workload addresses come from, and how they travel between nodes.
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// When traffic to a pool's addresses is wrapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -20,6 +20,7 @@ pub enum EncapsulationMode {
 #[serde(rename_all = "camelCase")]
 pub struct IpPoolSpec {
     /// The range. Pools do not overlap.
+    #[serde(deserialize_with = "crate::net::range")]
     pub cidr: IpNet,
     /// Whether IPIP wraps the traffic.
     #[serde(default, skip_serializing_if = "is_never")]
@@ -40,7 +41,11 @@ pub struct IpPoolSpec {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub namespace_selector: String,
     /// Prefix length of a block; absent means 26 for IPv4 and 122 for IPv6.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "block_size",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub block_size: Option<u8>,
     /// What addresses are used for: `Workload`, `Tunnel`, `LoadBalancer`; empty means workloads and tunnels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -55,6 +60,18 @@ pub struct IpPoolSpec {
 
 fn is_never(mode: &EncapsulationMode) -> bool {
     *mode == EncapsulationMode::Never
+}
+
+/// What fits no prefix length is refused here, the rest where the family is known.
+fn block_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    let found = Option::<i64>::deserialize(deserializer)?;
+    let fits = |size: i64| {
+        u8::try_from(size).map_err(|_| {
+            let lengths = "20 to 32 for IPv4, 116 to 128 for IPv6";
+            serde::de::Error::custom(format!("{size} is no length of a prefix: write {lengths}"))
+        })
+    };
+    found.map(fits).transpose()
 }
 
 fn is_false(value: &bool) -> bool {

@@ -284,17 +284,21 @@ fn pool(spec: &IpPoolSpec, out: &mut Vec<FieldError>) {
     if !(low..=high).contains(&size) {
         out.push(FieldError::new(
             "spec.blockSize",
-            format!("{size} is not between {low} and {high}"),
+            format!("{size} is not between {low} and {high}, the prefix lengths that a block may have"),
         ));
     } else if size < spec.cidr.prefix_len() {
-        let why = format!("a block of /{size} does not fit into {}", spec.cidr);
+        let why = format!(
+            "a block of /{size} does not fit into {}; take a larger range, or set blockSize to {} or more",
+            spec.cidr,
+            spec.cidr.prefix_len()
+        );
         // Calico calls this a fault of the pool's range: a pool smaller than its block cannot give one block.
         out.push(FieldError::new("spec.cidr", why));
     }
     if spec.ipip_mode != EncapsulationMode::Never && spec.vxlan_mode != EncapsulationMode::Never {
         out.push(FieldError::new(
             "spec.vxlanMode",
-            "cannot be combined with ipipMode",
+            "cannot be combined with ipipMode; set one of them to Never",
         ));
     }
     if spec.ipip_mode != EncapsulationMode::Never && matches!(spec.cidr, IpNet::V6(_)) {

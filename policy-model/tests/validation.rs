@@ -287,3 +287,48 @@ proptest! {
         }
     }
 }
+
+/// Whoever reads why a pool is refused knows what to write in its place.
+#[test]
+fn a_refused_pool_says_what_would_be_right() {
+    for (spec, words) in [
+        (
+            json!({ "cidr": "10.0.0.1/8" }),
+            "spec.cidr: 10.0.0.1/8 has host bits set; 10.0.0.0/8 is meant",
+        ),
+        (
+            json!({ "cidr": "10.0.0.0" }),
+            "spec.cidr: '10.0.0.0' is no range: write a network with the length of its prefix",
+        ),
+        (
+            json!({ "cidr": "10.0.0.0/8", "blockSize": 300 }),
+            "spec.blockSize: 300 is no length of a prefix: write 20 to 32 for IPv4, 116 to 128 for IPv6",
+        ),
+        (
+            json!({ "cidr": "10.0.0.0/8", "blockSize": 33 }),
+            "spec.blockSize: 33 is not between 20 and 32",
+        ),
+        (
+            json!({ "cidr": "10.0.0.0/28" }),
+            "spec.cidr: a block of /26 does not fit into 10.0.0.0/28; take a larger range, or set blockSize to 28 or more",
+        ),
+        (
+            json!({ "cidr": "10.0.0.0/8", "ipipMode": "CrossSubnet", "vxlanMode": "Always" }),
+            "spec.vxlanMode: cannot be combined with ipipMode; set one of them to Never",
+        ),
+        (
+            json!({ "cidr": "fd00::/64", "ipipMode": "Always" }),
+            "spec.ipipMode: is not possible for IPv6; use vxlanMode",
+        ),
+        (
+            json!({ "cidr": "10.0.0.0/8", "ipipMode": "Sometimes" }),
+            "spec.ipipMode: unknown variant `Sometimes`, expected one of `Never`, `Always`, `CrossSubnet`",
+        ),
+    ] {
+        let pool = json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": { "name": "p" }, "spec": spec,
+        });
+        let said = Resource::parse(pool).unwrap_err().to_string();
+        assert!(said.contains(words), "{said}");
+    }
+}

@@ -359,3 +359,93 @@ fn check_writes_findings_whoever_runs_it() {
     }
     assert!(text(&manx(&["check"]).stdout).lines().count() > names.len());
 }
+
+#[test]
+fn packets_of_tunnels_are_denied_unless_the_settings_allow_them() {
+    let asked = flows(
+        "- {from: n/a, to: n/b, protocol: UDP, port: 4789}\n- {from: n/a, to: n/b, protocol: 4}\n\
+         - {from: n/a, to: n/b, protocol: UDP, port: 4788, expect: allow}\n",
+    );
+    let pods = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: n}\nspec: {nodeName: x, containers: [{name: c}]}\n---\n\
+                apiVersion: v1\nkind: Pod\nmetadata: {name: b, namespace: n}\nspec: {nodeName: y, containers: [{name: c}]}\n";
+    let of = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+        )
+    };
+    let folder = |more: &str| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("all.yaml"), format!("{pods}{more}")).expect("writing manifests");
+        folder
+    };
+    let verdicts = |more: &str| -> Vec<(String, String)> {
+        let folder = folder(more);
+        let output = simulate(
+            &folder.path().display().to_string(),
+            asked.path(),
+            &["-o", "json"],
+        );
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        let lines = text(&output.stdout);
+        lines
+            .lines()
+            .map(|line| {
+                let answer: serde_json::Value = serde_json::from_str(line).expect("one object a line");
+                let field = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+                (field("verdict"), field("reason"))
+            })
+            .collect()
+    };
+    let by_default = verdicts("");
+    for (n, setting) in ["allowVXLANPacketsFromWorkloads", "allowIPIPPacketsFromWorkloads"]
+        .iter()
+        .enumerate()
+    {
+        assert_eq!(by_default[n].0, "deny");
+        assert!(by_default[n].1.contains(setting), "{}", by_default[n].1);
+    }
+    let allows_vxlan = of("node.x", "allowVXLANPacketsFromWorkloads: true");
+    let allowed: Vec<String> = verdicts(&allows_vxlan).into_iter().map(|one| one.0).collect();
+    assert_eq!(
+        allowed,
+        ["allow", "deny", "allow"],
+        "the setting of the sender's node"
+    );
+    let elsewhere = verdicts(&of("node.y", "allowVXLANPacketsFromWorkloads: true"));
+    assert_eq!(elsewhere, by_default);
+
+    // The way to the verdict is shown with the setting.
+    let closed = folder("");
+    let explained = manx(&[
+        "explain",
+        "n/a",
+        "n/b",
+        "UDP/4789",
+        "--manifests",
+        &closed.path().display().to_string(),
+    ]);
+    let words = text(&explained.stdout);
+    assert!(words.starts_with("deny: egress of n/a: "), "{words}");
+    assert!(
+        words.contains("egress of n/a: deny, because workloads may not send VXLAN"),
+        "{words}"
+    );
+
+    let open = folder(&of("default", "allowVXLANPacketsFromWorkloads: true"));
+    let paths = [&closed, &open].map(|folder| folder.path().display().to_string());
+    let differences = manx(&["diff", &paths[0], &paths[1], "-o", "json"]);
+    assert_eq!(code(&differences), 1);
+    let opened = text(&differences.stdout);
+    assert!(
+        opened
+            .lines()
+            .any(|line| line.contains(r#""from":"n/a","to":"n/b","protocol":"UDP","port":4789"#)),
+        "{opened}"
+    );
+    assert!(
+        opened
+            .lines()
+            .all(|line| line.starts_with(r#"{"change":"opened""#)),
+        "{opened}"
+    );
+}

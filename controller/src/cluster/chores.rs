@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How often a pool that waits for something is looked at.
 const WAITING: Duration = Duration::from_secs(3);
+/// How often pools are looked at of which others have addresses.
+const OVERLAPPING: Duration = Duration::from_secs(30);
 /// Pauses after failures.
 const BACK_OFF: BackOff = BackOff {
     initial: Duration::from_secs(1),
@@ -109,7 +111,7 @@ impl Chores {
         if changes.nodes || changes.blocks {
             self.for_nodes.hurry();
         }
-        if changes.pools || (changes.blocks && self.pools.waits()) {
+        if changes.pools || changes.node_addresses || (changes.blocks && self.pools.waits()) {
             self.for_pools.hurry();
         }
         self.is_usage_due |= changes.pools || changes.blocks;
@@ -157,9 +159,16 @@ impl Chores {
                 reach: &work.reach,
                 tenure: &work.tenure,
                 pulse,
+                picture,
+                service_host: work.service_host.as_deref(),
             };
             let outcome = self.pools.pass(&ground).await;
-            let period = |waits| if waits { WAITING } else { reconcile };
+            let period = |waits| match (waits, self.pools.has_overlap()) {
+                (true, _) => WAITING,
+                // That a range of Services is gone is not heard.
+                (false, true) => reconcile.min(OVERLAPPING),
+                (false, false) => reconcile,
+            };
             self.for_pools.done(outcome.map(period), work);
         }
     }

@@ -13,7 +13,8 @@
 //! | `defaults` | the objects that every cluster has |
 //! | `nodes` | what vanished nodes held |
 //! | `collection` | addresses that are nobody's |
-//! | `pools` | pools that go only when nothing of them is in use |
+//! | `pools` | pools that go only when nothing of them is in use, and what else has their addresses |
+//! | `kubeadm` | the ranges that kubeadm was told |
 //! | `picture` | what the datastore holds (pure) |
 //! | `reach` | fresh answers to what the datastore's port has no words for |
 //! | `vitals`, `figures` | how it stands, for people and programs |
@@ -23,6 +24,7 @@ mod collection;
 mod connect;
 mod defaults;
 mod figures;
+mod kubeadm;
 mod leader;
 mod nodes;
 mod picture;

@@ -8,6 +8,7 @@ use policy_model_datastore::{Selection, SyncEvent, SyncStatus};
 use policy_model_ipam::block::{self, Holding};
 use policy_model_ipam::{affinity, handle};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The label of what lies in no pool, as Calico writes it.
@@ -31,7 +32,10 @@ pub(crate) struct Picture {
 /// What some events changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
+    /// Which nodes there are.
     pub(crate) nodes: bool,
+    /// Addresses of nodes.
+    pub(crate) node_addresses: bool,
     pub(crate) pools: bool,
     pub(crate) blocks: bool,
 }
@@ -39,6 +43,7 @@ pub(crate) struct Changes {
 impl Changes {
     pub(crate) fn add(&mut self, other: Changes) {
         self.nodes |= other.nodes;
+        self.node_addresses |= other.node_addresses;
         self.pools |= other.pools;
         self.blocks |= other.blocks;
     }
@@ -66,9 +71,13 @@ impl Picture {
                 SyncEvent::Upsert(versioned) => {
                     let key = versioned.key();
                     let kind = key.kind;
-                    // A node reports its health every few seconds; only that it is there matters here.
+                    let after = addresses(&versioned.resource);
                     let before = self.objects.insert(key, versioned.resource);
-                    if kind == Kind::Node && before.is_some() {
+                    // A node reports its health every few seconds; only that it is there and where matters here.
+                    if kind == Kind::Node
+                        && let Some(before) = before
+                    {
+                        changes.node_addresses |= addresses(&before) != after;
                         continue;
                     }
                     kind
@@ -81,6 +90,7 @@ impl Picture {
                     self.is_listed = true;
                     changes.add(Changes {
                         nodes: true,
+                        node_addresses: true,
                         pools: true,
                         blocks: true,
                     });
@@ -93,7 +103,10 @@ impl Picture {
                 }
             };
             match kind {
-                Kind::Node => changes.nodes = true,
+                Kind::Node => {
+                    changes.nodes = true;
+                    changes.node_addresses = true;
+                }
                 Kind::IPPool => changes.pools = true,
                 _ => changes.blocks = true,
             }
@@ -103,6 +116,16 @@ impl Picture {
 
     pub(crate) fn has_node(&self, name: &str) -> bool {
         self.objects.contains_key(&Key::global(Kind::Node, name))
+    }
+
+    /// The addresses of all nodes, each with the node's name.
+    pub(crate) fn node_addresses(&self) -> impl Iterator<Item = (&str, IpAddr)> {
+        self.objects.values().flat_map(|resource| {
+            let name = resource.metadata().name.as_str();
+            addresses(resource)
+                .into_iter()
+                .map(move |address| (name, address))
+        })
     }
 
     pub(crate) fn blocks(&self) -> impl Iterator<Item = &IpamBlockSpec> {
@@ -186,6 +209,14 @@ impl Picture {
     }
 }
 
+/// The addresses of a node; none of anything else. Ends of tunnels are not among them: those lie in pools.
+fn addresses(resource: &Resource) -> Vec<IpAddr> {
+    match resource {
+        Resource::Node(node) => node.spec.all_addresses(),
+        _ => Vec::new(),
+    }
+}
+
 /// The node on which an address is used.
 pub(crate) fn node_of<'a>(held: &Holding<'a>) -> Option<&'a str> {
     held.attribute
@@ -205,7 +236,7 @@ pub(crate) fn is_reserve(held: &Holding<'_>) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use policy_model::{AllocationAttribute, NodeSpec, Object};
+    use policy_model::{AllocationAttribute, NodeAddress, NodeSpec, Object};
     use policy_model_datastore::{Revision, Version, Versioned};
     use policy_model_ipam::reservation::Reservations;
 
@@ -258,6 +289,15 @@ pub(crate) mod tests {
         assert!(changes.nodes && changes.pools && changes.blocks);
         let again = picture.apply(vec![upsert(Object::named("a", NodeSpec::default()))]);
         assert_eq!(again, Changes::default(), "a node that is still there is no news");
+        let address: IpAddr = "10.9.0.1".parse().unwrap();
+        let mut moved = NodeSpec::default();
+        moved.addresses.push(NodeAddress {
+            address,
+            address_type: "InternalIP".to_owned(),
+        });
+        let at_another_place = picture.apply(vec![upsert(Object::named("a", moved))]);
+        assert!(at_another_place.node_addresses && !at_another_place.nodes);
+        assert_eq!(picture.node_addresses().collect::<Vec<_>>(), [("a", address)]);
         let usage = picture.usage();
         let of = |node: &str| ("p".to_owned(), node.to_owned());
         assert_eq!(usage.in_use.get(&of("a")), Some(&1));

@@ -4,7 +4,9 @@
 //! Every answer is fresh: no resource version is named, so the server answers from what is committed, and an absence is
 //! a proof. Every question has an end: a server that hangs is as good as none.
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
@@ -153,6 +155,20 @@ impl Reach {
         Ok(bounded("list ippools", PATIENCE, pools.list(&all)).await?.items)
     }
 
+    /// The ranges of Services, each with the name of the ServiceCIDR that says so.
+    pub(crate) async fn service_ranges(&self) -> Result<Vec<(String, IpNet)>, DatastoreError> {
+        let api: Api<ServiceCIDR> = Api::all(self.client.clone());
+        let all = ListParams::default();
+        let found = bounded("list servicecidrs", PATIENCE, api.list(&all)).await?;
+        let ranges = found.items.into_iter().flat_map(|object| {
+            let name = object.metadata.name.unwrap_or_default();
+            let texts = object.spec.and_then(|spec| spec.cidrs).unwrap_or_default();
+            let ranges = texts.into_iter().filter_map(|text| text.parse().ok());
+            ranges.map(|range| (name.clone(), range)).collect::<Vec<_>>()
+        });
+        Ok(ranges.collect())
+    }
+
     /// Changes a pool, its status where `is_status`; the patch must name the version that it is made from, so that the
     /// API server compares and swaps.
     pub(crate) async fn patch_pool(
@@ -196,6 +212,11 @@ pub(crate) async fn bounded<T>(
 /// Whether a request failed because somebody was faster, or the object is not what it was.
 pub(crate) fn is_conflict(error: &DatastoreError) -> bool {
     refusal_code(error).is_some_and(|code| code == 409 || code == 404)
+}
+
+/// Whether a request failed because there is no such thing.
+pub(crate) fn is_absent(error: &DatastoreError) -> bool {
+    refusal_code(error) == Some(404)
 }
 
 /// The code of an API server's refusal.

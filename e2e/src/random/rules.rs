@@ -33,7 +33,11 @@ pub(super) const NETS: [&str; 22] = [
 ];
 
 /// Ports that rules, pods and flows name.
-pub(super) const PORTS: [u16; 12] = [0, 1, 53, 80, 443, 1024, 5353, 8080, 8081, 8999, 9000, 65535];
+pub(super) const PORTS: [u16; 13] = [
+    0, 1, 53, 80, 443, 1024, VXLAN_PORT, 5353, 8080, 8081, 8999, 9000, 65535,
+];
+/// The port of VXLAN, to which no pod may send UDP.
+pub(super) const VXLAN_PORT: u16 = 4789;
 /// Names of ports that pods declare, with different numbers.
 pub(super) const PORT_NAMES: [&str; 4] = ["http", "dns", "metrics", "nobody"];
 /// Source ports that rules name.
@@ -41,8 +45,10 @@ pub(super) const SOURCE_PORTS: [u16; 5] = [53, 1000, 20_000, 30_000, 65_535];
 /// Protocols with ports.
 pub(super) const TRANSPORTS: [Protocol; 4] =
     [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::UDP_LITE];
+/// IP inside IP, which no pod may send.
+pub(super) const IPIP: Protocol = Protocol::from_number(4);
 /// Protocols without ports.
-pub(super) const OTHERS: [Protocol; 2] = [Protocol::from_number(99), Protocol::from_number(4 + 200)];
+pub(super) const OTHERS: [Protocol; 3] = [Protocol::from_number(99), Protocol::from_number(4 + 200), IPIP];
 
 /// Selectors over the labels of endpoints and network sets.
 const SELECTORS: [&str; 16] = [

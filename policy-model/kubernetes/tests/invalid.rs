@@ -412,7 +412,18 @@ fn our_own_kinds() {
             expected,
         );
     };
-    pool("{cidr: 10.0.0.0/33}", "spec.cidr: invalid IP address syntax");
+    pool(
+        "{cidr: 10.0.0.0/33}",
+        "spec.cidr: '10.0.0.0/33' is no range: write a network with the length of its prefix, such as 10.244.0.0/16 or fd00:10:244::/56",
+    );
+    pool(
+        "{cidr: 10.0.0.0/8, blockSize: 300}",
+        "spec.blockSize: 300 is no length of a prefix: write 20 to 32 for IPv4, 116 to 128 for IPv6",
+    );
+    pool(
+        "{cidr: 10.0.0.0/8, ipipMode: Always, vxlanMode: Always}",
+        "spec.vxlanMode: cannot be combined with ipipMode; set one of them to Never",
+    );
     pool(
         "{cidr: 10.0.0.1/8}",
         "spec.cidr: 10.0.0.1/8 has host bits set; 10.0.0.0/8 is meant",

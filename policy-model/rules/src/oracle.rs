@@ -15,9 +15,11 @@ mod gather;
 mod judge;
 mod packet;
 mod trace;
+mod tunnels;
 mod verdict;
 
 pub use facts::{EndpointToHostAction, FactFault, Facts, Settings};
 pub use flow::{Flow, InvalidPeer, Peer, UnjudgeableFlow};
 pub use trace::{ClauseTrace, DirectionTrace, PolicyTrace, RuleTrace, TierTrace, Trace};
+pub use tunnels::RefusedTunnels;
 pub use verdict::{Direction, Judgement, PolicyRef, Verdict};

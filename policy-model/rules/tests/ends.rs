@@ -46,8 +46,9 @@ fn to_its_own_node_a_workload_meets_egress_policy_then_the_setting() {
     ] {
         let settings = Settings {
             default_endpoint_to_host_action: action,
+            ..Settings::default()
         };
-        let facts = Facts::new(&cluster(), settings);
+        let facts = Facts::new(&cluster(), settings.clone());
         assert_eq!(judge(&facts, to_n1).verdict, verdict);
         assert!(
             allows(&facts, "shop/web -> node:n2 TCP 22"),

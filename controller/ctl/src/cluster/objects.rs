@@ -6,6 +6,7 @@
 use super::{Cluster, NoAnswer};
 use crate::policy::world::{Described, Known, Observed, PodName, World};
 use controller::{FolderError, read_once};
+use felix::settings::Layer;
 use policy_model::{API_VERSION, IpamBlockSpec, KUBERNETES_POLICY_PREFIX, Kind, Resource};
 use policy_model_ipam::assigned;
 use policy_model_kubernetes::{Fault, ManifestId, ManifestSet};
@@ -55,7 +56,8 @@ pub struct Objects {
 pub async fn read(cluster: &Cluster) -> Result<Objects, NoAnswer> {
     let mut described = Vec::new();
     let mut observed = Observed {
-        endpoint_to_host_action: std::env::var("FELIX_DEFAULTENDPOINTTOHOSTACTION").ok(),
+        // In an agent's container, where this usually runs, it is the agents' own.
+        environment: Some(Layer::from_environment(std::env::vars_os())),
         ..Observed::default()
     };
     let mut waiting = Waiting::default();

@@ -3,14 +3,14 @@
 use super::names;
 use super::servers;
 use super::state::{AgentState, LabState, PodKind, PodState};
-use crate::policy::world::{Known, World};
+use crate::policy::world::{Known, World, environment_saying, settings};
 use anyhow::Context;
 use controller::{ANNOTATION_SOURCE, IMPLIED_SOURCE};
 use policy_model::{Key, Kind, Resource, WorkloadEndpointSpec};
 use policy_model_datastore::{Datastore, Selection};
 use policy_model_datastore_file::{FileStore, Settings};
 use policy_model_kubernetes::ManifestSet;
-use policy_model_rules::oracle::{Facts, Settings as OracleSettings};
+use policy_model_rules::oracle::Facts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -70,8 +70,10 @@ impl Picture {
         // Without its folder the manifests have no words; the datastore still has its facts.
         let mut world = World::load_knowing(&lab.manifests, &known)
             .unwrap_or_else(|_| World::new(ManifestSet::new(), &known));
-        // The lab's nodes accept what a pod's egress policy lets through to them.
-        world.facts = Facts::new(stored.iter().map(AsRef::as_ref), OracleSettings::default());
+        // The lab's nodes accept what a pod's egress policy lets through to them, whatever an object says.
+        let environment = environment_saying("DefaultEndpointToHostAction", "ACCEPT");
+        let resources = || stored.iter().map(AsRef::as_ref);
+        world.facts = Facts::new(resources(), settings(resources(), Some(&environment)));
         Picture {
             lab,
             agent,

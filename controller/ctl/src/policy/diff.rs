@@ -45,9 +45,10 @@ new one the same after the folder was applied: what the folder defines replaces 
 added; nothing is removed, and nothing is written.
 
 Compared are the flows between all pods that both sets have, to every port that the receiving pod declares or that a
-changed policy names, and the flows from and to addresses outside: one inside each network that a policy or network set
-of either side names, one inside each exception, and one outside all of them. Pods that only one side has are listed by
-themselves. A flow counts as allowed when it is allowed between all addresses that it could use.
+changed policy names (and to VXLAN's port where a FelixConfiguration changes what pods may send there), and the flows
+from and to addresses outside: one inside each network that a policy or network set of either side names, one inside each
+exception, and one outside all of them. Pods that only one side has are listed by themselves. A flow counts as allowed
+when it is allowed between all addresses that it could use.
 
 With -o json each difference gives one object: {change: opened|closed, from, to, protocol, port, old, new}, old and new
 being {verdict, side, policy, rule, reason} as in 'manx simulate', or {change: pod-added|pod-removed, pod}.

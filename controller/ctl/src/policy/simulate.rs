@@ -47,6 +47,9 @@ With -o json each flow gives one object:
   reason                     why, in words
   expect, ok                 what was expected (or null), and whether it holds (true where nothing was expected)
 
+What pods may not send themselves is denied whatever policies say: IPIP (protocol 4) and VXLAN (UDP to vxlanPort), unless
+a FelixConfiguration has allowIPIPPacketsFromWorkloads or allowVXLANPacketsFromWorkloads.
+
 What manifests leave open is filled in, always alike: nodes, and addresses out of the IP pools (10.65.0.0/16 and
 fd65:6c61:6200::/64 where there is none). IPv6 addresses that are filled in so, without a pool in the manifests, do not
 decide where IPv4 is possible; 'reason' says where they would be treated otherwise. Of a live cluster nothing is filled

@@ -7,14 +7,17 @@
 mod addresses;
 mod nodes;
 mod observed;
+mod settings;
 
 pub use nodes::node_addresses;
 pub use observed::Described;
+pub(crate) use settings::{environment_saying, settings};
 
 use controller::{FolderError, read_once};
+use felix::settings::Layer;
 use policy_model::{Key, Kind, NodeAddress, NodeSpec, Object, Resource};
 use policy_model_kubernetes::{ManifestSet, PodFacts, WrittenPolicy};
-use policy_model_rules::oracle::{EndpointToHostAction, Facts, Settings};
+use policy_model_rules::oracle::Facts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
@@ -40,8 +43,8 @@ pub struct Known {
 pub struct Observed {
     /// Nodes and addresses that the objects themselves do not say.
     pub known: Known,
-    /// What the agents do with packets to their own node, where that is not said by an object.
-    pub endpoint_to_host_action: Option<String>,
+    /// The agents' settings in their own environment, where that is known; they come before those of objects.
+    pub environment: Option<Layer>,
     /// What could not be read, a line each.
     pub faults: Vec<String>,
 }
@@ -120,7 +123,7 @@ impl World {
             nodes,
             faults,
             made_up,
-            endpoint_to_host_action: None,
+            environment: None,
             set,
         })
     }
@@ -133,9 +136,9 @@ impl World {
             nodes,
             mut faults,
             made_up,
-            endpoint_to_host_action,
+            environment,
         } = parts;
-        let facts = Facts::new(&resources, settings(&resources, endpoint_to_host_action));
+        let facts = Facts::new(&resources, settings(&resources, environment.as_ref()));
         faults.extend(facts.faults().iter().map(ToString::to_string));
         let written = resources
             .iter()
@@ -198,7 +201,7 @@ struct Parts {
     nodes: BTreeMap<String, Vec<IpAddr>>,
     faults: Vec<String>,
     made_up: BTreeSet<IpAddr>,
-    endpoint_to_host_action: Option<String>,
+    environment: Option<Layer>,
 }
 
 /// Every pod in its place.
@@ -274,26 +277,6 @@ fn resources(
         }
     }
     all.into_values().collect()
-}
-
-/// What the nodes' agents are told about packets to their own node: ACCEPT, as in the lab and in the usual
-/// installation, unless the manifests' FelixConfiguration `default` or, before that, an agent's own environment says
-/// otherwise.
-fn settings(resources: &[Resource], environment: Option<String>) -> Settings {
-    let written = resources.iter().find_map(|resource| match resource {
-        Resource::FelixConfiguration(found) if found.metadata.name == "default" => {
-            found.spec.settings.get("defaultEndpointToHostAction")?.as_str()
-        }
-        _ => None,
-    });
-    let default_endpoint_to_host_action = match environment.as_deref().or(written) {
-        Some(text) if text.eq_ignore_ascii_case("drop") => EndpointToHostAction::Drop,
-        Some(text) if text.eq_ignore_ascii_case("return") => EndpointToHostAction::Return,
-        _ => EndpointToHostAction::Accept,
-    };
-    Settings {
-        default_endpoint_to_host_action,
-    }
 }
 
 #[cfg(test)]

@@ -3,17 +3,25 @@
 //! Each pool carries a finalizer. A pool that is deleted is first disabled, which every agent understands; then its
 //! condition says whom it waits for; its empty blocks are taken back; and when nothing of it is left it may go. The
 //! range of a pool that is still in use can thus never be made into another pool whose addresses are given twice.
+//!
+//! A pool of which others have addresses says so, in a condition and in the log, for as long as they have.
 
+mod conditions;
+mod overlap;
 mod plan;
+mod services;
 
 use super::leader::tenure::Tenure;
 use super::nodes::now_in_microseconds;
+use super::picture::Picture;
 use super::reach::{Reach, is_conflict};
 use super::vitals::Pulse;
 use crate::departed::{ReleaseError, drive};
+use conditions::{ALLOCATABLE, Told};
 use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
-use plan::{CONDITION, FINALIZER, Holders, Pool, Step, Told};
+use overlap::Claims;
+use plan::{FINALIZER, Holders, Pool, Step};
 use policy_model::{IpamBlockSpec, Kind, Resource};
 use policy_model_datastore::{Datastore, DatastoreError, Selection};
 use policy_model_ipam::engine::{ReleaseBlocks, Request, Which};
@@ -42,19 +50,30 @@ pub(crate) struct Ground<'a> {
     pub(crate) reach: &'a Reach,
     pub(crate) tenure: &'a Tenure,
     pub(crate) pulse: &'a Pulse,
+    /// Where the nodes are.
+    pub(crate) picture: &'a Picture,
+    /// The API server's address as pods reach it.
+    pub(crate) service_host: Option<&'a str>,
 }
 
-/// The pools that are on their way out.
+/// What is remembered of pools from one look to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Pools {
-    /// Since when each of them is disabled and empty, as far as we saw.
+    /// Since when each of those that are on their way out is disabled and empty, as far as we saw.
     empty_since: BTreeMap<String, Instant>,
+    /// What was last written into the log of those of which others have addresses.
+    overlapping: BTreeMap<String, String>,
 }
 
 impl Pools {
     /// Whether a pool is on its way out, so that its addresses must be watched.
     pub(crate) fn waits(&self) -> bool {
         !self.empty_since.is_empty()
+    }
+
+    /// Whether others have addresses of a pool.
+    pub(crate) fn has_overlap(&self) -> bool {
+        !self.overlapping.is_empty()
     }
 
     /// Looks at every pool, and does what is to be done. Says whether one waits for something.
@@ -64,6 +83,9 @@ impl Pools {
         let pools: Vec<Pool> = found.iter().filter_map(Pool::read).collect();
         self.empty_since
             .retain(|name, _| pools.iter().any(|pool| pool.is_leaving() && pool.name == *name));
+        self.overlapping
+            .retain(|name, _| pools.iter().any(|pool| pool.name == *name));
+        let claims = claims(ground, &pools).await?;
         let mut waits = false;
         for pool in &pools {
             let holders = if pool.is_leaving() {
@@ -74,7 +96,9 @@ impl Pools {
                 Holders::default()
             };
             let is_settled = self.is_settled(pool, &holders, Instant::now());
-            for step in pool.plan(&holders, is_settled) {
+            let overlap = claims.on(&pool.name, &pool.cidr);
+            self.warn(&pool.name, overlap.as_ref());
+            for step in pool.plan(&holders, is_settled, overlap) {
                 match carry_out(ground, pool, step).await {
                     Ok(()) => {}
                     // Somebody changed it meanwhile: the next pass decides from what it is now.
@@ -89,6 +113,22 @@ impl Pools {
         Ok(waits)
     }
 
+    /// Writes what is new about others that have addresses of a pool into the log.
+    fn warn(&mut self, name: &str, overlap: Option<&Told>) {
+        match overlap {
+            Some(told) if self.overlapping.get(name) != Some(&told.message) => {
+                tracing::warn!("the pool {name}: {}", told.message);
+                self.overlapping.insert(name.to_owned(), told.message.clone());
+            }
+            Some(_) => {}
+            None => {
+                if self.overlapping.remove(name).is_some() {
+                    tracing::info!("the pool {name}: nobody else has addresses of it any more");
+                }
+            }
+        }
+    }
+
     fn is_settled(&mut self, pool: &Pool, holders: &Holders, now: Instant) -> bool {
         if !pool.is_leaving() || !pool.is_empty_and_disabled(holders) {
             self.empty_since.remove(&pool.name);
@@ -97,6 +137,20 @@ impl Pools {
         let since = *self.empty_since.entry(pool.name.clone()).or_insert(now);
         now.saturating_duration_since(since) >= SETTLED
     }
+}
+
+/// Everything that has addresses.
+async fn claims(ground: &Ground<'_>, pools: &[Pool]) -> Result<Claims, DatastoreError> {
+    ground.pulse.moves("list the ranges of Services");
+    let nodes = ground.picture.node_addresses();
+    Ok(Claims {
+        pools: pools
+            .iter()
+            .map(|pool| (pool.name.clone(), pool.cidr.trunc()))
+            .collect(),
+        nodes: nodes.map(|(name, address)| (name.to_owned(), address)).collect(),
+        services: services::ranges(ground.reach, ground.service_host).await?,
+    })
 }
 
 async fn blocks(store: &dyn Datastore) -> Result<Vec<IpamBlockSpec>, DatastoreError> {
@@ -130,11 +184,12 @@ async fn carry_out(ground: &Ground<'_>, pool: &Pool, step: Step) -> Result<(), P
             patch(ground, pool, json!({ "spec": { "disabled": true } }), false).await?;
             tracing::info!("the pool {name} is deleted: nobody takes addresses of it any more");
         }
-        Step::Tell(told) => {
-            if !told.is_true {
+        Step::Tell(wanted) => {
+            let news = wanted.iter().filter(|told| !pool.conditions.says(told));
+            for told in news.filter(|told| told.kind == ALLOCATABLE && !told.is_true) {
                 tracing::info!("the pool {name}: {}", told.message);
             }
-            patch(ground, pool, status(pool, &told), true).await?;
+            patch(ground, pool, status(pool, &wanted), true).await?;
         }
         Step::GiveBack(empty) => {
             for (cidr, owner) in empty {
@@ -172,22 +227,14 @@ async fn patch(
     ground.tenure.act(operation, work).await
 }
 
-/// The status of a pool with a new condition in it; those of others stay.
-fn status(pool: &Pool, told: &Told) -> Value {
+/// The status of a pool with our conditions in it; those of others stay.
+fn status(pool: &Pool, wanted: &[Told]) -> Value {
     let now = now_in_microseconds() / 1_000_000;
     let now = i64::try_from(now)
         .ok()
         .and_then(|s| Timestamp::from_second(s).ok());
     let now = now.unwrap_or(Timestamp::UNIX_EPOCH).to_string();
-    let mut conditions = pool.other_conditions.clone();
-    conditions.push(json!({
-        "type": CONDITION,
-        "status": if told.is_true { "True" } else { "False" },
-        "reason": told.reason,
-        "message": told.message,
-        "lastTransitionTime": pool.since(told.is_true).unwrap_or(&now),
-    }));
-    json!({ "status": { "conditions": conditions } })
+    json!({ "status": { "conditions": pool.conditions.with(wanted, &now) } })
 }
 
 async fn give_back(store: &dyn Datastore, cidr: IpNet, owner: Option<String>) -> Result<(), PoolError> {

@@ -1,5 +1,6 @@
 //! What is to be done about one pool. Pure.
 
+use super::conditions::{ALLOCATABLE, Conditions, Told, listed};
 use crate::cluster::picture::{is_reserve, node_of};
 use ipnet::IpNet;
 use kube::api::DynamicObject;
@@ -7,14 +8,10 @@ use policy_model::IpamBlockSpec;
 use policy_model_ipam::block::{self, Holding};
 use policy_model_ipam::handle;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What keeps the API server from forgetting a pool that was deleted; the name that Calico's controller knows.
 pub(crate) const FINALIZER: &str = "projectcalico.org/ippool-finalizer";
-/// The condition that says whether addresses may be taken from the pool.
-pub(crate) const CONDITION: &str = "Allocatable";
-/// How many of those who hold addresses are named; the rest is counted.
-const NAMED: usize = 3;
 
 /// A pool as the API server keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,19 +23,7 @@ pub(crate) struct Pool {
     is_disabled: bool,
     is_deleting: bool,
     pub(crate) finalizers: Vec<String>,
-    told: Option<Told>,
-    /// Since when the condition has its status.
-    since: Option<String>,
-    /// What others said of the pool.
-    pub(crate) other_conditions: Vec<Value>,
-}
-
-/// What a condition says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
-    pub(crate) is_true: bool,
-    pub(crate) reason: String,
-    pub(crate) message: String,
+    pub(crate) conditions: Conditions,
 }
 
 /// What is to be done.
@@ -48,8 +33,8 @@ pub(crate) enum Step {
     Protect,
     /// Let nobody take more addresses of it.
     Disable,
-    /// Say in its status how it stands.
-    Tell(Told),
+    /// Say in its status how it stands: these conditions of ours, and no other.
+    Tell(Vec<Told>),
     /// Take these empty blocks, by owner, from their nodes.
     GiveBack(Vec<(IpNet, Option<String>)>),
     /// Nothing of it is in use any more: let it go.
@@ -72,25 +57,6 @@ impl Pool {
     /// Reads a pool; nothing where its range cannot be read, which the datastore reports.
     pub(crate) fn read(object: &DynamicObject) -> Option<Pool> {
         let text = |path: &str| object.data.pointer(path).and_then(Value::as_str);
-        let conditions = object
-            .data
-            .pointer("/status/conditions")
-            .and_then(Value::as_array);
-        let (own, other_conditions): (Vec<Value>, Vec<Value>) = conditions
-            .into_iter()
-            .flatten()
-            .cloned()
-            .partition(|condition| condition.get("type").and_then(Value::as_str) == Some(CONDITION));
-        let own = own.first();
-        let said = |field: &str| {
-            let text = own.and_then(|condition| condition.get(field)?.as_str());
-            text.unwrap_or_default().to_owned()
-        };
-        let told = own.map(|_| Told {
-            is_true: said("status") == "True",
-            reason: said("reason"),
-            message: said("message"),
-        });
         let metadata = &object.metadata;
         Some(Pool {
             name: metadata.name.clone()?,
@@ -99,9 +65,7 @@ impl Pool {
             is_disabled: object.data.pointer("/spec/disabled") == Some(&Value::Bool(true)),
             is_deleting: metadata.deletion_timestamp.is_some(),
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
-            since: own.map(|_| said("lastTransitionTime")),
-            told,
-            other_conditions,
+            conditions: Conditions::read(object),
         })
     }
 
@@ -120,8 +84,9 @@ impl Pool {
     }
 
     /// The next things to do, in their order. `holders` is asked only of a pool that is leaving; `is_settled` says
-    /// that it has been disabled for long enough that everybody knows.
-    pub(crate) fn plan(&self, holders: &Holders, is_settled: bool) -> Vec<Step> {
+    /// that it has been disabled for long enough that everybody knows; `overlap` is what is to be said of others that
+    /// have addresses of it.
+    pub(crate) fn plan(&self, holders: &Holders, is_settled: bool, overlap: Option<Told>) -> Vec<Step> {
         if self.is_deleting {
             if !self.is_protected() {
                 return Vec::new();
@@ -132,7 +97,7 @@ impl Pool {
             if !holders.is_any && is_settled {
                 return vec![Step::Free];
             }
-            let mut steps = Vec::from_iter(self.tell(holders.condition()));
+            let mut steps = Vec::from_iter(self.tell(holders.condition(), overlap));
             if !holders.empty.is_empty() {
                 steps.push(Step::GiveBack(holders.empty.clone()));
             }
@@ -147,21 +112,17 @@ impl Pool {
             (true, "OK", "Addresses are taken from this pool")
         };
         let condition = Told {
+            kind: ALLOCATABLE,
             is_true,
             reason: reason.to_owned(),
             message: message.to_owned(),
         };
-        Vec::from_iter(self.tell(condition))
+        Vec::from_iter(self.tell(condition, overlap))
     }
 
-    /// Since when the condition has a status, if it has it already.
-    pub(crate) fn since(&self, is_true: bool) -> Option<&str> {
-        let told = self.told.as_ref().filter(|told| told.is_true == is_true);
-        told.and(self.since.as_deref())
-    }
-
-    fn tell(&self, condition: Told) -> Option<Step> {
-        (self.told.as_ref() != Some(&condition)).then_some(Step::Tell(condition))
+    fn tell(&self, condition: Told, overlap: Option<Told>) -> Option<Step> {
+        let wanted: Vec<Told> = [condition].into_iter().chain(overlap).collect();
+        (!self.conditions.are(&wanted)).then_some(Step::Tell(wanted))
     }
 }
 
@@ -190,25 +151,13 @@ impl Holders {
     fn condition(&self) -> Told {
         let mut waits = Vec::new();
         if !self.in_use.is_empty() {
-            let named: Vec<&str> = self.in_use.iter().take(NAMED).map(String::as_str).collect();
-            let rest = match self.in_use.len().saturating_sub(NAMED) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
             let count = self.in_use.len();
-            waits.push(format!("addresses in use ({count}): {}{rest}", named.join(", ")));
+            let named = listed(self.in_use.iter().map(String::as_str));
+            waits.push(format!("addresses in use ({count}): {named}"));
         }
         if !self.reserved.is_empty() {
-            let nodes: BTreeSet<&str> = self.reserved.keys().map(String::as_str).collect();
-            let named: Vec<&str> = nodes.into_iter().take(NAMED).collect();
-            let rest = match self.reserved.len().saturating_sub(NAMED) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            waits.push(format!(
-                "addresses that nodes keep ahead of need: {}{rest}",
-                named.join(", ")
-            ));
+            let nodes = listed(self.reserved.keys().map(String::as_str));
+            waits.push(format!("addresses that nodes keep ahead of need: {nodes}"));
         }
         if waits.is_empty() && !self.empty.is_empty() {
             waits.push(format!("{} empty blocks to be given back", self.empty.len()));
@@ -219,6 +168,7 @@ impl Holders {
             format!("The pool is deleted and waits for {}", waits.join("; "))
         };
         Told {
+            kind: ALLOCATABLE,
             is_true: false,
             reason: "Terminating".to_owned(),
             message,
@@ -239,6 +189,7 @@ fn described(held: &Holding<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::conditions::OVERLAP;
     use super::*;
     use crate::cluster::picture::tests::block_with;
     use proptest::prelude::*;
@@ -262,34 +213,60 @@ mod tests {
         })
     }
 
+    fn told(steps: &[Step]) -> &[Told] {
+        match steps {
+            [Step::Tell(told)] => told,
+            _ => panic!("{steps:?}"),
+        }
+    }
+
     #[test]
     fn a_pool_is_protected_first_and_then_says_how_it_stands() {
         let none = Holders::default();
-        assert_eq!(pool(|_| {}).plan(&none, true), [Step::Protect]);
+        assert_eq!(pool(|_| {}).plan(&none, true, None), [Step::Protect]);
         let protected = pool(|value| value["metadata"]["finalizers"] = json!([FINALIZER]));
-        let steps = protected.plan(&none, true);
-        let [Step::Tell(told)] = steps.as_slice() else {
-            panic!("{steps:?}");
+        let steps = protected.plan(&none, true, None);
+        let told = told(&steps);
+        let [allocatable] = told else { panic!("{told:?}") };
+        assert!(allocatable.is_true && allocatable.reason == "OK");
+        let saying = |told: &[Told]| {
+            pool(|value| {
+                value["metadata"]["finalizers"] = json!([FINALIZER]);
+                let conditions = protected.conditions.with(told, "2026-01-01T00:00:00Z");
+                value["status"] = json!({ "conditions": conditions });
+            })
         };
-        assert!(told.is_true && told.reason == "OK");
-        let content = pool(|value| {
-            value["metadata"]["finalizers"] = json!([FINALIZER]);
-            value["status"] = json!({ "conditions": [
-                { "type": "Other", "status": "True" },
-                { "type": "Allocatable", "status": "True", "reason": told.reason, "message": told.message,
-                  "lastTransitionTime": "2026-01-01T00:00:00Z" },
-            ] });
-        });
-        assert_eq!(content.plan(&none, true), [], "what was said is not said again");
-        assert_eq!(content.since(true), Some("2026-01-01T00:00:00Z"));
-        assert_eq!(content.since(false), None, "another status begins now");
-        assert_eq!(content.other_conditions.len(), 1);
+        let content = saying(told);
+        assert_eq!(
+            content.plan(&none, true, None),
+            [],
+            "what was said is not said again"
+        );
+        let overlap = Told {
+            kind: OVERLAP,
+            is_true: true,
+            reason: "OverlapsNode".to_owned(),
+            message: "n1".to_owned(),
+        };
+        let both = [allocatable.clone(), overlap.clone()];
+        let steps = content.plan(&none, true, Some(overlap.clone()));
+        assert_eq!(
+            steps,
+            [Step::Tell(both.to_vec())],
+            "addresses are taken of it all the same"
+        );
+        assert_eq!(saying(&both).plan(&none, true, Some(overlap)), []);
+        assert_eq!(
+            saying(&both).plan(&none, true, None),
+            [Step::Tell(told.to_vec())],
+            "it goes"
+        );
         let disabled = pool(|value| {
             value["metadata"]["finalizers"] = json!([FINALIZER]);
             value["spec"]["disabled"] = json!(true);
         });
-        let steps = disabled.plan(&none, true);
-        assert!(matches!(&steps[..], [Step::Tell(told)] if told.reason == "PoolDisabled" && !told.is_true));
+        let steps = disabled.plan(&none, true, None);
+        assert!(matches!(self::told(&steps), [told] if told.reason == "PoolDisabled" && !told.is_true));
     }
 
     #[test]
@@ -307,14 +284,14 @@ mod tests {
             block_with("10.1.0.0/26", Some("c"), &[("n.2", &[("node", "c")])]),
         ];
         let holders = Holders::of(&"10.0.0.0/16".parse().unwrap(), &blocks);
-        assert_eq!(leaving(false).plan(&holders, true), [Step::Disable]);
-        let steps = leaving(true).plan(&holders, true);
+        assert_eq!(leaving(false).plan(&holders, true, None), [Step::Disable]);
+        let steps = leaving(true).plan(&holders, true, None);
         let [Step::Tell(told), Step::GiveBack(empty)] = steps.as_slice() else {
             panic!("{steps:?}");
         };
-        assert_eq!(told.reason, "Terminating");
+        assert_eq!(told[0].reason, "Terminating");
         for word in ["addresses in use (1)", "shop/web", "ahead of need: a"] {
-            assert!(told.message.contains(word), "{}", told.message);
+            assert!(told[0].message.contains(word), "{told:?}");
         }
         assert_eq!(empty, &[("10.0.0.64/26".parse().unwrap(), Some("b".to_owned()))]);
     }
@@ -341,7 +318,7 @@ mod tests {
                 })
                 .collect();
             let range: IpNet = "10.0.0.0/16".parse().unwrap();
-            let steps = leaving(true).plan(&Holders::of(&range, &blocks), is_settled);
+            let steps = leaving(true).plan(&Holders::of(&range, &blocks), is_settled, None);
             let inside: Vec<_> = blocks.iter().filter(|block| range.contains(&block.cidr)).collect();
             prop_assert_eq!(steps.contains(&Step::Free), inside.is_empty() && is_settled);
             for step in &steps {
@@ -357,16 +334,20 @@ mod tests {
     #[test]
     fn a_pool_goes_when_nothing_of_it_is_left_and_everybody_knows() {
         let none = Holders::default();
-        assert_eq!(leaving(true).plan(&none, true), [Step::Free]);
-        let steps = leaving(true).plan(&none, false);
+        assert_eq!(leaving(true).plan(&none, true, None), [Step::Free]);
+        let steps = leaving(true).plan(&none, false, None);
         assert!(matches!(&steps[..], [Step::Tell(_)]), "{steps:?}");
         let anothers = pool(|value| {
             value["metadata"]["finalizers"] = json!(["other"]);
             value["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         });
-        assert_eq!(anothers.plan(&none, true), [], "we have nothing to say any more");
+        assert_eq!(
+            anothers.plan(&none, true, None),
+            [],
+            "we have nothing to say any more"
+        );
         let last = block_with("10.0.0.0/26", Some("a"), &[]);
         let holders = Holders::of(&"10.0.0.0/16".parse().unwrap(), [&last]);
-        assert!(!leaving(true).plan(&holders, true).contains(&Step::Free));
+        assert!(!leaving(true).plan(&holders, true, None).contains(&Step::Free));
     }
 }

@@ -81,11 +81,6 @@ async fn every_field_of_our_kinds_is_kept_and_nonsense_is_refused() {
             json!({ "ingress": [{ "action": "Allow", "source": { "nets": ["here"] } }] }),
         ),
         ("ippools", json!({ "cidr": "10.0.0.0" })),
-        (
-            "ippools",
-            json!({ "cidr": "10.9.0.0/16", "ipipMode": "Always", "vxlanMode": "Always" }),
-        ),
-        ("ippools", json!({ "cidr": "fd00::/64", "ipipMode": "Always" })),
         ("hostendpoints", json!({ "node": "n" })),
         ("bgpconfigurations", json!({ "asNumber": -1 })),
     ] {
@@ -97,6 +92,55 @@ async fn every_field_of_our_kinds_is_kept_and_nonsense_is_refused() {
         let body = json!({ "apiVersion": "projectcalico.org/v3", "kind": kind.as_str(), "metadata": { "name": "bad" }, "spec": spec });
         let (status, answer) = bed::request(&client, http::Method::POST, &path, Some(&body)).await;
         assert_eq!(status, 422, "{plural} {spec}: {answer}");
+    }
+    // What contradicts itself in a pool is refused with words that say what would be right.
+    for (spec, words) in [
+        (
+            json!({ "cidr": "10.9.0.0/16", "ipipMode": "Always", "vxlanMode": "CrossSubnet" }),
+            "set one of them to Never",
+        ),
+        (
+            json!({ "cidr": "fd00::/64", "ipipMode": "Always" }),
+            "use vxlanMode",
+        ),
+        (json!({ "cidr": "10.9.0.1/16" }), "without host bits"),
+        (json!({ "cidr": "fd00::1/64" }), "without host bits"),
+        (json!({ "cidr": "10.9.0.0/16", "blockSize": 19 }), "blockSize"),
+        (
+            json!({ "cidr": "10.9.0.0/16", "blockSize": 33 }),
+            "20 to 32 for IPv4",
+        ),
+        (
+            json!({ "cidr": "fd00::/64", "blockSize": 115 }),
+            "116 to 128 for IPv6",
+        ),
+        (json!({ "cidr": "10.9.0.0/27" }), "must fit into cidr"),
+        (json!({ "cidr": "fd00::/123" }), "must fit into cidr"),
+        (
+            json!({ "cidr": "10.9.0.0/26", "blockSize": 25 }),
+            "must fit into cidr",
+        ),
+    ] {
+        let body = json!({ "apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": { "name": "bad" }, "spec": spec });
+        let path = "/apis/projectcalico.org/v3/ippools";
+        let (status, answer) = bed::request(&client, http::Method::POST, path, Some(&body)).await;
+        let said = answer["message"].as_str().unwrap_or_default();
+        assert!(status == 422 && said.contains(words), "{spec}: {status} {answer}");
+        // The same is no valid manifest.
+        assert!(policy_model::Resource::parse(body).is_err(), "{spec}");
+    }
+    for spec in [
+        json!({ "cidr": "10.9.0.0/26" }),
+        json!({ "cidr": "10.10.0.0/32", "blockSize": 32 }),
+        json!({ "cidr": "fd00:9::/122" }),
+        json!({ "cidr": "fd00:a::/64", "blockSize": 128, "vxlanMode": "CrossSubnet", "ipipMode": "Never" }),
+    ] {
+        let name = spec["cidr"].as_str().unwrap().replace(['.', ':', '/'], "-");
+        let body = json!({ "apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": { "name": format!("p{name}") }, "spec": spec });
+        assert!(policy_model::Resource::parse(body.clone()).is_ok(), "{spec}");
+        let path = "/apis/projectcalico.org/v3/ippools";
+        let (status, answer) = bed::request(&client, http::Method::POST, path, Some(&body)).await;
+        assert_eq!(status, 201, "{spec}: {answer}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Everything that a judgement rests on: who has which address and labels, and which policies there are.
 
 use super::gather;
+use super::tunnels::RefusedTunnels;
 use crate::order::{PolicySortKey, TierSortKey};
 use crate::policy::CompiledPolicy;
 use crate::set::AddressSet;
@@ -23,10 +24,22 @@ pub enum EndpointToHostAction {
 }
 
 /// Settings of the agents that verdicts depend on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// What happens to workloads' packets to their own node.
     pub default_endpoint_to_host_action: EndpointToHostAction,
+    /// Tunnels' packets that workloads may not send.
+    pub refused_tunnels: RefusedTunnels,
+    /// The same for the workloads of single nodes, by name, in place of what holds for the rest.
+    pub refused_tunnels_of: BTreeMap<String, RefusedTunnels>,
+}
+
+impl Settings {
+    /// What the workloads of a node may not send.
+    pub(super) fn refused_tunnels_at(&self, node: &str) -> RefusedTunnels {
+        let own = self.refused_tunnels_of.get(node);
+        own.copied().unwrap_or(self.refused_tunnels)
+    }
 }
 
 /// A part of a resource that is not in force.
@@ -105,6 +118,11 @@ impl Facts {
     /// Nothing makes it fail: what is wrong with a resource is in [`Facts::faults`], and is not in force.
     pub fn new<'a>(resources: impl IntoIterator<Item = &'a Resource>, settings: Settings) -> Self {
         gather::facts(resources, settings)
+    }
+
+    /// The settings that verdicts depend on.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// What is wrong with the resources: rules with faults, refused policies, policies of unknown tiers.

@@ -1,10 +1,10 @@
-//! The judgement: the source's egress, then the destination's ingress; both must allow.
+//! The judgement: what no workload may send, then the source's egress, then the destination's ingress; all must allow.
 
 use super::ask::{self, Asked};
 use super::facts::{Endpoint, EndpointToHostAction, Facts};
 use super::flow::{EPHEMERAL_PORT, Flow, Peer, UnjudgeableFlow};
 use super::packet::{End, Packet};
-use super::trace::Trace;
+use super::trace::{DirectionTrace, Trace};
 use super::verdict::{Direction, Judgement, Verdict};
 use crate::rule::IpVersion;
 use policy_model::Protocol;
@@ -278,7 +278,11 @@ impl<'a> Question<'a> {
         };
         let packet = self.packet(source, destination);
         if let What::Endpoint(from) = self.from.what {
-            self.ask(from, Direction::Egress, &packet, &mut judgement);
+            let refused = self.facts.settings.refused_tunnels_at(&from.node);
+            match refused.why(&packet) {
+                Some(why) => self.refuse(from, why, &mut judgement),
+                None => self.ask(from, Direction::Egress, &packet, &mut judgement),
+            }
         }
         if judgement.verdict == Verdict::Deny {
             return judgement;
@@ -289,6 +293,23 @@ impl<'a> Question<'a> {
             _ => {}
         }
         judgement
+    }
+
+    /// Refuses what no policy is asked about.
+    fn refuse(&self, from: &Endpoint, why: String, judgement: &mut Judgement) {
+        judgement.verdict = Verdict::Deny;
+        judgement.side = Some(Direction::Egress);
+        judgement.reason = format!("egress of {}: {why}", from.display());
+        if self.explain {
+            judgement.trace.directions.push(DirectionTrace {
+                direction: Direction::Egress,
+                endpoint: from.display().to_string(),
+                verdict: Verdict::Deny,
+                reason: why,
+                tiers: Vec::new(),
+                profiles: Vec::new(),
+            });
+        }
     }
 
     fn to_own_node(&self, judgement: &mut Judgement) {

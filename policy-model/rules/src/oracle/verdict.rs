@@ -91,8 +91,8 @@ impl Serialize for PolicyRef {
 pub struct Judgement {
     /// Whether the flow may be opened.
     pub verdict: Verdict,
-    /// Whose policies decided: of a denied flow those that denied, of an allowed one the last that were asked. `None`
-    /// where no policy was asked.
+    /// Whose policies decided: of a denied flow those that denied, of an allowed one the last that were asked. What a
+    /// setting refuses is denied by the side that it is about. `None` where nobody was asked.
     pub side: Option<Direction>,
     /// The policy that decided. Where the end of a tier denied it is the last one of the tier that applies; where a
     /// profile decided there is none.

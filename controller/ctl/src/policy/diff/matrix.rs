@@ -4,7 +4,7 @@ use super::outside;
 use crate::policy::flow::End;
 use crate::policy::world::{Pod, PodName, World};
 use policy_model::{Port, Protocol, Resource};
-use policy_model_rules::oracle::{Flow, Judgement, Peer, Verdict};
+use policy_model_rules::oracle::{Flow, Judgement, Peer, Settings, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -134,15 +134,21 @@ fn end(pod: &Pod) -> End {
     })
 }
 
-/// The ports that policies name which only one world has, or which differ. Of a range its first and its last.
+/// The ports that policies name which only one world has, or which differ: of a range its first and its last. Where the
+/// worlds differ in what workloads may send of tunnels, the ports of VXLAN are among them.
 fn changed_ports(old: &World, new: &World) -> BTreeSet<ProtocolPort> {
     let policies = |world: &World| -> Vec<Resource> {
         let is_policy =
             |r: &&Resource| matches!(r, Resource::NetworkPolicy(_) | Resource::GlobalNetworkPolicy(_));
         world.resources.iter().filter(is_policy).cloned().collect()
     };
-    let (old, new) = (policies(old), policies(new));
+    let [old_settings, new_settings] = [old, new].map(|world| world.facts.settings());
     let mut ports = BTreeSet::new();
+    if old_settings != new_settings {
+        ports.extend(vxlan_ports(old_settings));
+        ports.extend(vxlan_ports(new_settings));
+    }
+    let (old, new) = (policies(old), policies(new));
     let differing = old
         .iter()
         .filter(|policy| !new.contains(policy))
@@ -165,6 +171,15 @@ fn changed_ports(old: &World, new: &World) -> BTreeSet<ProtocolPort> {
         }
     }
     ports
+}
+
+fn vxlan_ports(settings: &Settings) -> BTreeSet<ProtocolPort> {
+    let all = settings
+        .refused_tunnels_of
+        .values()
+        .chain([&settings.refused_tunnels]);
+    all.filter_map(|refused| Some((Protocol::UDP, refused.vxlan_port?)))
+        .collect()
 }
 
 /// Judges every flow in both worlds.

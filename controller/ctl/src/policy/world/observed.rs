@@ -75,7 +75,7 @@ impl World {
             pods,
             faults: observed.faults.clone(),
             made_up: BTreeSet::new(),
-            endpoint_to_host_action: observed.endpoint_to_host_action.clone(),
+            environment: observed.environment.clone(),
         });
         world.written = written;
         world
@@ -118,7 +118,7 @@ impl World {
             nodes,
             faults,
             made_up: BTreeSet::new(),
-            endpoint_to_host_action: None,
+            environment: None,
         });
         world.written = written;
         world

@@ -1,6 +1,7 @@
 //! What is filled in where manifests say nothing.
 
 use super::*;
+use policy_model_rules::oracle::{EndpointToHostAction, RefusedTunnels};
 
 fn world(text: &str, known: &Known) -> World {
     let mut set = ManifestSet::new();
@@ -157,12 +158,75 @@ fn pools_nodes_and_their_selectors_count() {
     );
 }
 
+/// FelixConfiguration objects: name and specification.
+fn configurations(all: &[(&str, &str)]) -> String {
+    let one = |(name, spec): &(&str, &str)| {
+        format!(
+            "---\napiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+        )
+    };
+    all.iter().map(one).collect()
+}
+
 #[test]
 fn the_setting_for_packets_to_the_own_node_is_read() {
-    let action = |text: &str| {
-        settings(&world(text, &Known::default()).resources, None).default_endpoint_to_host_action
+    let action = |all: &[(&str, &str)], environment: Option<&Layer>| {
+        let found = world(&configurations(all), &Known::default());
+        settings(&found.resources, environment).default_endpoint_to_host_action
     };
-    assert_eq!(action(""), EndpointToHostAction::Accept);
-    let written = "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\nspec: {defaultEndpointToHostAction: DROP}\n";
-    assert_eq!(action(written), EndpointToHostAction::Drop);
+    let drops = [("default", "defaultEndpointToHostAction: DROP")];
+    assert_eq!(action(&[], None), EndpointToHostAction::Accept);
+    assert_eq!(action(&drops, None), EndpointToHostAction::Drop);
+    let environment = environment_saying("defaultendpointtohostaction", "Return");
+    assert_eq!(
+        action(&drops, Some(&environment)),
+        EndpointToHostAction::Return,
+        "the agents' own environment comes first"
+    );
+}
+
+#[test]
+fn the_settings_for_tunnels_of_workloads_are_read_by_their_precedence() {
+    let tunnels = |ipip, vxlan_port| RefusedTunnels { ipip, vxlan_port };
+    let read = |all: &[(&str, &str)], environment: Option<&Layer>| {
+        settings(
+            &world(&configurations(all), &Known::default()).resources,
+            environment,
+        )
+    };
+    let usual = tunnels(true, Some(4789));
+    assert_eq!(read(&[], None).refused_tunnels, usual);
+    for (spec, wanted) in [
+        ("allowIPIPPacketsFromWorkloads: true", tunnels(false, Some(4789))),
+        ("allowVXLANPacketsFromWorkloads: 'yes'", tunnels(true, None)),
+        ("vxlanPort: 8472", tunnels(true, Some(8472))),
+        (
+            "vxlanPort: 8472, allowVXLANPacketsFromWorkloads: false",
+            tunnels(true, Some(8472)),
+        ),
+        // What cannot be read is the default.
+        ("vxlanPort: 70000, allowIPIPPacketsFromWorkloads: perhaps", usual),
+        ("vxlanPort: none", usual),
+    ] {
+        assert_eq!(read(&[("default", spec)], None).refused_tunnels, wanted, "{spec}");
+    }
+    let both = [
+        ("default", "allowIPIPPacketsFromWorkloads: true, vxlanPort: 8472"),
+        ("node.a", "allowIPIPPacketsFromWorkloads: false"),
+        ("node.b", "allowVXLANPacketsFromWorkloads: true"),
+        ("other", "vxlanPort: 1"),
+    ];
+    let found = read(&both, None);
+    assert_eq!(found.refused_tunnels, tunnels(false, Some(8472)));
+    assert_eq!(
+        found.refused_tunnels_of,
+        BTreeMap::from([
+            ("a".to_string(), tunnels(true, Some(8472))),
+            ("b".to_string(), tunnels(false, None)),
+        ])
+    );
+    let environment = environment_saying("VXLANPort", "4790");
+    let found = read(&both, Some(&environment));
+    assert_eq!(found.refused_tunnels, tunnels(false, Some(4790)));
+    assert_eq!(found.refused_tunnels_of["a"], tunnels(true, Some(4790)));
 }

@@ -299,16 +299,35 @@ fn pool() -> Value {
         ],
     );
     let uses = |field: &str| format!("(has(self.{field}) && self.{field} != 'Never')");
-    let schema = rule(
-        schema,
-        &format!("!({} && {})", uses("ipipMode"), uses("vxlanMode")),
-        "vxlanMode cannot be combined with ipipMode",
-    );
-    rule(
-        schema,
-        &format!("!({} && self.cidr.contains(':'))", uses("ipipMode")),
-        "ipipMode is not possible for IPv6; use vxlanMode",
-    )
+    let is_ipv6 = "self.cidr.contains(':')";
+    let rules = [
+        (
+            format!("!({} && {})", uses("ipipMode"), uses("vxlanMode")),
+            "vxlanMode cannot be combined with ipipMode; set one of them to Never",
+        ),
+        (
+            format!("!({} && {is_ipv6})", uses("ipipMode")),
+            "ipipMode is not possible for IPv6; use vxlanMode",
+        ),
+        (
+            "isCIDR(self.cidr) && cidr(self.cidr) == cidr(self.cidr).masked()".to_owned(),
+            "cidr must be a range without host bits, such as 10.244.0.0/16 or fd00:10:244::/56",
+        ),
+        (
+            format!("!has(self.blockSize) || ({is_ipv6} ? self.blockSize >= 116 : self.blockSize <= 32)"),
+            "blockSize must be 20 to 32 for IPv4, 116 to 128 for IPv6",
+        ),
+        (
+            format!(
+                "!isCIDR(self.cidr) || cidr(self.cidr).prefixLength() <= \
+                 (has(self.blockSize) ? self.blockSize : ({is_ipv6} ? 122 : 26))"
+            ),
+            "a block (blockSize; /26 or /122 where absent) must fit into cidr; make blockSize larger",
+        ),
+    ];
+    rules
+        .iter()
+        .fold(schema, |schema, (holds, message)| rule(schema, holds, message))
 }
 
 fn block() -> Value {
