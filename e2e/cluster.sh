@@ -3,13 +3,14 @@
 #
 #   ./e2e/cluster.sh [PART ...]
 #
-# Parts, in the order in which they run: install pods services metrics netpol conformance first churn crash nodes upgrade
-# uninstall beside.
+# Parts, in the order in which they run: install pods services metrics netpol conformance outside vxlan first churn crash
+# nodes upgrade uninstall beside.
 # Without any: all. Needs root, Debian 12, Go and Rust; what it builds stays in the cache. Ends with "N passed, N failed,
 # N skipped"; the code is 1 where any failed.
 #
 # Environment: MANX_CACHE        where built programs are kept
 #              MANX_KEEP         not empty: the cluster stays when the suite ends, for a look at it
+#              MANX_WHOLE        not empty: all of Kubernetes' NetworkPolicy specs through VXLAN, not a choice of them
 set -uo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 root="$(cd "$here/.." && pwd)"
@@ -38,7 +39,7 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-wanted_parts="${*:-install pods services metrics netpol conformance first churn crash nodes upgrade uninstall beside}"
+wanted_parts="${*:-install pods services metrics netpol conformance outside vxlan first churn crash nodes upgrade uninstall beside}"
 wanted() { [[ " $wanted_parts " == *" $1 "* ]]; }
 
 # shellcheck disable=SC2034 # Parts use it.
@@ -52,7 +53,7 @@ else
 fi
 eval "$(cluster env)"
 
-for file in inside install pods services metrics kubernetes first churn crash nodes upgrade uninstall beside; do
+for file in inside install pods services metrics kubernetes outside first churn crash nodes upgrade uninstall beside; do
   # shellcheck source=/dev/null
   [ -f "$here/cluster/$file.sh" ] && . "$here/cluster/$file.sh"
 done

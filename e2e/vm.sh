@@ -11,7 +11,7 @@
 # Environment: MANX_BIN           folder of manx, felix and manx-controller (built when missing)
 #              MANX_VM_KERNEL     the kernel's file, in place of the newest that is installed
 #              MANX_VM_PACKAGES   what cargo builds tests of, in place of --workspace
-#              MANX_VM_SECONDS    the most that the machine may take in all (4000)
+#              MANX_VM_SECONDS    the most that the machine may take in all (5500)
 #              MANX_VM_KVM=1      hardware virtualisation in place of emulation, where it works
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,6 +42,7 @@ suites() {
   suite following dataplane following 900 "what_others_do"
   suite node e2e node 600
   suite sources e2e sources 600
+  suite tunnels e2e tunnels 1500 "" "MANX_NEEDS_IPIP=1"
   suite flows e2e flows 600
   suite departures e2e departures 600
   suite vacant e2e vacant 900
@@ -173,7 +174,7 @@ report() {
 }
 
 run() {
-  local kernel="$1" limit="${MANX_VM_SECONDS:-4000}" machine word rest current="the start" finished=no
+  local kernel="$1" limit="${MANX_VM_SECONDS:-5500}" machine word rest current="the start" finished=no
   local accel=(--disable-kvm)
   [ "${MANX_VM_KVM:-}" != 1 ] || accel=()
   say "virtual machine: $(basename "$kernel" | sed 's/^vmlinuz-//') under $([ "${#accel[@]}" = 0 ] && echo KVM || echo emulation)"

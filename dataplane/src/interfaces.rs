@@ -165,13 +165,11 @@ impl Interfaces {
     }
 
     pub(crate) fn set_route(&mut self, route: NodeRoute) {
-        let destination = self.wanted.set_route(route);
-        self.dirty.insert(destination);
+        self.dirty.extend(self.wanted.set_route(route));
     }
 
     pub(crate) fn remove_route(&mut self, destination: &IpNet) {
-        let destination = self.wanted.remove_route(destination);
-        self.dirty.insert(destination);
+        self.dirty.extend(self.wanted.remove_route(destination));
     }
 
     /// Takes over which tunnels routes may lead into; `changed` says that one of them is another than it was, so that its

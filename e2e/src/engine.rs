@@ -12,7 +12,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The node whose engine it is.
+/// The node whose engine it is where nothing else is said.
 pub const NODE: &str = "n1";
 /// Longer than anything in the tables waits for its removal, in milliseconds.
 const LONG: u64 = 10_000;
@@ -28,11 +28,16 @@ pub struct Core {
 }
 
 impl Core {
-    /// Opens the dataplane of the calling thread's namespace.
+    /// Opens the dataplane of the calling thread's namespace, for the node [`NODE`].
     pub fn open(settings: DataplaneSettings) -> Self {
+        Core::open_as(CalcConfig::for_node(NODE), settings)
+    }
+
+    /// Opens the dataplane of the calling thread's namespace, for any node.
+    pub fn open_as(config: CalcConfig, settings: DataplaneSettings) -> Self {
         let dataplane = Dataplane::open(settings).expect("open the dataplane");
         Core {
-            calc: CalcGraph::new(CalcConfig::for_node(NODE)),
+            calc: CalcGraph::new(config),
             started: Instant::now(),
             dataplane,
             now: 1,
@@ -52,8 +57,19 @@ impl Core {
     }
 
     /// Brings what the brain knows into the kernel, as the agent does: it looks at the kernel's events first, so that it
-    /// knows of interfaces that came.
+    /// knows of interfaces that came. All of it has to succeed.
     pub fn apply(&mut self) -> PassReport {
+        let report = self.pass();
+        assert_eq!(
+            report.faults,
+            Vec::<String>::new(),
+            "single interfaces or routes could not be programmed"
+        );
+        report
+    }
+
+    /// [`Core::apply`] where single interfaces or routes may fail: the report says which.
+    pub fn pass(&mut self) -> PassReport {
         self.dataplane
             .take_events()
             .unwrap_or_else(|e| panic!("events: {}", Dataplane::describe(&e)));
@@ -62,13 +78,7 @@ impl Core {
         self.calc.flush(&mut updates);
         self.dataplane.take(&updates);
         self.now += 1;
-        let report = self.apply_when_free();
-        assert_eq!(
-            report.faults,
-            Vec::<String>::new(),
-            "single interfaces or routes could not be programmed"
-        );
-        report
+        self.apply_when_free()
     }
 
     /// One pass. An earlier life's sockets may still be open for a moment: in a process that another test has just
@@ -88,9 +98,34 @@ impl Core {
 
     /// Does what the agent's loop does between two waits, on the real clock: applies, and removes what is due.
     pub fn turn(&mut self) {
+        self.look_at_the_clock();
+        self.apply();
+        self.retire_what_is_due();
+    }
+
+    /// [`Core::turn`] of a node to which something happens: a pass only where events or a failure ask for one, and
+    /// single interfaces and routes may fail; says which did in this pass.
+    pub fn tend(&mut self) -> Vec<String> {
+        self.look_at_the_clock();
+        self.dataplane
+            .take_events()
+            .unwrap_or_else(|e| panic!("events: {}", Dataplane::describe(&e)));
+        self.dataplane.retry_faults();
+        let faults = if self.dataplane.is_dirty() {
+            self.pass().faults
+        } else {
+            Vec::new()
+        };
+        self.retire_what_is_due();
+        faults
+    }
+
+    fn look_at_the_clock(&mut self) {
         let elapsed = u64::try_from(self.started.elapsed().as_millis()).expect("a short test");
         self.now = self.now.max(elapsed);
-        self.apply();
+    }
+
+    fn retire_what_is_due(&mut self) {
         if self
             .dataplane
             .next_retirement()
@@ -138,18 +173,24 @@ type Work = Box<dyn FnOnce(&mut Option<Core>) + Send>;
 pub struct Engine {
     work: Option<Sender<Work>>,
     thread: Option<JoinHandle<()>>,
+    config: CalcConfig,
     settings: DataplaneSettings,
 }
 
 impl Engine {
-    /// Starts a thread in a node's namespace and opens the dataplane there. Nothing is written yet.
+    /// Starts a thread in a node's namespace and opens the dataplane there. Nothing is written yet. The node is [`NODE`].
     pub fn start(node: &NetworkNamespace, settings: DataplaneSettings) -> Self {
+        Engine::start_as(CalcConfig::for_node(NODE), node, settings)
+    }
+
+    /// The same for any node.
+    pub fn start_as(config: CalcConfig, node: &NetworkNamespace, settings: DataplaneSettings) -> Self {
         let (work, works) = channel::<Work>();
-        let first = settings.clone();
+        let (own, first) = (config.clone(), settings.clone());
         // A thread begins in the namespace of the one that starts it.
         let start = move || {
             let body = move || {
-                let mut core = Some(Core::open(first));
+                let mut core = Some(Core::open_as(own, first));
                 works.into_iter().for_each(|work| work(&mut core));
             };
             std::thread::Builder::new()
@@ -161,6 +202,7 @@ impl Engine {
         Engine {
             work: Some(work),
             thread: Some(thread),
+            config,
             settings,
         }
     }
@@ -188,11 +230,11 @@ impl Engine {
 
     /// Ends this life (nothing is cleaned up) and begins another with the same settings, told all resources.
     pub fn restart(&self, resources: Vec<Resource>) -> PassReport {
-        let settings = self.settings.clone();
+        let (config, settings) = (self.config.clone(), self.settings.clone());
         self.run_slot(move |slot| {
             // The old one goes first: with it goes its ownership of the table.
             let now = slot.take().map_or(1, |core| core.now);
-            let mut core = Core::open(settings);
+            let mut core = Core::open_as(config, settings);
             core.now = now;
             core.upsert(&resources);
             let report = core.apply();

@@ -3,6 +3,7 @@
 //!
 //! Rooms, in reading order:
 //! - [`world`]: a node, its pods and what lies outside, wired and programmed;
+//! - [`fabric`]: several nodes in several subnets, each with its own engine, and what is between them;
 //! - [`engine`]: the calculation graph and the dataplane on a thread of the node;
 //! - [`bed`]: namespaces, and the tools of the distribution as the second opinion and as the neighbours;
 //! - [`packet`] and [`wire`]: packets made by hand, sent and observed at the interfaces;
@@ -23,6 +24,7 @@
 pub mod agreement;
 pub mod bed;
 pub mod engine;
+pub mod fabric;
 pub mod manifest;
 pub mod packet;
 pub mod program;

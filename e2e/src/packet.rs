@@ -98,6 +98,11 @@ impl Probe {
         self.ethernet(to, from, self.wrap(self.tcp(segment)))
     }
 
+    /// The Ethernet frame of a packet with the probe's ends and protocol around another one.
+    pub fn around(&self, to: [u8; 6], from: [u8; 6], inner: &[u8]) -> Vec<u8> {
+        self.ethernet(to, from, self.wrap(inner.to_vec()))
+    }
+
     fn ethernet(&self, to: [u8; 6], from: [u8; 6], packet: Vec<u8>) -> Vec<u8> {
         let kind: [u8; 2] = if self.source.is_ipv4() {
             [0x08, 0x00]

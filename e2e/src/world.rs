@@ -29,8 +29,8 @@ const SENTINELS: u32 = 0xf000_0000;
 const NUMBERS: u32 = 0x0100_0000;
 /// So many probes are on their way at once.
 const BATCH: usize = 2_000;
-/// Largest packet of every interface here.
-const MTU: u32 = 1500;
+/// Largest packet of every interface here, in bytes, where nothing else is said.
+pub const MTU: u32 = 1500;
 
 /// A pod as a test wants it.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub struct PodSpec {
     pub interface: String,
     /// Addresses.
     pub addresses: Vec<IpAddr>,
+    /// The largest packet of its interface, in bytes.
+    pub mtu: u32,
 }
 
 impl PodSpec {
@@ -48,6 +50,7 @@ impl PodSpec {
         PodSpec {
             interface: interface.to_string(),
             addresses: addresses.split_whitespace().map(address).collect(),
+            mtu: MTU,
         }
     }
 }
@@ -340,10 +343,10 @@ impl World {
 }
 
 /// The calling thread on one processor, as long as this lives.
-struct Pinned(CpuSet);
+pub(crate) struct Pinned(CpuSet);
 
 impl Pinned {
-    fn here() -> Self {
+    pub(crate) fn here() -> Self {
         let this = Pid::from_raw(0);
         let before = sched_getaffinity(this).expect("ask for the processors");
         let mut one = CpuSet::new();
@@ -372,7 +375,7 @@ pub fn connect(node: &NetworkNamespace, spec: &PodSpec) -> Pod {
         container_interface: name("eth0"),
         host_interface: name(&spec.interface),
         addresses: spec.addresses.clone(),
-        mtu: MTU,
+        mtu: spec.mtu,
         container_mac: None,
         routes: Vec::new(),
     };
@@ -432,6 +435,7 @@ fn wire_outside(node: &NetworkNamespace) -> (Pod, [u8; 6]) {
     let spec = PodSpec {
         interface: "up0".to_string(),
         addresses,
+        mtu: MTU,
     };
     (
         Pod {

@@ -10,7 +10,7 @@ use dataplane_netlink::routes::{Reach, RouteTarget};
 use dataplane_netlink::workload::{RouteSources, device_routes};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 /// The endpoints of this node and the ranges behind other nodes.
@@ -20,6 +20,8 @@ pub(super) struct Wanted {
     holders: BTreeMap<IpAddr, BTreeSet<EndpointId>>,
     by_interface: BTreeMap<String, BTreeSet<EndpointId>>,
     remote: BTreeMap<IpNet, NodeRoute>,
+    /// The far ends of IPv6 tunnels, and how many ranges are behind each.
+    ends: BTreeMap<Ipv6Addr, usize>,
 }
 
 impl Wanted {
@@ -46,18 +48,36 @@ impl Wanted {
         Some(before)
     }
 
-    /// Takes in that a range is behind another node; returns its destination as the kernel knows it.
-    pub(super) fn set_route(&mut self, route: NodeRoute) -> IpNet {
+    /// Takes in where a range is; returns the destinations that this concerns, as the kernel knows them.
+    pub(super) fn set_route(&mut self, route: NodeRoute) -> Vec<IpNet> {
         let destination = route.destination.trunc();
-        self.remote.insert(destination, route);
-        destination
+        let now = end_of(&route);
+        let before = self.remote.insert(destination, route);
+        self.count_end(now, before.as_ref().and_then(end_of));
+        let ends = [now, before.as_ref().and_then(end_of)].into_iter().flatten();
+        ends.map(of_end).chain([destination]).collect()
     }
 
-    /// Forgets a range behind another node; returns its destination as the kernel knows it.
-    pub(super) fn remove_route(&mut self, destination: &IpNet) -> IpNet {
+    /// Forgets where a range is; returns the destinations that this concerns, as the kernel knows them.
+    pub(super) fn remove_route(&mut self, destination: &IpNet) -> Vec<IpNet> {
         let destination = destination.trunc();
-        self.remote.remove(&destination);
-        destination
+        let end = self.remote.remove(&destination).as_ref().and_then(end_of);
+        self.count_end(None, end);
+        end.map(of_end).into_iter().chain([destination]).collect()
+    }
+
+    fn count_end(&mut self, more: Option<Ipv6Addr>, less: Option<Ipv6Addr>) {
+        if let Some(end) = more {
+            *self.ends.entry(end).or_default() += 1;
+        }
+        if let Some(end) = less
+            && let Some(count) = self.ends.get_mut(&end)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.ends.remove(&end);
+            }
+        }
     }
 
     pub(super) fn endpoint(&self, id: &EndpointId) -> Option<&Arc<WorkloadEndpoint>> {
@@ -78,13 +98,15 @@ impl Wanted {
     pub(super) fn through_tunnels(&self) -> impl Iterator<Item = IpNet> {
         let is_wrapped = |route: &NodeRoute| matches!(route.way, Way::Ipip(_) | Way::Vxlan(_));
         let routes = self.remote.iter().filter(move |(_, route)| is_wrapped(route));
-        routes.map(|(destination, _)| *destination)
+        let ends = self.ends.keys().map(|end| of_end(*end));
+        routes.map(|(destination, _)| *destination).chain(ends)
     }
 
     /// All destinations that somebody asks for.
     pub(super) fn destinations(&self) -> impl Iterator<Item = IpNet> {
         let held = self.holders.keys().map(|address| IpNet::from(*address));
-        held.chain(self.remote.keys().copied())
+        let ends = self.ends.keys().map(|end| of_end(*end));
+        held.chain(self.remote.keys().copied()).chain(ends)
     }
 
     /// Where packets to a destination are to go, given which interfaces are up; or why there can be no route.
@@ -116,7 +138,7 @@ impl Wanted {
                 .map(|(_, target)| target));
         }
         let Some(route) = self.remote.get(destination) else {
-            return Ok(None);
+            return Ok(self.end(destination, tunnels));
         };
         let through = |device: &Option<InterfaceName>, gateway: IpAddr| match device {
             Some(device) => RouteTarget::Gateway {
@@ -143,6 +165,35 @@ impl Wanted {
             Way::Here | Way::Nowhere => RouteTarget::Blackhole,
         }))
     }
+
+    /// Where packets to the far end of a tunnel are to go.
+    fn end(&self, destination: &IpNet, tunnels: &Ready) -> Option<RouteTarget> {
+        let IpAddr::V6(address) = destination.addr() else {
+            return None;
+        };
+        let is_end = *destination == of_end(address) && self.ends.contains_key(&address);
+        let interface = tunnels.vxlan6.clone().filter(|_| is_end)?;
+        Some(RouteTarget::Device {
+            interface,
+            source: None,
+        })
+    }
+}
+
+/// The far end of the IPv6 tunnel that a range is behind.
+///
+/// Such an end has a route of its own. For IPv6 the kernel takes no gateway, not even one that is said to be on the
+/// link, to which another route leads by another device: and the block that the end's address is from may be of a pool
+/// that is not wrapped, or not yet.
+fn end_of(route: &NodeRoute) -> Option<Ipv6Addr> {
+    match route.way {
+        Way::Vxlan(IpAddr::V6(end)) => Some(end),
+        Way::Vxlan(IpAddr::V4(_)) | Way::Plain(_) | Way::Ipip(_) | Way::Here | Way::Nowhere => None,
+    }
+}
+
+fn of_end(end: Ipv6Addr) -> IpNet {
+    IpNet::from(IpAddr::V6(end))
 }
 
 /// The destinations of an endpoint's addresses.
@@ -239,8 +290,67 @@ mod tests {
         let mut wanted = Wanted::default();
         // Bits beyond the prefix are dropped, as the kernel does.
         let destination = wanted.set_route(range("192.0.2.77/24", "192.0.2.1"));
-        assert_eq!(destination, "192.0.2.0/24".parse().unwrap());
+        assert_eq!(destination, ["192.0.2.0/24".parse::<IpNet>().unwrap()]);
         let why = target(&wanted, "192.0.2.0/24", &[]);
         assert!(why.contains("the node's own address is in the block"), "{why}");
+    }
+
+    #[test]
+    fn the_far_end_of_an_ipv6_tunnel_has_a_route_as_long_as_a_range_is_behind_it() {
+        let mut wanted = Wanted::default();
+        let behind = |range: &str, end: &str| NodeRoute {
+            destination: range.parse().unwrap(),
+            node: "other".into(),
+            way: Way::Vxlan(end.parse().unwrap()),
+        };
+        let ready = Ready {
+            vxlan6: Some(InterfaceName::new("vxlan-v6.calico").unwrap()),
+            ..Ready::default()
+        };
+        let shown = |wanted: &Wanted, ready: &Ready, destination: &str| {
+            let target = wanted.target(
+                &destination.parse().unwrap(),
+                RouteSources::default(),
+                ready,
+                |_| false,
+            );
+            target
+                .unwrap()
+                .map_or("none".to_owned(), |target| target.to_string())
+        };
+        let (block, end): (IpNet, IpNet) =
+            ("fd00::2:0/122".parse().unwrap(), "fd00::2:1/128".parse().unwrap());
+        let concerned = wanted.set_route(behind("fd00::2:0/122", "fd00::2:1"));
+        assert!(
+            concerned.contains(&end) && concerned.contains(&block),
+            "{concerned:?}"
+        );
+        wanted.set_route(behind("fd01::2:0/122", "fd00::2:1"));
+        assert_eq!(shown(&wanted, &ready, "fd00::2:1/128"), "dev vxlan-v6.calico");
+        assert_eq!(
+            shown(&wanted, &ready, "fd00::2:0/122"),
+            "via fd00::2:1 dev vxlan-v6.calico onlink"
+        );
+        assert_eq!(
+            shown(&wanted, &Ready::default(), "fd00::2:1/128"),
+            "none",
+            "without a device there is none"
+        );
+        assert_eq!(
+            shown(&wanted, &ready, "fd00::2:2/128"),
+            "none",
+            "only the end has one"
+        );
+        // The pool becomes a plain one, and another range is still behind the end.
+        wanted.set_route(range("fd00::2:0/122", "fd09::2"));
+        assert_eq!(shown(&wanted, &ready, "fd00::2:1/128"), "dev vxlan-v6.calico");
+        assert!(
+            wanted
+                .remove_route(&"fd01::2:0/122".parse().unwrap())
+                .contains(&end)
+        );
+        assert_eq!(shown(&wanted, &ready, "fd00::2:1/128"), "none");
+        wanted.set_route(behind("10.0.2.0/26", "10.0.2.1"));
+        assert_eq!(shown(&wanted, &ready, "10.0.2.1/32"), "none", "IPv4 does without");
     }
 }
