@@ -160,8 +160,21 @@ impl Wanted {
                 remote.target().map_err(|invalid| invalid.to_string())?
             }
             Way::Ipip(node) => through(&tunnels.ipip, node.into()),
-            Way::Vxlan(end) if end.is_ipv4() => through(&tunnels.vxlan4, end),
-            Way::Vxlan(end) => through(&tunnels.vxlan6, end),
+            Way::Vxlan(end) => {
+                let device = if end.is_ipv4() {
+                    &tunnels.vxlan4
+                } else {
+                    &tunnels.vxlan6
+                };
+                match device {
+                    // The end itself is on the tunnel's link, and no gateway to itself.
+                    Some(interface) if IpNet::from(end) == *destination => RouteTarget::Device {
+                        interface: interface.clone(),
+                        source: None,
+                    },
+                    _ => through(device, end),
+                }
+            }
             Way::Here | Way::Nowhere => RouteTarget::Blackhole,
         }))
     }
