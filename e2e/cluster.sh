@@ -3,14 +3,14 @@
 #
 #   ./e2e/cluster.sh [PART ...]
 #
-# Parts, in the order in which they run: install pods services metrics netpol conformance outside vxlan first churn crash
+# Parts, in the order in which they run: install pods services outside metrics netpol conformance vxlan first churn crash
 # nodes upgrade uninstall beside.
 # Without any: all. Needs root, Debian 12, Go and Rust; what it builds stays in the cache. Ends with "N passed, N failed,
 # N skipped"; the code is 1 where any failed.
 #
 # Environment: MANX_CACHE        where built programs are kept
 #              MANX_KEEP         not empty: the cluster stays when the suite ends, for a look at it
-#              MANX_WHOLE        not empty: all of Kubernetes' NetworkPolicy specs through VXLAN, not a choice of them
+#              MANX_WHOLE        not empty: all of Kubernetes' NetworkPolicy specs run through VXLAN, and not a choice
 set -uo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 root="$(cd "$here/.." && pwd)"
@@ -33,13 +33,15 @@ manx() { kubectl -n "$namespace" exec "ds/manx-node" -c felix -- /bin/manx "$@";
 
 finish() {
   for pid in "${background[@]}"; do kill "$pid" 2>/dev/null; done
+  # The server of the part `outside`.
+  ip netns del manx-server 2>/dev/null
   [ -n "${MANX_KEEP:-}" ] || cluster down
   rm -rf "$work"
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-wanted_parts="${*:-install pods services metrics netpol conformance outside vxlan first churn crash nodes upgrade uninstall beside}"
+wanted_parts="${*:-install pods services outside metrics netpol conformance vxlan first churn crash nodes upgrade uninstall beside}"
 wanted() { [[ " $wanted_parts " == *" $1 "* ]]; }
 
 # shellcheck disable=SC2034 # Parts use it.
@@ -53,7 +55,7 @@ else
 fi
 eval "$(cluster env)"
 
-for file in inside install pods services metrics kubernetes outside first churn crash nodes upgrade uninstall beside; do
+for file in inside install pods services outside metrics kubernetes vxlan first churn crash nodes upgrade uninstall beside; do
   # shellcheck source=/dev/null
   [ -f "$here/cluster/$file.sh" ] && . "$here/cluster/$file.sh"
 done

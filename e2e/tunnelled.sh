@@ -1,10 +1,12 @@
 # shellcheck shell=bash
-# The lab through a tunnel, and who counts on its wire; sourced by the lab's suite and by that of the virtual machine.
+# Pods through a tunnel, and who counts on the wire; sourced by the suites of the lab, of the virtual machine and of the
+# cluster.
 
-# The network namespace of the bridge between the lab's nodes.
+# The network namespace of the bridge between the nodes; here the lab's.
 wire=manx-lab-fabric
-# The range of IPv4 that pods of the lab have their addresses from, here.
+# The ranges that pods have their addresses from, here.
 wrapped_range=10.66.0.0/16
+wrapped_range6=fd00:66::/96
 
 # pools_by MODE: pools of both families whose packets go by IPIP or VXLAN, IPv6 always by VXLAN.
 pools_by() {
@@ -17,7 +19,7 @@ spec: { cidr: $wrapped_range, $1: Always }
 apiVersion: projectcalico.org/v3
 kind: IPPool
 metadata: { name: wrapped-v6 }
-spec: { cidr: "fd00:66::/96", vxlanMode: Always }
+spec: { cidr: "$wrapped_range6", vxlanMode: Always }
 YAML
 }
 
@@ -35,11 +37,14 @@ table bridge counted {
     ip protocol udp udp dport 4789 counter name vxlan
     ip6 nexthdr udp udp dport 4789 counter name vxlan6
     ip saddr $wrapped_range ip daddr $wrapped_range counter name clear
-    ip6 saddr fd00:66::/96 ip6 daddr fd00:66::/96 counter name clear
+    ip6 saddr $wrapped_range6 ip6 daddr $wrapped_range6 counter name clear
   }
 }
 NFT
 }
+
+# Nobody counts any more.
+stop_counting() { ip netns exec "$wire" nft delete table bridge counted; }
 
 # counted NAME: how many packets.
 counted() { ip netns exec "$wire" nft list counter bridge counted "$1" | sed -n 's/.*packets \([0-9]*\).*/\1/p'; }

@@ -179,7 +179,8 @@ run() {
   [ "${MANX_VM_KVM:-}" != 1 ] || accel=()
   say "virtual machine: $(basename "$kernel" | sed 's/^vmlinuz-//') under $([ "${#accel[@]}" = 0 ] && echo KVM || echo emulation)"
   : >"$exchange/events"
-  timeout -k 10 "$limit" "$home/venv/bin/vng" "${accel[@]}" --run "$kernel" --memory 1G --cpus 2 \
+  # It looks for the programs beside it by name.
+  PATH="$home/venv/bin:$PATH" timeout -k 10 "$limit" "$home/venv/bin/vng" "${accel[@]}" --run "$kernel" --memory 1G --cpus 2 \
     --rwdir="$exchange" --exec "bash '$root/e2e/vm/guest.sh' '$exchange'" >"$exchange/console" 2>&1 </dev/null &
   machine=$!
   # Whoever ends this script ends its machine too.
