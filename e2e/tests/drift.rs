@@ -13,8 +13,9 @@ use e2e::engine::NODE;
 use e2e::manifest::{allow_from, endpoint, ingress, nets, open_profile, policy, selected};
 use e2e::packet::Probe;
 use e2e::random::Dice;
-use e2e::world::{PodSpec, World};
-use policy_model::{Protocol, Resource};
+use e2e::world::{NODE_ADDRESSES, PodSpec, World};
+use ipnet::IpNet;
+use policy_model::{EncapsulationMode, IpPoolSpec, NodeBgpSpec, NodeSpec, Object, Protocol, Resource};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -26,6 +27,35 @@ const PODS: [(&str, &str, &str); 3] = [
     ("cali2", "10.1.0.2 fd00:1::2", "role=b"),
     ("cali3", "10.1.0.3 fd00:1::3", "role=c"),
 ];
+
+/// Nodes and pools, so that the rules for tunnels and for the way out are there to be tampered with. No pod is of them.
+fn cluster() -> impl Iterator<Item = Resource> {
+    let node = |(name, [v4, v6]): (&str, [&str; 2])| {
+        let bgp = NodeBgpSpec {
+            ipv4_address: Some(v4.parse().unwrap()),
+            ipv6_address: Some(v6.parse().unwrap()),
+            ..NodeBgpSpec::default()
+        };
+        let spec = NodeSpec {
+            bgp: Some(bgp),
+            ..NodeSpec::default()
+        };
+        Resource::from(Object::named(name, spec))
+    };
+    let own = NODE_ADDRESSES.map(|address| IpNet::from(address.parse::<IpAddr>().unwrap()).to_string());
+    let own = own.each_ref().map(String::as_str);
+    let pool = |(name, range): (&str, &str)| {
+        let spec = IpPoolSpec {
+            nat_outgoing: true,
+            vxlan_mode: EncapsulationMode::Always,
+            ..IpPoolSpec::of(range.parse().unwrap())
+        };
+        Resource::from(Object::named(name, spec))
+    };
+    let nodes = [(NODE, own), ("other", ["198.51.100.7/32", "2001:db8:7::7/128"])].map(node);
+    let pools = [("pool-v4", "10.77.0.0/16"), ("pool-v6", "fd77::/64")].map(pool);
+    nodes.into_iter().chain(pools)
+}
 
 /// What is in force: a policy for the second pod, and the pods with their Ethernet addresses.
 fn resources(world: &World) -> Vec<Resource> {
@@ -51,6 +81,7 @@ fn resources(world: &World) -> Vec<Resource> {
         policy("red", "in", ingress("role == 'b'", rules)),
     ]
     .into_iter()
+    .chain(cluster())
     .chain(pods)
     .collect()
 }

@@ -4,11 +4,12 @@
 //! nothing and is not ready.
 
 use super::chain;
-use crate::health::{HealthAggregator, Probe, Report, Reporter};
+use crate::health::{HealthAggregator, Probe, Report, Reporter, Standing};
 use crate::node_address::{self, Wanted};
+use crate::uninstall::REPORTER;
 use ipnet::IpNet;
 use policy_model::{Key, Kind, NodeSpec, Resource};
-use policy_model_datastore::{Datastore, Selection};
+use policy_model_datastore::{Datastore, DatastoreError, Selection};
 use policy_model_datastore_kube::KubeStore;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -56,11 +57,7 @@ impl Announcement {
                 Ok(annotations) => {
                     reporter.report(Report::ready());
                     said.clear();
-                    // The object says that the network is there only when it is.
-                    while !health.passes(Probe::Readiness, Instant::now()) {
-                        tokio::time::sleep(READY_LOOK).await;
-                    }
-                    match store.announce_node(&self.node, &annotations).await {
+                    match self.say(&store, &annotations, &health).await {
                         Ok(()) => LOOK,
                         Err(error) => {
                             tracing::warn!(error = chain(&error), "the node's object cannot be kept true");
@@ -79,6 +76,26 @@ impl Announcement {
             };
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Says the addresses as soon as it is known that the network is to stay: tunnels, without which a node is not ready,
+    /// need them. That the network is there is said when it is.
+    async fn say(
+        &self,
+        store: &KubeStore,
+        annotations: &BTreeMap<String, String>,
+        health: &HealthAggregator,
+    ) -> Result<(), DatastoreError> {
+        while is_to_go_for_all_that_is_known(health) {
+            tokio::time::sleep(READY_LOOK).await;
+        }
+        let notes = annotations.iter();
+        let notes = notes.map(|(name, value)| (name.clone(), Some(value.clone())));
+        store.annotate_node(&self.node, &notes.collect()).await?;
+        while !health.passes(Probe::Readiness, Instant::now()) {
+            tokio::time::sleep(READY_LOOK).await;
+        }
+        store.announce_node(&self.node, annotations).await
     }
 
     /// The annotations that say the node's addresses.
@@ -157,4 +174,13 @@ impl Announcement {
         }
         Ok(())
     }
+}
+
+/// Whether an order to take everything off the node is in force, or may be for all that is known.
+fn is_to_go_for_all_that_is_known(health: &HealthAggregator) -> bool {
+    let states = health.states(Instant::now());
+    let fails = |standing: &Standing| matches!(standing, Standing::Fails { .. });
+    states
+        .iter()
+        .any(|state| state.name == REPORTER && fails(&state.readiness))
 }

@@ -181,7 +181,7 @@ pub async fn run(
         store,
         node: settings.felix_hostname.clone(),
         // Not ready before it is known that the network is to stay: no configuration is written, nothing is announced.
-        reporter: health.register("uninstall", Counts::Readiness, Duration::ZERO, now),
+        reporter: health.register(crate::uninstall::REPORTER, Counts::Readiness, Duration::ZERO, now),
     });
     let leaving = until_empty(orders, door.clone(), attacher.attachments(), reports);
     // Before the first event, so that no pod is put into force without the addresses that it has.

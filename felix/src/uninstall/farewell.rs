@@ -54,7 +54,7 @@ impl Farewell {
     /// Carries the order out and stays until the process is told to end.
     pub(super) async fn take(self, settings: &Settings, order: UninstallOrder, orders: Orders) {
         let health = HealthAggregator::new(&settings.health_timeout_overrides);
-        let reporter = health.register("uninstall", Counts::Both, Duration::ZERO, Instant::now());
+        let reporter = health.register(super::REPORTER, Counts::Both, Duration::ZERO, Instant::now());
         let _server = serve(settings, &health);
         tokio::select! {
             () = told_to_end() => {}

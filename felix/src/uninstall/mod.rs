@@ -39,6 +39,9 @@ use policy_model_datastore_kube::KubeStore;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// By this name the health pages say whether the network is to stay on the node.
+pub(crate) const REPORTER: &str = "uninstall";
+
 /// Runs the agent until it is told to stop, its settings change, or it has been taken off this node and then stopped.
 ///
 /// # Errors
