@@ -13,7 +13,7 @@ use std::net::IpAddr;
 /// How a pool's addresses travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode {
-    /// When in IPIP. Pools of IPv6 know none, and stay plain.
+    /// When in IPIP. There is none for IPv6, whose pools then are in VXLAN at the same time.
     pub ipip: EncapsulationMode,
     /// When in VXLAN.
     pub vxlan: EncapsulationMode,
@@ -33,15 +33,6 @@ impl Mode {
 
     const fn of(ipip: EncapsulationMode, vxlan: EncapsulationMode) -> Mode {
         Mode { ipip, vxlan }
-    }
-
-    /// The families whose pods reach others by it across subnets.
-    pub fn families(self) -> &'static [Family] {
-        if self.ipip == Never {
-            &Family::BOTH
-        } else {
-            &[Family::V4]
-        }
     }
 
     /// Whether packets between two nodes are wrapped.
@@ -76,8 +67,10 @@ pub fn pools(range: u8, mode: Mode, way_out: WayOut) -> Vec<Resource> {
     let pool = |family: Family| {
         let mut spec = IpPoolSpec::of(addresses::range(family, range));
         spec.vxlan_mode = mode.vxlan;
-        if family == Family::V4 {
-            spec.ipip_mode = mode.ipip;
+        match family {
+            Family::V4 => spec.ipip_mode = mode.ipip,
+            Family::V6 if mode.ipip != Never => spec.vxlan_mode = mode.ipip,
+            Family::V6 => {}
         }
         spec.nat_outgoing = way_out == WayOut::Nat;
         Object::named(format!("range{range}-{}", family.word()), spec).into()

@@ -49,7 +49,10 @@ pub fn route(destination: impl std::fmt::Display) -> String {
 
 /// Whether there is a device of a name.
 pub fn has_device(name: &str) -> bool {
-    ip("-o link show").contains(&format!(" {name}:"))
+    let listed = ip("-o link show");
+    let mut names = listed.lines().filter_map(|line| line.split_whitespace().nth(1));
+    // One that hangs on another says so behind its name.
+    names.any(|found| found.trim_end_matches(':').split('@').next() == Some(name))
 }
 
 /// What is configured of a device: kind, settings, addresses, forwarding entries and permanent neighbours.

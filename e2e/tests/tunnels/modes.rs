@@ -3,9 +3,9 @@
 use crate::{fabric, nothing_in_clear, route_between};
 use e2e::bed::within;
 use e2e::fabric::flow::Flow;
-use e2e::fabric::shown::{has_device, kernel_has_ipip, vxlan_device};
+use e2e::fabric::shown::{IPIP_DEVICE, has_device, kernel_has_ipip, vxlan_device};
 use e2e::fabric::{Fabric, Family, Mode, WayOut, objects};
-use policy_model::EncapsulationMode::{Always, Never};
+use policy_model::EncapsulationMode::Never;
 use policy_model::Resource;
 use std::net::SocketAddr;
 
@@ -20,10 +20,10 @@ fn flow(fabric: &Fabric, family: Family) -> Flow {
 
 /// Whether the route between the nodes is as a mode wants it, both in one subnet.
 fn is_so(fabric: &Fabric, mode: Mode, family: Family) -> bool {
-    let device = match () {
-        () if mode.vxlan != Never => vxlan_device(family),
-        () if mode.wraps(false) && family == Family::V4 => "tunl0",
-        () => "eth0",
+    let device = match family {
+        _ if !mode.wraps(false) => "eth0",
+        Family::V4 if mode.vxlan == Never => IPIP_DEVICE,
+        _ => vxlan_device(family),
     };
     [(0, 1), (1, 0)]
         .into_iter()
@@ -66,7 +66,7 @@ fn change_under_traffic(modes: &[Mode]) {
             has_device(vxlan_device(Family::V4))
         });
         assert_eq!(has_vxlan, mode.vxlan != Never, "{mode}");
-        if mode.vxlan == Always {
+        if mode.wraps(false) {
             fabric.forget_captures();
             go_on(&format!("{mode}, watched"), &fabric);
             nothing_in_clear(&fabric, &format!("{mode}"));

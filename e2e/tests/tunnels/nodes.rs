@@ -32,9 +32,9 @@ fn a_node_that_joins_is_reached_and_one_that_leaves_is_forgotten() {
         fabric.connect(1, "");
         fabric.connect(third, "");
         fabric.apply();
-        for family in case.mode.families() {
+        for family in Family::BOTH {
             for (from, to) in [(0, 1), (0, third), (1, third)] {
-                talk(&fabric, from, to, *family);
+                talk(&fabric, from, to, family);
             }
         }
         fabric.leave(third);
@@ -48,8 +48,8 @@ fn a_node_that_joins_is_reached_and_one_that_leaves_is_forgotten() {
                 assert_eq!(entries, 0, "{case:?}: the forwarding entry of a node that left");
             }
         }
-        for family in case.mode.families() {
-            talk(&fabric, 0, 1, *family);
+        for family in Family::BOTH {
+            talk(&fabric, 0, 1, family);
         }
     }
 }
@@ -61,8 +61,8 @@ fn a_node_is_followed_to_its_new_address() {
         fabric.connect(0, "");
         fabric.connect(1, "");
         fabric.apply();
-        for family in case.mode.families() {
-            talk(&fabric, 0, 1, *family);
+        for family in Family::BOTH {
+            talk(&fabric, 0, 1, family);
         }
         // A node whose network changes is busy with that; the cluster hears of it afterwards.
         let old = Family::BOTH.map(|family| fabric.nodes[1].address(family).to_string());
@@ -81,8 +81,8 @@ fn a_node_is_followed_to_its_new_address() {
             (!failed).then_some(())
         });
         fabric.forget_captures();
-        for family in case.mode.families() {
-            talk(&fabric, 0, 1, *family);
+        for family in Family::BOTH {
+            talk(&fabric, 0, 1, family);
         }
         if case.wraps() {
             nothing_in_clear(&fabric, &format!("{case:?} at a new address"));
@@ -103,8 +103,8 @@ fn a_link_that_goes_down_and_up_leaves_nothing_broken() {
         fabric.connect(1, "");
         fabric.apply();
         let before = within(&fabric.nodes[1].namespace, shown::tunnels_and_routes);
-        for family in case.mode.families() {
-            talk(&fabric, 0, 1, *family);
+        for family in Family::BOTH {
+            talk(&fabric, 0, 1, family);
         }
         within(&fabric.nodes[1].namespace, || ip("link set eth0 down"));
         fabric.tend();
@@ -120,8 +120,8 @@ fn a_link_that_goes_down_and_up_leaves_nothing_broken() {
             shown::tunnels_and_routes() == before
         });
         fabric.forget_captures();
-        for family in case.mode.families() {
-            talk(&fabric, 0, 1, *family);
+        for family in Family::BOTH {
+            talk(&fabric, 0, 1, family);
         }
         if case.wraps() {
             nothing_in_clear(&fabric, &format!("{case:?} after the link was down"));
@@ -151,8 +151,8 @@ fn a_node_that_is_told_everything_anew_changes_nothing() {
         fabric.connect(0, "");
         fabric.connect(1, "");
         fabric.apply();
-        for family in case.mode.families() {
-            talk(&fabric, 0, 1, *family);
+        for family in Family::BOTH {
+            talk(&fabric, 0, 1, family);
         }
         let before = within(&fabric.nodes[0].namespace, shown::tunnels_and_routes);
         let numbers = || within(&fabric.nodes[0].namespace, || ip("-o link show").lines().count());
@@ -169,8 +169,8 @@ fn a_node_that_is_told_everything_anew_changes_nothing() {
             0,
             "{case:?}"
         );
-        for family in case.mode.families() {
-            talk(&fabric, 0, 1, *family);
+        for family in Family::BOTH {
+            talk(&fabric, 0, 1, family);
         }
     }
 }

@@ -56,8 +56,8 @@ fn with_pods(case: Case, way_out: WayOut) -> Fabric {
         fabric.connect(place, "");
     }
     fabric.apply();
-    for family in case.mode.families() {
-        talk(&fabric, 0, 1, *family);
+    for family in Family::BOTH {
+        talk(&fabric, 0, 1, family);
     }
     fabric
 }
