@@ -9,20 +9,26 @@
 //! - [`shape`], [`snapshot`]: a large cluster, from nothing and by single changes.
 //! - [`crowd`], [`changes`]: a full node, by single changes.
 //! - [`bed`], [`selected`], [`walked`], [`traffic`], [`packets`], [`connections`]: what packets pay.
+//! - [`realm`], [`hands`], [`nodes`]: a cluster of many nodes, calculated and programmed by one of them.
+//! - [`between`]: what the way between pods of two nodes costs.
 //! - [`probe`], [`reaction`]: from a changed manifest to the first packet that is treated by it.
 //! - [`kubernetes`]: a large cluster behind a real API server, and pods of a real cluster.
 
 pub mod bed;
+pub mod between;
 pub mod brain;
 pub mod changes;
 pub mod connections;
 pub mod crowd;
 pub mod figure;
+pub mod hands;
 pub mod kubernetes;
 pub mod machine;
+pub mod nodes;
 pub mod packets;
 pub mod probe;
 pub mod reaction;
+pub mod realm;
 pub mod selected;
 pub mod shape;
 pub mod snapshot;

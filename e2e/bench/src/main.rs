@@ -2,7 +2,9 @@
 
 use anyhow::Context;
 use e2e_bench::figure::{Figure, table};
-use e2e_bench::{bed, changes, connections, kubernetes, machine, packets, reaction, snapshot};
+use e2e_bench::{
+    bed, between, changes, connections, kubernetes, machine, nodes, packets, reaction, snapshot,
+};
 use std::process::{Command, ExitCode, Stdio};
 
 /// That of the agent.
@@ -20,7 +22,7 @@ struct Group {
     run: fn() -> anyhow::Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 10] = [
     Group {
         name: "connections",
         about: "new TCP connections a second, by number of policies",
@@ -62,6 +64,20 @@ const GROUPS: [Group; 8] = [
         is_usual: true,
         is_apart: true,
         run: changes::run,
+    },
+    Group {
+        name: "nodes",
+        about: "thousands of nodes with their blocks, and single changes among them",
+        is_usual: true,
+        is_apart: true,
+        run: nodes::run,
+    },
+    Group {
+        name: "between",
+        about: "pods of two nodes, by plain routes and through tunnels",
+        is_usual: true,
+        is_apart: true,
+        run: between::run,
     },
     Group {
         name: "kubernetes",

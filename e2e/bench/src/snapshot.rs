@@ -100,7 +100,7 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
         dataplane_nftables::cleanup()?;
     }
     let [endpoints_first, policies_first] = snapshots.map(|list| list.into_iter().collect::<Samples>());
-    let heap = heap()?;
+    let heap: Heap = counted_heap(&["snapshot"])?;
     let of = |part: fn(&Phases) -> Duration| loads.iter().map(part).collect::<Samples>().median();
     let load = of(|p| p.driver + p.kernel);
     Ok(vec![
@@ -310,9 +310,13 @@ pub struct Heap {
 }
 
 /// Asks the program that counts every allocation, which is slower and hence another one.
-fn heap() -> anyhow::Result<Heap> {
+///
+/// # Errors
+/// It is not there, or failed.
+pub fn counted_heap<T: serde::de::DeserializeOwned>(of_what: &[&str]) -> anyhow::Result<T> {
     let program = std::env::current_exe()?.with_file_name("manx-bench-heap");
     let output = Command::new(&program)
+        .args(of_what)
         .output()
         .with_context(|| format!("running {}", program.display()))?;
     succeeded(&program.display().to_string(), &output)?;
