@@ -191,7 +191,14 @@ impl Workloads {
             owner,
         )
         .map_err(|error| wrap.side(error))?;
-        wait_until_ready(&mut socket, &container, &request.addresses).map_err(|error| wrap.netlink(error))?;
+        wait_until_ready(
+            &mut self.netlink,
+            &link,
+            &mut socket,
+            &container,
+            &request.addresses,
+        )
+        .map_err(|error| wrap.netlink(error))?;
         Ok(Connected {
             host_index: link.index,
             host_mac: MacAddress::HOST_SIDE,

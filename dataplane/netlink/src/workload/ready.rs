@@ -8,28 +8,30 @@ use crate::links::{self, Link, OperState};
 use crate::routes;
 use crate::rtnetlink::Rtnetlink;
 
-/// How often the far end is asked whether it is ready. What the kernel does not hurry with it does within a second.
-const READY_LOOKS: u32 = 3_000;
+/// How often the two ends are asked whether they are ready. What the kernel does not hurry with it does within a second; a
+/// machine that is short of processors may take several.
+const READY_LOOKS: u32 = 10_000;
 
-/// Pause after a first look at the far end: the kernel's background work takes some ten microseconds where a processor
+/// Pause after a first look: the kernel's background work takes some ten microseconds where a processor
 /// is free. It doubles up to the longest.
 const FIRST_READY_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_READY_PAUSE: Duration = Duration::from_millis(1);
 
 /// Waits until the workload can send and receive.
 ///
-/// The kernel notices in the background that the near end came up, and drops what the workload sends until
-/// then; and it makes IPv6 addresses effective in the background, and drops what is sent to them until then.
-/// Without this, the workload's first packet would be lost now and then.
+/// The kernel notices in the background that either end came up because of the other, and drops what is sent into it
+/// until then; and it makes IPv6 addresses effective in the background, and drops what is sent to them until then.
+/// Without this, the workload's first packet or the answer to it would be lost now and then.
 pub(crate) fn wait_until_ready(
+    node: &mut Rtnetlink,
+    host: &Link,
     socket: &mut Rtnetlink,
     container: &Link,
     addresses: &[IpAddr],
 ) -> Result<(), NetlinkError> {
     let mut pause = FIRST_READY_PAUSE;
     for _ in 0..READY_LOOKS {
-        let link = links::find_index(socket, container.index)?;
-        let mut ready = link.is_some_and(|link| link.oper_state != OperState::Down);
+        let mut ready = carries(socket, container)? && carries(node, host)?;
         for address in addresses {
             ready = ready && routes::is_local(socket, *address)?;
         }
@@ -40,6 +42,12 @@ pub(crate) fn wait_until_ready(
         pause = LONGEST_READY_PAUSE.min(pause * 2);
     }
     // Not a failure: all that can be written is written, and the kernel may be very busy.
-    tracing::warn!(interface = %container.name, ?addresses, "the sandbox's interface is not ready after three seconds");
+    tracing::warn!(interface = %container.name, ?addresses, "the sandbox's interface is not ready after ten seconds");
     Ok(())
+}
+
+/// Whether the kernel has noticed that an interface can carry packets.
+fn carries(netlink: &mut Rtnetlink, link: &Link) -> Result<bool, NetlinkError> {
+    let found = links::find_index(netlink, link.index)?;
+    Ok(found.is_some_and(|link| link.oper_state != OperState::Down))
 }
