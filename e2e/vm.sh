@@ -43,7 +43,7 @@ suites() {
   suite node e2e node 600
   suite sources e2e sources 600
   # What only this kernel has, and what goes through it: the rest runs everywhere else.
-  suite tunnels e2e tunnels 1500 "ipip policy::" "MANX_NEEDS_IPIP=1"
+  suite tunnels e2e tunnels 1500 "ipip policy::" "MANX_NEEDS_IPIP=1 MANX_FEW_WAYS=1"
   suite flows e2e flows 600
   suite departures e2e departures 600
   suite vacant e2e vacant 900

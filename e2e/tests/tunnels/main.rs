@@ -33,7 +33,8 @@ struct Case {
     mode: Mode,
 }
 
-/// Every way that packets can take between two nodes on this kernel.
+/// Every way that packets can take between two nodes on this kernel. Where `MANX_FEW_WAYS` is set, one of each sort: an
+/// emulated machine takes minutes for what shows nothing of its kernel that another way has not shown.
 fn cases() -> Vec<Case> {
     let case = |subnets, mode| Case { subnets, mode };
     let mut cases = vec![
@@ -50,6 +51,12 @@ fn cases() -> Vec<Case> {
             case([0, 0], Mode::IPIP_ACROSS),
             case([0, 1], Mode::IPIP_ACROSS),
         ]);
+    }
+    if std::env::var_os("MANX_FEW_WAYS").is_some() {
+        cases.retain(|case| match case.subnets {
+            [0, 0] => case.mode == Mode::PLAIN,
+            _ => case.mode != Mode::VXLAN_ACROSS,
+        });
     }
     cases
 }
