@@ -38,13 +38,14 @@ pools_to() {
 }
 # all_routes_by DEVICE4 DEVICE6: every node reaches every block of the others by these.
 all_routes_by() {
-  local node other range route device
+  local node other range route device family
   for node in "${nodes[@]}"; do
     for other in "${nodes[@]}"; do
       [ "$node" != "$other" ] || continue
       for range in $(blocks_of "$other"); do
-        case "$range" in *:*) device="$2" ;; *) device="$1" ;; esac
-        route="$(cluster node-exec "$node" -- /usr/sbin/ip route show exact "$range")"
+        case "$range" in *:*) family=-6 device="$2" ;; *) family=-4 device="$1" ;; esac
+        # Without its family iproute2 looks among the routes of IPv4 only.
+        route="$(cluster node-exec "$node" -- /usr/sbin/ip "$family" route show exact "$range")"
         echo "$node: $route"
         [[ "$route " = *" dev $device "* ]] || return 1
       done
