@@ -30,7 +30,7 @@ if wanted install; then
   done
   check "the controller made the pools" kubectl get ippools.projectcalico.org default-ipv4-ippool default-ipv6-ippool
   check "every node has a block of each family" within 60 has_blocks $((2 * ${#nodes[@]}))
-  # The API server is no node, and what leaves the cluster keeps the pod's address: somebody has to tell it the way back.
+  # The API server is no node, and asks pods all the same: somebody has to tell it the way to them.
   check "the world outside learns the way to pods" cluster routes
   check "cluster DNS comes up as pods" kubectl apply -f "$here/kube/manifests/coredns.yaml"
   check "and is available" kubectl -n kube-system rollout status deployment/coredns --timeout=240s
