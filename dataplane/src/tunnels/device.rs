@@ -2,7 +2,7 @@
 
 use super::Kind;
 use super::facts::Facts;
-use super::peers::Peers;
+use super::peers::{Peers, mac_of};
 use super::settings::TunnelSettings;
 use dataplane_netlink::links::Link;
 use dataplane_netlink::tunnels::ipip::{self, IPIP_DEVICE, IpipSpec};
@@ -10,7 +10,7 @@ use dataplane_netlink::tunnels::offload::DeviceSettings;
 use dataplane_netlink::tunnels::peers::PeerNews;
 use dataplane_netlink::tunnels::vxlan::{self, Family, VxlanIdentity, VxlanSpec};
 use dataplane_netlink::tunnels::{Ensured, TunnelError};
-use dataplane_netlink::{InterfaceName, MacAddress, NetlinkError, Rtnetlink, addresses};
+use dataplane_netlink::{InterfaceName, NetlinkError, Rtnetlink, addresses};
 use std::net::IpAddr;
 
 /// How long a device stays that nobody wants any more, in milliseconds: the other nodes hear of a change at other times,
@@ -259,9 +259,7 @@ fn identity(kind: Kind, facts: &Facts, settings: &TunnelSettings) -> Option<Vxla
     let mut identity = VxlanIdentity::of_node(&here.name, family).ok()?;
     identity.vni = settings.vxlan_vni;
     identity.port = settings.vxlan_port;
-    if let Some(mac) = here.vxlan_mac.filter(|_| family == Family::V4) {
-        identity.mac = MacAddress::new(mac);
-    }
+    identity.mac = mac_of(here, family);
     Some(identity)
 }
 

@@ -125,7 +125,7 @@ impl Peers {
             }
         }
         // What goes may have become another's in the same moment.
-        let (gone, come): (Vec<PeerStep>, Vec<PeerStep>) = steps.into_iter().partition(is_removal);
+        let (gone, come): (Vec<PeerStep>, Vec<PeerStep>) = steps.into_iter().partition(PeerStep::is_removal);
         Some(gone.into_iter().chain(come).collect())
     }
 
@@ -145,16 +145,16 @@ impl Peers {
     /// What the device has to know of a node; nothing as long as that has no device of this kind.
     fn peer(&self, node: &ClusterNode) -> Option<TunnelPeer> {
         let is_ipv4 = self.kind.is_ipv4();
-        let family = family(self.kind);
-        let stated = node.vxlan_mac.filter(|_| family == Family::V4);
         Some(TunnelPeer {
-            mac: stated.map_or_else(|| derived_mac(&node.name, family), MacAddress::new),
+            mac: mac_of(node, family(self.kind)),
             tunnel: node.vxlan(is_ipv4)?,
             node: node.address(is_ipv4)?,
         })
     }
 }
 
-fn is_removal(step: &PeerStep) -> bool {
-    matches!(step, PeerStep::RemoveForwarding(_) | PeerStep::RemoveNeighbour(_))
+/// The Ethernet address of a node's VXLAN device, this one's or another's.
+pub(super) fn mac_of(node: &ClusterNode, family: Family) -> MacAddress {
+    let stated = node.vxlan_mac.filter(|_| family == Family::V4);
+    stated.map_or_else(|| derived_mac(&node.name, family), MacAddress::new)
 }

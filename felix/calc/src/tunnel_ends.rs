@@ -4,6 +4,7 @@
 //! node reads it there, so nobody has to be told it in a second place.
 
 use policy_model::AllocationAttribute;
+use policy_model_ipam::handle;
 use policy_model_selector::index::Symbol;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -20,13 +21,16 @@ pub(crate) enum TunnelKind {
 impl TunnelKind {
     /// The device that an allocation is for and the name of its node, by the attributes that Calico gives it.
     pub(crate) fn of_allocation(attribute: &AllocationAttribute) -> Option<(TunnelKind, &str)> {
-        let kind = match attribute.secondary.get("type")?.as_str() {
-            "ipipTunnelAddress" => TunnelKind::Ipip,
-            "vxlanTunnelAddress" => TunnelKind::Vxlan4,
-            "vxlanV6TunnelAddress" => TunnelKind::Vxlan6,
+        let kind = match attribute.secondary.get(handle::ATTRIBUTE_TYPE)?.as_str() {
+            handle::TYPE_IPIP_TUNNEL => TunnelKind::Ipip,
+            handle::TYPE_VXLAN_TUNNEL => TunnelKind::Vxlan4,
+            handle::TYPE_VXLAN_V6_TUNNEL => TunnelKind::Vxlan6,
             _ => return None,
         };
-        let node = attribute.secondary.get("node").filter(|node| !node.is_empty())?;
+        let node = attribute
+            .secondary
+            .get(handle::ATTRIBUTE_NODE)
+            .filter(|node| !node.is_empty())?;
         Some((kind, node))
     }
 

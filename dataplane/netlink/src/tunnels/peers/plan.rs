@@ -37,7 +37,7 @@ pub enum PeerStep {
 
 impl PeerStep {
     /// Whether it takes something away, so that its object's absence is success.
-    pub(super) fn is_removal(&self) -> bool {
+    pub fn is_removal(&self) -> bool {
         match self {
             Self::RemoveForwarding(_) | Self::RemoveNeighbour(_) => true,
             Self::SetForwarding { .. } | Self::SetNeighbour { .. } => false,
