@@ -249,6 +249,10 @@ pub fn interleave(store: MemoryStore, mut actors: Vec<Actor>, mishaps: Mishaps, 
                         && !held(&world.store).values().any(|h| *h == request.handle)
                     {
                         clean.insert(request.handle.clone());
+                    } else {
+                        // It was, when the handle was used before: what an earlier release did not see is still held,
+                        // and no failure of this request's.
+                        clean.remove(&request.handle);
                     }
                     Request::AutoAssign(request.clone())
                 }
