@@ -4,7 +4,7 @@
 #   ./e2e/cluster.sh [PART ...]
 #
 # Parts, in the order in which they run: install pods services outside metrics netpol conformance vxlan first churn crash
-# nodes upgrade uninstall beside.
+# nodes upgrade uninstall podcidr beside.
 # Without any: all. Needs root, Debian 12, Go and Rust; what it builds stays in the cache. Ends with "N passed, N failed,
 # N skipped"; the code is 1 where any failed.
 #
@@ -41,7 +41,7 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-wanted_parts="${*:-install pods services outside metrics netpol conformance vxlan first churn crash nodes upgrade uninstall beside}"
+wanted_parts="${*:-install pods services outside metrics netpol conformance vxlan first churn crash nodes upgrade uninstall podcidr beside}"
 wanted() { [[ " $wanted_parts " == *" $1 "* ]]; }
 
 # shellcheck disable=SC2034 # Parts use it.
@@ -55,7 +55,7 @@ else
 fi
 eval "$(cluster env)"
 
-for file in inside install pods services outside metrics kubernetes vxlan first churn crash nodes upgrade uninstall beside; do
+for file in inside install pods services outside metrics kubernetes vxlan first churn crash nodes upgrade uninstall podcidr beside; do
   # shellcheck source=/dev/null
   [ -f "$here/cluster/$file.sh" ] && . "$here/cluster/$file.sh"
 done

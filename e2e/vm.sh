@@ -7,6 +7,7 @@
 #
 #   ./e2e/vm.sh              all suites
 #   ./e2e/vm.sh NAME...      these only
+#   ./e2e/vm.sh between      no suite but the benchmark of the way between nodes, IPIP included; only when it is named
 #
 # Environment: MANX_BIN           folder of manx, felix and manx-controller (built when missing)
 #              MANX_VM_KERNEL     the kernel's file, in place of the newest that is installed
@@ -52,6 +53,10 @@ suites() {
   # One at a time: a flood that waits for its share of the processor sees few changes.
   suite flips e2e flips 1500 "--test-threads=1" "MANX_FLOOD=220000"
   command_suite lab 1000 "bash '$root/e2e/vm/lab.sh' '$bin' '$root/controller/ctl/examples/shop.yaml'"
+  # Ratios of paired rounds say something of emulated code too; its times do not.
+  is_named between &&
+    command_suite between 1500 "env MANX_BENCH_CONNECTION_ROUNDS=9 MANX_BENCH_CONNECTIONS=400 MANX_BENCH_STREAM_MB=48 MANX_BENCH_ROUNDS=40 '$bin/manx-bench' between"
+  return 0
 }
 
 # --- the machine --------------------------------------------------------------------------------------------------
@@ -125,12 +130,12 @@ for line in sys.stdin:
 }
 
 chosen=()
-wanted() {
+is_named() {
   local name
-  [ "${#chosen[@]}" -gt 0 ] || return 0
   for name in "${chosen[@]}"; do [ "$name" != "$1" ] || return 0; done
   return 1
 }
+wanted() { [ "${#chosen[@]}" = 0 ] || is_named "$1"; }
 
 suite() {
   local name="$1" folder="$2" target="$3" seconds="$4" arguments="${5:-}" environment="${6:-}" file
@@ -165,6 +170,8 @@ report() {
   passed=$((passed + good))
   failed=$((failed + bad))
   grep -E '^test .* (ok|FAILED)$' "$log" | sed "s/^test /  $name: /" || true
+  # What a benchmark says.
+  grep '^|' "$log" || true
   [ "$code" != 124 ] && [ "$code" != 137 ] || echo "  $name: did not end within its time"
   printf '  %s: %s passed, %s failed, %s s\n' "$name" "$good" "$bad" "$seconds"
   if [ "$code" != 0 ]; then
@@ -187,9 +194,9 @@ run() {
   # Whoever ends this script ends its machine too.
   trap 'kill "$machine" 2>/dev/null || true' EXIT
   while read -r word rest; do
+    # shellcheck disable=SC2086 # name, exit status, seconds
     case "$word" in
       begin) current="the suite $rest"; printf '%s ...\n' "$rest" ;;
-      # shellcheck disable=SC2086 # name, exit status, seconds
       end) report $rest; current="what follows the suite ${rest%% *}" ;;
       done) finished=yes ;;
       *) printf '%s: %s\n' "$word" "$rest" ;;
@@ -219,10 +226,12 @@ main() {
   mkdir -p "$exchange"
   say "building what the virtual machine runs"
   build_tests
-  for program in manx felix manx-controller; do
+  local programs=(manx felix manx-controller) packages=(-p felix -p controller -p controller-ctl)
+  if is_named between; then programs+=(manx-bench) packages+=(-p e2e-bench); fi
+  for program in "${programs[@]}"; do
     [ -x "$bin/$program" ] && continue
     [ -z "${MANX_BIN:-}" ] || fail "MANX_BIN: $bin/$program is not there"
-    cargo build --release --locked -p felix -p controller -p controller-ctl
+    cargo build --release --locked "${packages[@]}"
     break
   done
   : >"$exchange/suites"

@@ -1,7 +1,7 @@
 //! Which way packets take: what the routes say, what is on the wire, and that pods hear each other's own address.
 
 use crate::{fabric, nothing_in_clear, route_between, sent_of_pods, talk};
-use e2e::bed::within;
+use e2e::bed::{tool, within};
 use e2e::fabric::addresses::{self, VXLAN_ORDINAL, block, in_block, is_pods};
 use e2e::fabric::shown::{self, IPIP_DEVICE, vxlan_device};
 use e2e::fabric::{Fabric, Family, Load, Mode, Seen, Spot, WayOut, objects};
@@ -96,6 +96,24 @@ fn vxlan_wraps_what_pods_say_to_any_other_node() {
         }
     }
     assert_eq!(devices(&fabric, 0)[..2], [true, true]);
+}
+
+/// Every connection would else be tracked twice on each node, once for its own sake and once for its wrapping's.
+#[test]
+fn connections_are_tracked_for_what_is_inside_vxlan_and_not_for_what_is_outside() {
+    let fabric = fabric(&[0, 1], Mode::VXLAN);
+    for family in Family::BOTH {
+        talk(&fabric, 0, 1, family);
+        let pod = in_block(family, 0, fabric.nodes[0].number, 0).to_string();
+        // The block's address without its last figure begins the address of each pod in it.
+        let of_pods = pod.trim_end_matches(|c: char| c.is_ascii_hexdigit()).to_owned();
+        let name = if family == Family::V6 { "ipv6" } else { "ipv4" };
+        for node in &fabric.nodes {
+            let tracked = within(&node.namespace, || tool("conntrack", &["-L", "-f", name]));
+            assert!(tracked.contains(&of_pods), "{of_pods}: {tracked}");
+            assert!(!tracked.contains("dport=4789"), "{tracked}");
+        }
+    }
 }
 
 #[test]

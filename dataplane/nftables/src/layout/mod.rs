@@ -21,6 +21,7 @@ mod settings;
 mod simulate;
 pub mod skeleton;
 mod state;
+mod to_node;
 mod tunnels;
 mod vacant;
 

@@ -66,6 +66,9 @@ pub const FROM_WL: &str = "from_wl";
 /// Chain that lets pass only packets with an address of their interface, and none that are tunnelled.
 pub const SPOOF: &str = "spoof";
 
+/// Chain of packets from workloads to the node's own programs.
+pub const TO_NODE: &str = "to_node";
+
 /// Chain that lets no packet begin a connection with an address that nobody has.
 pub const VACANT: &str = "vacant";
 

@@ -93,9 +93,9 @@ pub(super) fn host_port_rules() -> Vec<Vec<Expr>> {
 }
 
 /// Drops a packet of a new connection to a loopback address, in front of the node's own programs.
-pub(super) fn loopback_is_not_outside(on: Vec<Expr>) -> Vec<Expr> {
+pub(super) fn loopback_is_not_outside() -> Vec<Expr> {
     let drop = crate::wire::drop_counted().to_vec();
-    [on, from_or_to_loopback(false), drop].concat()
+    [from_or_to_loopback(false), drop].concat()
 }
 
 fn postrouting_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {

@@ -2,12 +2,12 @@
 
 use super::names::{
     self, ALLOW, FROM_WL, HOST_AT4, HOST_AT6, HOST_PORTS, HOST4, HOST6, NODES4, NODES6, NOTHING, OUTGOING,
-    OWN4, OWN6, PORTS, PROTOS, REFUSED, ROWS, SELF, SPOOF, TABLE, TO_WL, TUNNELS, VACANT, VACANT4, VACANT6,
-    WL_IN, WL_OUT, WL6,
+    OWN4, OWN6, PORTS, PROTOS, REFUSED, ROWS, SELF, SPOOF, TABLE, TO_NODE, TO_WL, TUNNELS, VACANT, VACANT4,
+    VACANT6, WL_IN, WL_OUT, WL6,
 };
-use super::settings::{EndpointToHost, LayoutSettings, Refusal};
+use super::settings::{LayoutSettings, Refusal};
 use super::state::State;
-use super::{nat, outgoing, tunnels, vacant};
+use super::{nat, outgoing, to_node, tunnels, vacant};
 use crate::wire::CtKey;
 use crate::wire::{
     BaseChain, Batch, Chain, ChainType, CmpOp, Expr, Hook, MetaKey, OnHit, Policy, Reject, Rule, Source,
@@ -20,7 +20,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 /// Router solicitation, neighbour solicitation and advertisement: what a workload may say from a link-local address.
-const NEIGHBOUR_DISCOVERY: [u8; 3] = [133, 135, 136];
+pub(super) const NEIGHBOUR_DISCOVERY: [u8; 3] = [133, 135, 136];
 
 fn in_name() -> Source {
     Source::Meta(MetaKey::InInterfaceName)
@@ -46,11 +46,11 @@ fn ct_state_is(bits: u32) -> Vec<Expr> {
     ]
 }
 
-fn rule(parts: impl IntoIterator<Item = Vec<Expr>>) -> Vec<Expr> {
+pub(super) fn rule(parts: impl IntoIterator<Item = Vec<Expr>>) -> Vec<Expr> {
     parts.into_iter().flatten().collect()
 }
 
-fn verdict(v: Verdict) -> Vec<Expr> {
+pub(super) fn verdict(v: Verdict) -> Vec<Expr> {
     vec![Expr::Verdict(v)]
 }
 
@@ -145,7 +145,7 @@ pub fn spoof_rules(state: &State) -> Vec<Vec<Expr>> {
 }
 
 /// Accepts what belongs to a known connection, as far as the state is one of these, and drops what belongs to none.
-fn connection_rules(settings: &LayoutSettings, known: u32) -> Vec<Vec<Expr>> {
+pub(super) fn connection_rules(settings: &LayoutSettings, known: u32) -> Vec<Vec<Expr>> {
     let mut rules = vec![rule([ct_state_is(known), verdict(Verdict::Accept)])];
     if settings.drop_invalid {
         rules.push(rule([ct_state_is(ct_state::INVALID), drop_counted().to_vec()]));
@@ -154,7 +154,7 @@ fn connection_rules(settings: &LayoutSettings, known: u32) -> Vec<Vec<Expr>> {
 }
 
 /// Drops a TCP packet of a new connection that is not its first.
-fn midstream_rule(on: Vec<Expr>) -> Vec<Expr> {
+pub(super) fn midstream_rule(on: Vec<Expr>) -> Vec<Expr> {
     let from = crate::wire::Register::FIRST;
     let (fin_syn_rst_ack, syn) = (0x17u8, 0x02u8);
     rule([
@@ -230,7 +230,7 @@ fn refused_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
 }
 
 /// `counter drop`, or `counter reject with icmpx type port-unreachable`.
-fn refuse(refusal: Refusal) -> Vec<Expr> {
+pub(super) fn refuse(refusal: Refusal) -> Vec<Expr> {
     const PORT_UNREACHABLE: u8 = 1;
     match refusal {
         Refusal::Drop => drop_counted().to_vec(),
@@ -242,65 +242,45 @@ fn allowed() -> Vec<Expr> {
     compare(Source::Meta(MetaKey::Priority), CmpOp::Eq, Value::host32(ALLOW)).to_vec()
 }
 
-fn not_allowed() -> Vec<Expr> {
+pub(super) fn not_allowed() -> Vec<Expr> {
     compare(Source::Meta(MetaKey::Priority), CmpOp::Neq, Value::host32(ALLOW)).to_vec()
 }
 
-fn input_rules(state: &State, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
-    let mut rules = Vec::new();
-    if state.tunnels.any() {
-        // Before anything that asks for the connection: a stranger's packets make one like anybody's.
-        rules.push(vec![Expr::jump(TUNNELS)]);
-    }
-    rules.push(beginning_of_a_connection());
-    for prefix in &settings.interface_prefixes {
-        let on = || interface_starts_with(MetaKey::InInterfaceName, prefix).to_vec();
-        for connection in connection_rules(settings, ct_state::ESTABLISHED | ct_state::RELATED) {
-            rules.push(rule([on(), connection]));
-        }
-        rules.push(nat::loopback_is_not_outside(on()));
-        if settings.refuse_midstream {
-            rules.push(midstream_rule(on()));
-        }
-        for kind in NEIGHBOUR_DISCOVERY {
-            rules.push(rule([on(), icmpv6_type(kind), verdict(Verdict::Accept)]));
-        }
-        rules.push(rule([on(), set_priority(NOTHING).to_vec()]));
-        rules.push(rule([on(), vec![Expr::jump(FROM_WL)]]));
-        rules.push(rule([on(), not_allowed(), refuse(settings.refusal)]));
-        rules.push(rule([on(), set_priority(NOTHING).to_vec()]));
-        match settings.endpoint_to_host {
-            EndpointToHost::Drop => rules.push(rule([on(), drop_counted().to_vec()])),
-            EndpointToHost::Accept => rules.push(rule([on(), verdict(Verdict::Accept)])),
-            EndpointToHost::Return => {}
-        }
-    }
-    rules
-}
-
 /// `ct state new,related jump vacant`: the packets that make connection-tracking entries.
-fn beginning_of_a_connection() -> Vec<Expr> {
+pub(super) fn beginning_of_a_connection() -> Vec<Expr> {
     rule([
         ct_state_is(ct_state::NEW | ct_state::RELATED),
         vec![Expr::jump(VACANT)],
     ])
 }
 
-fn prerouting_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
+/// The packets of workloads' interfaces go to a chain.
+pub(super) fn from_workloads(settings: &LayoutSettings, chain: &str) -> Vec<Vec<Expr>> {
     let on = |prefix: &String| interface_starts_with(MetaKey::InInterfaceName, prefix).to_vec();
     settings
         .interface_prefixes
         .iter()
-        .map(|p| rule([on(p), vec![Expr::jump(SPOOF)]]))
+        .map(|prefix| rule([on(prefix), vec![Expr::jump(chain)]]))
         .collect()
 }
 
+fn prerouting_rules(state: &State, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
+    let mut rules = from_workloads(settings, SPOOF);
+    rules.extend(tunnels::untracked_rules(state.tunnels, settings));
+    rules
+}
+
+/// The base chain of all packets that come in, in front of connection tracking.
+pub const PREROUTING: &str = "prerouting";
+/// The base chain of the node's own packets, in front of connection tracking.
+pub const RAW_OUTPUT: &str = "raw_output";
 /// The base chain of packets to the node itself.
 pub const INPUT: &str = "input";
 
 /// A base chain of ours: name, hook, priority.
-pub const BASE_CHAINS: [(&str, Hook, i32); 7] = [
-    ("prerouting", Hook::Prerouting, priority::RAW),
+pub const BASE_CHAINS: [(&str, Hook, i32); 8] = [
+    (PREROUTING, Hook::Prerouting, priority::RAW),
+    (RAW_OUTPUT, Hook::Output, priority::RAW),
     ("forward", Hook::Forward, priority::FILTER),
     (INPUT, Hook::Input, priority::FILTER),
     ("output", Hook::Output, priority::FILTER),
@@ -326,15 +306,16 @@ pub fn base_chain(hook: Hook, priority: i32) -> BaseChain {
 /// The rules of a base chain.
 pub fn base_rules(chain: &str, state: &State, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
     match chain {
-        "prerouting" => prerouting_rules(settings),
+        PREROUTING => prerouting_rules(state, settings),
+        RAW_OUTPUT => tunnels::untracked_rules(state.tunnels, settings),
         "forward" => forward_rules(settings),
         "output" => vec![beginning_of_a_connection()],
-        other => nat::rules(other, settings).unwrap_or_else(|| input_rules(state, settings)),
+        other => nat::rules(other, settings).unwrap_or_else(|| to_node::input_rules(state.tunnels, settings)),
     }
 }
 
-/// The regular chains that are always there, with their rules.
-pub fn regular_chains(state: &State, settings: &LayoutSettings) -> [(&'static str, Vec<Vec<Expr>>); 8] {
+/// The regular chains that are always there, with their rules: what a rule jumps to stands before it.
+pub fn regular_chains(state: &State, settings: &LayoutSettings) -> [(&'static str, Vec<Vec<Expr>>); 9] {
     let maps = maps_of(state);
     [
         (VACANT, vacant::rules(&state.vacant)),
@@ -342,6 +323,7 @@ pub fn regular_chains(state: &State, settings: &LayoutSettings) -> [(&'static st
         (SPOOF, spoof_rules(state)),
         (TO_WL, lookup_rules(&maps, true)),
         (FROM_WL, lookup_rules(&maps, false)),
+        (TO_NODE, to_node::workload_rules(settings)),
         (HOST_PORTS, nat::host_port_rules()),
         (OUTGOING, outgoing::rules(&state.pools, settings)),
         (TUNNELS, tunnels::rules(state.tunnels, settings)),

@@ -7,7 +7,8 @@
 use super::names::{NODES4, NODES6};
 use super::settings::LayoutSettings;
 use crate::wire::{
-    CmpOp, Expr, OnHit, PayloadBase, Source, Value, compare, concat, drop_counted, only_family, only_protocol,
+    CmpOp, Expr, OnHit, PayloadBase, Source, Value, Verdict, compare, concat, drop_counted, only_family,
+    only_protocol,
 };
 use policy_model::Protocol;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -34,6 +35,12 @@ impl TunnelsInUse {
     /// Whether any is in use.
     pub fn any(self) -> bool {
         self.ipip || self.vxlan4 || self.vxlan6
+    }
+
+    /// The families of the packets that carry VXLAN here.
+    fn vxlan_families(self) -> impl Iterator<Item = IpAddr> {
+        let families = [(self.vxlan4, V4), (self.vxlan6, V6)].into_iter();
+        families.filter(|(used, _)| *used).map(|(_, family)| family)
     }
 }
 
@@ -81,22 +88,41 @@ impl RefusedTunnels {
 }
 
 /// The rules of the guard in front of the node's own programs. Other packets are told apart by their protocol at once.
+///
+/// What is let in needs no other rule of ours: it is unwrapped, and what was inside passes all chains for itself.
 pub(super) fn rules(in_use: TunnelsInUse, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
-    let vxlan = || {
-        let ours = compare_network(settings.vxlan_vni);
-        [to_port(settings.vxlan_port), ours].concat()
+    let guard = |of: Vec<Expr>, family| {
+        let accepted = [
+            of.clone(),
+            with_node(family, true),
+            vec![Expr::Verdict(Verdict::Accept)],
+        ];
+        let dropped = [of, only_family(family).to_vec(), drop_counted().to_vec()];
+        [accepted.concat(), dropped.concat()]
     };
     let mut rules = Vec::new();
     if in_use.ipip {
-        rules.push([only_protocol(IPIP).to_vec(), from_a_stranger(V4)].concat());
+        rules.extend(guard(only_protocol(IPIP).to_vec(), V4));
     }
-    if in_use.vxlan4 {
-        rules.push([vxlan(), from_a_stranger(V4)].concat());
-    }
-    if in_use.vxlan6 {
-        rules.push([vxlan(), from_a_stranger(V6)].concat());
+    for family in in_use.vxlan_families() {
+        let ours = compare_network(settings.vxlan_vni);
+        rules.extend(guard([to_port(settings.vxlan_port), ours].concat(), family));
     }
     rules
+}
+
+/// The rules that leave VXLAN's packets between nodes out of connection tracking, on their way in and out.
+///
+/// Each flow of what is inside has a source port of its own outside, so that every connection would be tracked twice, and
+/// the second entry is of no use to anybody: packets of tunnels are judged one by one, by their sender. Only what goes to a
+/// node of the cluster is meant. Packets of IPIP have no ports: one entry holds them all and costs little, and a firewall
+/// of the administrator's may rely on it.
+pub(super) fn untracked_rules(in_use: TunnelsInUse, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
+    let untracked = |family| {
+        let to_a_node = with_node(family, false);
+        [to_port(settings.vxlan_port), to_a_node, vec![Expr::NoTrack]].concat()
+    };
+    in_use.vxlan_families().map(untracked).collect()
 }
 
 /// `udp dport PORT`.
@@ -116,12 +142,11 @@ fn compare_network(number: u32) -> Vec<Expr> {
     ]
 }
 
-/// `ip saddr != @nodes4 counter drop`.
-fn from_a_stranger(family: IpAddr) -> Vec<Expr> {
+/// `ip saddr @nodes4`, or `ip daddr @nodes4`.
+fn with_node(family: IpAddr, is_source: bool) -> Vec<Expr> {
     let nodes = if family.is_ipv4() { NODES4 } else { NODES6 };
     let mut exprs = only_family(family).to_vec();
-    exprs.extend(concat([Source::address(family, true)]));
-    exprs.push(Expr::lookup(nodes, OnHit::Fail));
-    exprs.extend(drop_counted());
+    exprs.extend(concat([Source::address(family, is_source)]));
+    exprs.push(Expr::lookup(nodes, OnHit::Match));
     exprs
 }

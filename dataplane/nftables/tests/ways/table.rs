@@ -64,11 +64,22 @@ fn nft_says_what_we_meant_and_what_it_says_loads_again() {
         assert_eq!(
             lines("tunnels"),
             [
-                "meta l4proto ipencap ip saddr != @nodes4 counter packets 0 bytes 0 drop",
-                "udp dport 4789 @th,96,24 0x1000 ip saddr != @nodes4 counter packets 0 bytes 0 drop",
-                "udp dport 4789 @th,96,24 0x1000 ip6 saddr != @nodes6 counter packets 0 bytes 0 drop",
+                "meta l4proto ipencap ip saddr @nodes4 accept",
+                "meta l4proto ipencap meta nfproto ipv4 counter packets 0 bytes 0 drop",
+                "udp dport 4789 @th,96,24 0x1000 ip saddr @nodes4 accept",
+                "udp dport 4789 @th,96,24 0x1000 meta nfproto ipv4 counter packets 0 bytes 0 drop",
+                "udp dport 4789 @th,96,24 0x1000 ip6 saddr @nodes6 accept",
+                "udp dport 4789 @th,96,24 0x1000 meta nfproto ipv6 counter packets 0 bytes 0 drop",
             ]
         );
+        let untracked = [
+            "udp dport 4789 ip daddr @nodes4 notrack",
+            "udp dport 4789 ip6 daddr @nodes6 notrack",
+        ];
+        assert_eq!(lines("raw_output")[1..], untracked, "behind the chain's hook");
+        let prerouting = lines("prerouting");
+        assert_eq!(prerouting[1], "iifname \"cali*\" jump spoof");
+        assert_eq!(prerouting[2..], untracked);
         let guarded = lines("input");
         assert_eq!(guarded[0], input[0], "the chain's hook");
         assert_eq!(guarded[1], "jump tunnels");
@@ -215,7 +226,10 @@ fn a_new_life_writes_what_is_new_to_it() {
         agent.tell(&[]);
         assert_eq!(
             lines("tunnels"),
-            ["udp dport 4789 @th,96,24 0x7 ip saddr != @nodes4 counter packets 0 bytes 0 drop"]
+            [
+                "udp dport 4789 @th,96,24 0x7 ip saddr @nodes4 accept",
+                "udp dport 4789 @th,96,24 0x7 meta nfproto ipv4 counter packets 0 bytes 0 drop",
+            ]
         );
         assert!(
             !lines("spoof")
@@ -229,6 +243,7 @@ fn a_new_life_writes_what_is_new_to_it() {
         agent.tell(&[]);
         assert!(lines("tunnels").is_empty());
         assert!(!lines("input").iter().any(|line| line.contains("tunnels")));
+        assert_eq!(lines("raw_output").len(), 1, "the hook alone");
         end(agent.driver);
 
         // All of them again; and where somebody took the chain away meanwhile.
@@ -240,7 +255,7 @@ fn a_new_life_writes_what_is_new_to_it() {
             let mut agent = Agent::new(settings());
             again(&mut agent);
             agent.tell(&[]);
-            assert_eq!(lines("tunnels").len(), 3);
+            assert_eq!(lines("tunnels").len(), 6);
             end(agent.driver);
         }
     });
@@ -249,26 +264,43 @@ fn a_new_life_writes_what_is_new_to_it() {
 #[test]
 fn a_table_without_these_sets_is_made_anew_at_once() {
     in_namespace(|| {
-        let mut agent = Agent::new(settings());
-        agent.driver.want_tunnels(ALL);
-        agent.tell(&[]);
-        end(agent.driver);
-        // As an earlier version would have left it.
-        for chain in ["nat_postrouting", "input", "tunnels", "outgoing"] {
-            nft(&["flush", "chain", "inet", "manx", chain]);
-        }
-        for [kind, name] in [
+        // As earlier versions would have left it.
+        let without_ways = [
             ["chain", "tunnels"],
             ["chain", "outgoing"],
+            ["chain", "raw_output"],
             ["set", "nodes4"],
             ["set", "nodes6"],
-        ] {
-            nft(&["delete", kind, "inet", "manx", name]);
+        ];
+        for lacking in [&without_ways[2..3], &without_ways] {
+            let mut agent = Agent::new(settings());
+            agent.driver.want_tunnels(ALL);
+            agent.tell(&[]);
+            end(agent.driver);
+            for chain in [
+                "nat_postrouting",
+                "input",
+                "tunnels",
+                "outgoing",
+                "prerouting",
+                "raw_output",
+            ] {
+                nft(&["flush", "chain", "inet", "manx", chain]);
+            }
+            for [kind, name] in lacking {
+                nft(&["delete", kind, "inet", "manx", name]);
+            }
+            let mut agent = Agent::new(settings());
+            agent.driver.want_tunnels(ALL);
+            assert_eq!(agent.tell(&[]).transactions, 1);
+            assert_eq!(lines("tunnels").len(), 6);
+            assert_eq!(
+                lines("raw_output").len(),
+                1 + 2,
+                "the hook, and a rule for each family"
+            );
+            end(agent.driver);
         }
-        let mut agent = Agent::new(settings());
-        agent.driver.want_tunnels(ALL);
-        assert_eq!(agent.tell(&[]).transactions, 1);
-        assert_eq!(lines("tunnels").len(), 3);
     });
 }
 
@@ -284,6 +316,8 @@ fn tampering_is_mended() {
             &["flush", "chain", "inet", "manx", "outgoing"][..],
             &["flush", "chain", "inet", "manx", "tunnels"],
             &["flush", "chain", "inet", "manx", "input"],
+            &["flush", "chain", "inet", "manx", "to_node"],
+            &["flush", "chain", "inet", "manx", "raw_output"],
             &["flush", "chain", "inet", "manx", "nat_postrouting"],
             &["flush", "set", "inet", "manx", "nodes4"],
             &["add", "element", "inet", "manx", "nodes6", "{ 2001:db8::bad }"],

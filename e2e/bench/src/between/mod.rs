@@ -51,7 +51,7 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
     }
     let mut pairs = BTreeMap::new();
     for way in &ways {
-        for maker in [Maker::Manx, Maker::Hand] {
+        for maker in [Maker::Manx, Maker::Hand, Maker::HandTranslating] {
             let pair = Pair::make(*way, maker).with_context(|| format!("{}, by {maker:?}", way.name()))?;
             pairs.insert((*way, maker), pair);
         }
@@ -78,31 +78,17 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
     let pods = |way, maker| (way, maker, Who::Pods);
     let nodes = (Way::Plain, Maker::Manx, Who::Nodes);
     let how = format!("best of {rounds} shuffled rounds, both ends on one processor");
-    for (against, goal, name) in [
-        (nodes, Some(0.95), "node to node"),
-        (
-            pods(Way::Plain, Maker::Hand),
-            None,
-            "the same routes made by hand",
-        ),
-    ] {
-        let name = format!("pod to pod across nodes, plain routes, against {name}");
-        figures.extend(compare(
-            &rates,
-            pods(Way::Plain, Maker::Manx),
-            against,
-            &name,
-            goal,
-            &how,
-        ));
-    }
-    for way in ways.into_iter().filter(|way| *way != Way::Plain) {
-        let name = format!(
-            "pod to pod across nodes, {0}, against {0} made by hand",
-            way.name()
-        );
-        let (ours, theirs) = (pods(way, Maker::Manx), pods(way, Maker::Hand));
-        figures.extend(compare(&rates, ours, theirs, &name, Some(0.98), &how));
+    let mut against = |way: Way, theirs, goal, name: &str| {
+        let name = format!("pod to pod across nodes, {}, against {name}", way.name());
+        let ours = pods(way, Maker::Manx);
+        figures.extend(compare(&rates, ours, theirs, &name, goal, &how));
+    };
+    against(Way::Plain, nodes, Some(0.95), "node to node");
+    for way in ways {
+        let goal = (way != Way::Plain).then_some(0.98);
+        against(way, pods(way, Maker::Hand), goal, "the same made by hand");
+        let translating = "the same made by hand where addresses are translated";
+        against(way, pods(way, Maker::HandTranslating), None, translating);
     }
     drop(pairs);
     for way in [Way::Plain, Way::Vxlan] {

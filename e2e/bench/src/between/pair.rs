@@ -26,6 +26,8 @@ pub(super) enum Maker {
     Manx,
     /// The program `ip`, and connection tracking.
     Hand,
+    /// The same on a node where somebody translates addresses, as kube-proxy does on every node of Kubernetes.
+    HandTranslating,
 }
 
 /// Two nodes with a pod on each. Everything goes when it is dropped.
@@ -104,6 +106,7 @@ impl Pair {
                 match maker {
                     Maker::Manx => Hands::open(&realm::name(number))?.begin(objects(way)).map(drop),
                     Maker::Hand => by_hand(number, way),
+                    Maker::HandTranslating => by_hand(number, way).and_then(|()| nft(TRANSLATION)),
                 }
             })??;
             pod.run(|| -> anyhow::Result<()> {
@@ -198,10 +201,19 @@ fn by_hand(node: u32, way: Way) -> anyhow::Result<()> {
             ip(&format!("route add {block}/26 via {there} dev tunl0 onlink"))?;
         }
     }
-    let rules = "add table inet hand; add chain inet hand forward { type filter hook forward priority 0; }; \
-                 add rule inet hand forward ct state established,related accept";
+    nft(TRACKING)
+}
+
+/// Rules by which the kernel tracks connections.
+const TRACKING: &str = "add table inet hand; add chain inet hand forward { type filter hook forward priority 0; }; \
+                        add rule inet hand forward ct state established,related accept";
+/// Chains by which the kernel is ready to translate addresses, without a rule.
+const TRANSLATION: &str = "add chain inet hand incoming { type nat hook prerouting priority -100; }; \
+                           add chain inet hand outgoing { type nat hook postrouting priority 100; }";
+
+fn nft(commands: &str) -> anyhow::Result<()> {
     let output = Command::new("nft")
-        .arg(rules)
+        .arg(commands)
         .output()
         .context("running the program 'nft' (package nftables)")?;
     crate::bed::succeeded("nft", &output)

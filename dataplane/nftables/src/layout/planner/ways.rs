@@ -7,9 +7,10 @@ use super::{Pass, Plan, Planner};
 use crate::layout::address_sets::NODE_ADDRESSES;
 use crate::layout::names;
 use crate::layout::ops::Op;
-use crate::layout::skeleton::{self, INPUT};
+use crate::layout::skeleton::{self, INPUT, PREROUTING, RAW_OUTPUT};
 use crate::layout::tunnels::TunnelsInUse;
 use crate::layout::{outgoing, tunnels};
+use crate::wire::Expr;
 use dataplane_tables::Tables;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,16 +46,28 @@ impl Planner {
                     .push(Op::ReplaceRules(names::OUTGOING.to_string(), after));
             }
         }
-        let before = std::mem::replace(&mut self.state.tunnels, self.wanted_tunnels);
-        if before != self.state.tunnels {
-            let rules = tunnels::rules(self.state.tunnels, &self.settings);
-            plan.switch
-                .push(Op::ReplaceRules(names::TUNNELS.to_string(), rules));
-            if before.any() != self.state.tunnels.any() {
-                let rules = skeleton::base_rules(INPUT, &self.state, &self.settings);
-                plan.switch.push(Op::ReplaceRules(INPUT.to_string(), rules));
+        if self.state.tunnels != self.wanted_tunnels {
+            let before = self.chains_of_tunnels();
+            self.state.tunnels = self.wanted_tunnels;
+            let after = self.chains_of_tunnels();
+            for ((chain, after), (_, before)) in after.into_iter().zip(before) {
+                if before != after {
+                    plan.switch.push(Op::ReplaceRules(chain.to_string(), after));
+                }
             }
         }
+    }
+
+    /// The chains whose rules follow from which tunnels are in use. The guard goes before what relies on it.
+    fn chains_of_tunnels(&self) -> [(&'static str, Vec<Vec<Expr>>); 4] {
+        let guard = tunnels::rules(self.state.tunnels, &self.settings);
+        let base = |chain| (chain, skeleton::base_rules(chain, &self.state, &self.settings));
+        [
+            (names::TUNNELS, guard),
+            base(INPUT),
+            base(PREROUTING),
+            base(RAW_OUTPUT),
+        ]
     }
 
     fn write_nodes(&mut self, pass: &Pass<'_>, plan: &mut Plan) {
