@@ -5,10 +5,10 @@
 //! YAML forbids `---` at the beginning of a line inside of any scalar.
 
 mod value;
+mod yaml;
 
-use serde::de::DeserializeSeed;
 use serde_json::Value;
-use value::{JsonValue, YamlValue};
+use value::JsonValue;
 
 /// One document of a text, or one item of a document that is a list.
 #[derive(Clone, Debug, PartialEq)]
@@ -171,20 +171,18 @@ fn read_chunk(chunk: &Chunk<'_>) -> Vec<(usize, Result<Value, DocumentError>)> {
     {
         return values;
     }
-    vec![(first_line, read_yaml(chunk))]
+    vec![(first_line, yaml::read(chunk.text, chunk.lines_before))]
 }
 
 /// The values of a JSON text; `None` where already the first is no JSON (YAML knows braces too).
 fn read_json(text: &str, first_line: usize) -> Option<Vec<(usize, Result<Value, DocumentError>)>> {
     let mut values = Vec::new();
+    let mut lines = Lines::of(text, first_line);
     let mut stream = serde_json::Deserializer::from_str(text).into_iter::<JsonValue>();
     loop {
         let start = stream.byte_offset();
-        let before = text.get(..start).unwrap_or_default();
         let rest = text.get(start..).unwrap_or_default();
-        let blank = rest.len() - rest.trim_start().len();
-        let skipped = rest.get(..blank).unwrap_or_default();
-        let line = first_line + count_lines(before) + count_lines(skipped);
+        let line = lines.at(start + rest.len() - rest.trim_start().len());
         match stream.next() {
             None => return Some(values),
             Some(Ok(value)) => values.push((line, Ok(value.0))),
@@ -203,59 +201,59 @@ fn read_json(text: &str, first_line: usize) -> Option<Vec<(usize, Result<Value, 
     }
 }
 
-fn count_lines(text: &str) -> usize {
-    text.bytes().filter(|b| *b == b'\n').count()
+/// Says on which line something stands, for one place after the other: it never looks at a byte twice, because a text may
+/// hold many thousands of values.
+struct Lines<'a> {
+    /// What was not looked at yet.
+    rest: &'a [u8],
+    /// Where in the text that begins, in bytes.
+    offset: usize,
+    /// The line there.
+    line: usize,
 }
 
-/// More brackets open at once than any manifest has. The parser's time grows with their square.
-const MOST_OPEN_BRACKETS: usize = 1000;
-
-/// The line, from 0, on which more brackets are open than the parser should be given.
-///
-/// Brackets inside of texts count too: a text with a thousand more opened than closed is no loss.
-fn too_deep(text: &str) -> Option<usize> {
-    let (mut open, mut line) = (0_usize, 0);
-    for byte in text.bytes() {
-        match byte {
-            b'[' | b'{' => open += 1,
-            b']' | b'}' => open = open.saturating_sub(1),
-            b'\n' => line += 1,
-            _ => {}
-        }
-        if open > MOST_OPEN_BRACKETS {
-            return Some(line);
-        }
-    }
-    None
-}
-
-fn read_yaml(chunk: &Chunk<'_>) -> Result<Value, DocumentError> {
-    if let Some(line) = too_deep(chunk.text) {
-        let reason = format!("more than {MOST_OPEN_BRACKETS} brackets are open");
-        return Err(DocumentError {
-            line: chunk.lines_before + line + 1,
-            column: 1,
-            reason,
-        });
-    }
-    if let Ok(value) = parse_yaml(chunk.text) {
-        return Ok(value);
-    }
-    // The parser's messages name lines, some of them two: parse once more at the right place of an empty text.
-    let padded = format!("{}{}", "\n".repeat(chunk.lines_before), chunk.text);
-    parse_yaml(&padded).map_err(|error| {
-        let last = chunk.lines_before + count_lines(chunk.text).max(1);
-        let (line, column) = error.location().map_or((last, 1), |l| (l.line(), l.column()));
-        DocumentError {
+impl<'a> Lines<'a> {
+    /// Begins at the beginning of `text`, which stands on `line`.
+    fn of(text: &'a str, line: usize) -> Self {
+        Lines {
+            rest: text.as_bytes(),
+            offset: 0,
             line,
-            column,
-            reason: without_position(&error.to_string(), line, column),
         }
-    })
+    }
+
+    /// The line on which the byte at `offset` stands; an offset before that of an earlier question has its answer.
+    fn at(&mut self, offset: usize) -> usize {
+        let more = offset.saturating_sub(self.offset);
+        if let Some((passed, rest)) = self.rest.split_at_checked(more) {
+            work::done(passed.len());
+            self.line += passed.iter().filter(|byte| **byte == b'\n').count();
+            (self.rest, self.offset) = (rest, self.offset + more);
+        }
+        self.line
+    }
 }
 
-fn parse_yaml(text: &str) -> Result<Value, serde_norway::Error> {
-    YamlValue { source: text }.deserialize(serde_norway::Deserializer::from_str(text))
+/// Counts what is done with a text, in bytes, so that a test can tell that it does not grow with the square of its size.
+mod work {
+    #[cfg(test)]
+    thread_local! {
+        static DONE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    /// So many bytes were looked at.
+    pub(super) fn done(bytes: usize) {
+        #[cfg(test)]
+        DONE.set(DONE.get() + bytes);
+        #[cfg(not(test))]
+        let _ = bytes;
+    }
+
+    /// How many bytes were looked at since the last question.
+    #[cfg(test)]
+    pub(super) fn taken() -> usize {
+        DONE.take()
+    }
 }
 
 /// The message without the position that the error's own fields repeat.
@@ -298,5 +296,40 @@ fn flatten(template: Document, mut value: Value, out: &mut Vec<Document>) {
             item,
             out,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a text of many documents, one of which is `document`, and says how many bytes were looked at for each of it.
+    fn effort(document: &str, separator: &str) -> f64 {
+        let text = vec![document; 20_000].join(separator);
+        work::taken();
+        let found = read_documents(&text);
+        assert_eq!(found.len(), 20_000);
+        let lines = document.matches('\n').count() + separator.matches('\n').count();
+        for (n, document) in found.iter().enumerate().step_by(997) {
+            assert_eq!(document.line, 1 + n * lines);
+            if let Err(error) = &document.body {
+                assert_eq!(error.line, document.line + 1, "{error}");
+            }
+        }
+        work::taken() as f64 / text.len() as f64
+    }
+
+    #[test]
+    fn the_effort_for_a_text_grows_with_its_length_and_no_faster() {
+        for (document, separator, most) in [
+            ("a: 1\nb: [x, y]\n", "---\n", 2.0),
+            ("{\"a\": 1,\n \"b\": [2]}", "\n", 2.0),
+            // Parsed anew for its message.
+            ("a: 1\na: 2\n", "---\n", 6.0),
+            ("a: 1\n b: 2\n", "---\n", 6.0),
+        ] {
+            let effort = effort(document, separator);
+            assert!(effort <= most, "{document}: {effort} bytes looked at for each");
+        }
     }
 }
