@@ -18,7 +18,7 @@ mod trace;
 mod tunnels;
 mod verdict;
 
-pub use facts::{EndpointToHostAction, FactFault, Facts, Settings};
+pub use facts::{EndpointToHostAction, FactFault, Facts, NodeSettings, Settings};
 pub use flow::{Flow, InvalidPeer, Peer, UnjudgeableFlow};
 pub use trace::{ClauseTrace, DirectionTrace, PolicyTrace, RuleTrace, TierTrace, Trace};
 pub use tunnels::RefusedTunnels;

@@ -5,7 +5,7 @@
 mod world;
 
 use policy_model::Resource;
-use policy_model_rules::oracle::{EndpointToHostAction, Facts, Settings, Verdict};
+use policy_model_rules::oracle::{EndpointToHostAction, Facts, NodeSettings, Settings, Verdict};
 use serde_json::json;
 use world::{
     allows, assert_flows, cluster, deny_all, facts, flow, global_policy, judge, pod, policy, resource,
@@ -44,12 +44,30 @@ fn to_its_own_node_a_workload_meets_egress_policy_then_the_setting() {
         (EndpointToHostAction::Return, Verdict::Allow),
         (EndpointToHostAction::Drop, Verdict::Deny),
     ] {
-        let settings = Settings {
+        let own = |action| NodeSettings {
             default_endpoint_to_host_action: action,
+            ..NodeSettings::default()
+        };
+        let settings = Settings {
+            of_all: own(action),
             ..Settings::default()
         };
         let facts = Facts::new(&cluster(), settings.clone());
         assert_eq!(judge(&facts, to_n1).verdict, verdict);
+        // What a node has of its own goes before what all have, and holds for its workloads alone.
+        for (node, expected) in [("n1", verdict), ("n2", Verdict::Allow)] {
+            let settings = Settings {
+                of_nodes: [(node.to_string(), own(action))].into(),
+                ..Settings::default()
+            };
+            let facts = Facts::new(&cluster(), settings);
+            assert_eq!(judge(&facts, to_n1).verdict, expected);
+        }
+        let opposite = Settings {
+            of_all: own(EndpointToHostAction::Drop),
+            of_nodes: [("n1".to_string(), own(action))].into(),
+        };
+        assert_eq!(judge(&Facts::new(&cluster(), opposite), to_n1).verdict, verdict);
         assert!(
             allows(&facts, "shop/web -> node:n2 TCP 22"),
             "another node is outside"

@@ -4,7 +4,7 @@
 
 mod world;
 
-use policy_model_rules::oracle::{Direction, Facts, RefusedTunnels, Settings, Verdict};
+use policy_model_rules::oracle::{Direction, Facts, NodeSettings, RefusedTunnels, Settings, Verdict};
 use world::{assert_flows, cluster, facts, judge, policy};
 
 #[test]
@@ -68,10 +68,14 @@ fn the_answer_names_the_reason_and_the_setting() {
 #[test]
 fn settings_allow_them_to_all_or_to_the_workloads_of_a_node() {
     let asked = |refused_tunnels, of_n1: Option<RefusedTunnels>, flows: &[&str]| {
-        let settings = Settings {
+        let refusing = |refused_tunnels| NodeSettings {
             refused_tunnels,
-            refused_tunnels_of: of_n1.map(|own| ("n1".to_string(), own)).into_iter().collect(),
-            ..Settings::default()
+            ..NodeSettings::default()
+        };
+        let of_n1 = of_n1.map(|own| ("n1".to_string(), refusing(own)));
+        let settings = Settings {
+            of_all: refusing(refused_tunnels),
+            of_nodes: of_n1.into_iter().collect(),
         };
         assert_flows(&Facts::new(&cluster(), settings), flows);
     };

@@ -23,22 +23,28 @@ pub enum EndpointToHostAction {
     Return,
 }
 
-/// Settings of the agents that verdicts depend on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+/// Settings of an agent that verdicts on its node's workloads depend on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeSettings {
     /// What happens to workloads' packets to their own node.
     pub default_endpoint_to_host_action: EndpointToHostAction,
     /// Tunnels' packets that workloads may not send.
     pub refused_tunnels: RefusedTunnels,
-    /// The same for the workloads of single nodes, by name, in place of what holds for the rest.
-    pub refused_tunnels_of: BTreeMap<String, RefusedTunnels>,
+}
+
+/// Settings of the agents that verdicts depend on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Those of every node that has none of its own.
+    pub of_all: NodeSettings,
+    /// Those of single nodes, by name, each whole.
+    pub of_nodes: BTreeMap<String, NodeSettings>,
 }
 
 impl Settings {
-    /// What the workloads of a node may not send.
-    pub(super) fn refused_tunnels_at(&self, node: &str) -> RefusedTunnels {
-        let own = self.refused_tunnels_of.get(node);
-        own.copied().unwrap_or(self.refused_tunnels)
+    /// What holds for the workloads of a node.
+    pub fn at(&self, node: &str) -> &NodeSettings {
+        self.of_nodes.get(node).unwrap_or(&self.of_all)
     }
 }
 

@@ -278,7 +278,7 @@ impl<'a> Question<'a> {
         };
         let packet = self.packet(source, destination);
         if let What::Endpoint(from) = self.from.what {
-            let refused = self.facts.settings.refused_tunnels_at(&from.node);
+            let refused = self.facts.settings.at(&from.node).refused_tunnels;
             match refused.why(&packet) {
                 Some(why) => self.refuse(from, why, &mut judgement),
                 None => self.ask(from, Direction::Egress, &packet, &mut judgement),
@@ -289,7 +289,9 @@ impl<'a> Question<'a> {
         }
         match (self.from.what, self.to.what) {
             (_, What::Endpoint(to)) => self.ask(to, Direction::Ingress, &packet, &mut judgement),
-            (What::Endpoint(from), What::Node(node)) if from.node == node => self.to_own_node(&mut judgement),
+            (What::Endpoint(from), What::Node(node)) if from.node == node => {
+                self.to_own_node(node, &mut judgement)
+            }
             _ => {}
         }
         judgement
@@ -312,8 +314,8 @@ impl<'a> Question<'a> {
         }
     }
 
-    fn to_own_node(&self, judgement: &mut Judgement) {
-        match self.facts.settings.default_endpoint_to_host_action {
+    fn to_own_node(&self, node: &str, judgement: &mut Judgement) {
+        match self.facts.settings.at(node).default_endpoint_to_host_action {
             EndpointToHostAction::Accept | EndpointToHostAction::Return => {}
             EndpointToHostAction::Drop => {
                 judgement.verdict = Verdict::Deny;

@@ -174,11 +174,8 @@ fn changed_ports(old: &World, new: &World) -> BTreeSet<ProtocolPort> {
 }
 
 fn vxlan_ports(settings: &Settings) -> BTreeSet<ProtocolPort> {
-    let all = settings
-        .refused_tunnels_of
-        .values()
-        .chain([&settings.refused_tunnels]);
-    all.filter_map(|refused| Some((Protocol::UDP, refused.vxlan_port?)))
+    let all = settings.of_nodes.values().chain([&settings.of_all]);
+    all.filter_map(|of| Some((Protocol::UDP, of.refused_tunnels.vxlan_port?)))
         .collect()
 }
 

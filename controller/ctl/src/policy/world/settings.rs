@@ -4,14 +4,14 @@ use felix::settings::parse::{Bool, EndpointToHostAction as Action, OneOf, Parser
 use felix::settings::resource::{CLUSTER_DEFAULT, layer};
 use felix::settings::{Layer, Source};
 use policy_model::{FelixConfigurationSpec, Resource};
-use policy_model_rules::oracle::{EndpointToHostAction, RefusedTunnels, Settings};
+use policy_model_rules::oracle::{EndpointToHostAction, NodeSettings, RefusedTunnels, Settings};
 use std::collections::BTreeMap;
 
 /// What FelixConfiguration `node.NAME` begins with.
 const OF_A_NODE: &str = "node.";
 
-/// The settings that FelixConfiguration objects amount to: those of `default`, and before them, for what is a matter of
-/// a node, those of `node.NAME`. What the agents' own environment says, where it is known, comes before both.
+/// The settings that FelixConfiguration objects amount to: those of `default`, and before them, for a node, those of its
+/// `node.NAME`. What the agents' own environment says, where it is known, comes before both.
 ///
 /// For packets to the node itself the default is ACCEPT, as in the lab and in the usual installation.
 pub(crate) fn settings<'a>(
@@ -28,23 +28,28 @@ pub(crate) fn settings<'a>(
     let of_all = written
         .get(CLUSTER_DEFAULT)
         .and_then(|spec| layer(CLUSTER_DEFAULT, "", spec));
-    // The first that says something is right.
     let common: Vec<&Layer> = environment.into_iter().chain(&of_all).collect();
     let of_node = |(name, spec): (&&str, &&FelixConfigurationSpec)| {
         let node = name.strip_prefix(OF_A_NODE)?;
         let own = layer(name, node, spec)?;
         let layers: Vec<&Layer> = environment.into_iter().chain([&own]).chain(&of_all).collect();
-        Some((node.to_owned(), refused_tunnels(&layers)))
+        Some((node.to_owned(), of_layers(&layers)))
     };
     Settings {
-        default_endpoint_to_host_action: match value::<OneOf<Action>>(&common, "DefaultEndpointToHostAction")
-        {
+        of_all: of_layers(&common),
+        of_nodes: written.iter().filter_map(of_node).collect(),
+    }
+}
+
+/// The settings of an agent that reads these layers, the first that says something being right.
+fn of_layers(layers: &[&Layer]) -> NodeSettings {
+    NodeSettings {
+        default_endpoint_to_host_action: match value::<OneOf<Action>>(layers, "DefaultEndpointToHostAction") {
             Some(Action::Drop) => EndpointToHostAction::Drop,
             Some(Action::Return) => EndpointToHostAction::Return,
             Some(Action::Accept) | None => EndpointToHostAction::Accept,
         },
-        refused_tunnels: refused_tunnels(&common),
-        refused_tunnels_of: written.iter().filter_map(of_node).collect(),
+        refused_tunnels: refused_tunnels(layers),
     }
 }
 

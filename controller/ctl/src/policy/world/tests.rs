@@ -1,7 +1,7 @@
 //! What is filled in where manifests say nothing.
 
 use super::*;
-use policy_model_rules::oracle::{EndpointToHostAction, RefusedTunnels};
+use policy_model_rules::oracle::{EndpointToHostAction, RefusedTunnels, Settings};
 
 fn world(text: &str, known: &Known) -> World {
     let mut set = ManifestSet::new();
@@ -172,15 +172,28 @@ fn configurations(all: &[(&str, &str)]) -> String {
 fn the_setting_for_packets_to_the_own_node_is_read() {
     let action = |all: &[(&str, &str)], environment: Option<&Layer>| {
         let found = world(&configurations(all), &Known::default());
-        settings(&found.resources, environment).default_endpoint_to_host_action
+        let read = settings(&found.resources, environment);
+        ["a", "b"].map(|node| read.at(node).default_endpoint_to_host_action)
     };
     let drops = [("default", "defaultEndpointToHostAction: DROP")];
-    assert_eq!(action(&[], None), EndpointToHostAction::Accept);
-    assert_eq!(action(&drops, None), EndpointToHostAction::Drop);
+    use EndpointToHostAction::{Accept, Drop, Return};
+    assert_eq!(action(&[], None), [Accept, Accept]);
+    assert_eq!(action(&drops, None), [Drop, Drop]);
+    // What is said of a node goes before what is said of all; what it leaves open stays as all have it.
+    let of_a = |spec| [drops[0], ("node.a", spec)];
+    assert_eq!(
+        action(&of_a("defaultEndpointToHostAction: ACCEPT"), None),
+        [Accept, Drop]
+    );
+    assert_eq!(action(&of_a("vxlanPort: 8472"), None), [Drop, Drop]);
+    assert_eq!(
+        action(&[("node.a", "defaultEndpointToHostAction: Drop")], None),
+        [Drop, Accept]
+    );
     let environment = environment_saying("defaultendpointtohostaction", "Return");
     assert_eq!(
-        action(&drops, Some(&environment)),
-        EndpointToHostAction::Return,
+        action(&of_a("defaultEndpointToHostAction: ACCEPT"), Some(&environment)),
+        [Return, Return],
         "the agents' own environment comes first"
     );
 }
@@ -195,7 +208,7 @@ fn the_settings_for_tunnels_of_workloads_are_read_by_their_precedence() {
         )
     };
     let usual = tunnels(true, Some(4789));
-    assert_eq!(read(&[], None).refused_tunnels, usual);
+    assert_eq!(read(&[], None).of_all.refused_tunnels, usual);
     for (spec, wanted) in [
         ("allowIPIPPacketsFromWorkloads: true", tunnels(false, Some(4789))),
         ("allowVXLANPacketsFromWorkloads: 'yes'", tunnels(true, None)),
@@ -208,7 +221,11 @@ fn the_settings_for_tunnels_of_workloads_are_read_by_their_precedence() {
         ("vxlanPort: 70000, allowIPIPPacketsFromWorkloads: perhaps", usual),
         ("vxlanPort: none", usual),
     ] {
-        assert_eq!(read(&[("default", spec)], None).refused_tunnels, wanted, "{spec}");
+        assert_eq!(
+            read(&[("default", spec)], None).of_all.refused_tunnels,
+            wanted,
+            "{spec}"
+        );
     }
     let both = [
         ("default", "allowIPIPPacketsFromWorkloads: true, vxlanPort: 8472"),
@@ -217,16 +234,24 @@ fn the_settings_for_tunnels_of_workloads_are_read_by_their_precedence() {
         ("other", "vxlanPort: 1"),
     ];
     let found = read(&both, None);
-    assert_eq!(found.refused_tunnels, tunnels(false, Some(8472)));
+    let refused = |found: &Settings| ["a", "b", "c"].map(|node| found.at(node).refused_tunnels);
     assert_eq!(
-        found.refused_tunnels_of,
-        BTreeMap::from([
-            ("a".to_string(), tunnels(true, Some(8472))),
-            ("b".to_string(), tunnels(false, None)),
-        ])
+        refused(&found),
+        [
+            tunnels(true, Some(8472)),
+            tunnels(false, None),
+            tunnels(false, Some(8472))
+        ]
     );
+    assert_eq!(found.of_nodes.len(), 2);
     let environment = environment_saying("VXLANPort", "4790");
     let found = read(&both, Some(&environment));
-    assert_eq!(found.refused_tunnels, tunnels(false, Some(4790)));
-    assert_eq!(found.refused_tunnels_of["a"], tunnels(true, Some(4790)));
+    assert_eq!(
+        refused(&found),
+        [
+            tunnels(true, Some(4790)),
+            tunnels(false, None),
+            tunnels(false, Some(4790))
+        ]
+    );
 }
