@@ -1,5 +1,6 @@
 //! What is wrong now: kept as a list, said once in the log, and written to a file that others can show.
 
+use crate::overlap::{DANGER, Overlap, REMEDY};
 use policy_model_datastore as datastore;
 use policy_model_kubernetes::{self as kubernetes, Consequence};
 use serde::Serialize;
@@ -67,20 +68,30 @@ impl Fault {
 
     /// A fault of a file as a whole, or of an object that comes from it.
     pub(crate) fn of_file(file: &str, subject: &str, reason: &str, consequence: &str) -> Fault {
+        Fault::of_field(file, subject, "", reason, consequence)
+    }
+
+    /// A fault of a field of an object that comes from a file.
+    fn of_field(file: &str, subject: &str, field: &str, reason: &str, consequence: &str) -> Fault {
         let place = if file.is_empty() { "manifests" } else { file };
         let about = if subject.is_empty() {
             String::new()
         } else {
             format!(" ({subject})")
         };
-        let message = format!("{place}{about}: {reason} ({consequence})");
+        let at = if field.is_empty() {
+            String::new()
+        } else {
+            format!("{field}: ")
+        };
+        let message = format!("{place}{about}: {at}{reason} ({consequence})");
         Fault {
             file: file.to_owned(),
             document: None,
             item: None,
             line: None,
             subject: subject.to_owned(),
-            field: String::new(),
+            field: field.to_owned(),
             reason: reason.to_owned(),
             consequence: consequence.to_owned(),
             message: message
@@ -88,6 +99,13 @@ impl Fault {
                 .map(|c| if c.is_control() { ' ' } else { c })
                 .collect(),
         }
+    }
+
+    /// A pool that others have addresses of; `file` is empty where it comes from no manifest.
+    pub(crate) fn of_overlap(file: &str, pool: &str, overlap: &Overlap) -> Fault {
+        let reason = format!("{}. {DANGER}. {REMEDY}", overlap.finding);
+        let consequence = "nothing was changed for that";
+        Fault::of_field(file, &format!("IPPool {pool}"), "spec.cidr", &reason, consequence)
     }
 
     /// A fault of the datastore.

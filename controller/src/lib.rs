@@ -10,6 +10,7 @@
 //! | `folder` | which files there are, and what happens to them |
 //! | `wanted`, `sources`, `placement` | what they amount to, from which file, and on which node (pure) |
 //! | `observed` | what the datastore holds |
+//! | `overlap` | what else has addresses of a pool (pure) |
 //! | `decide` | what is to be done about one object, and when (pure) |
 //! | `controller` | the loop, and the writes |
 //! | `departed` | addresses of nodes that are gone |
@@ -28,6 +29,7 @@ mod health;
 mod http;
 mod metrics;
 mod observed;
+mod overlap;
 mod placement;
 mod probe;
 mod sources;

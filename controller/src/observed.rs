@@ -3,8 +3,10 @@
 //! Own writes are noted as they return, so an event that tells of an older state of the same object is stale and
 //! changes nothing.
 
+use crate::overlap::Claims;
 use crate::placement::PodName;
 use crate::wanted::source_of;
+use ipnet::IpNet;
 use policy_model::{Key, Kind, Resource};
 use policy_model_datastore::{Revision, Selection, Versioned};
 use std::collections::BTreeMap;
@@ -13,6 +15,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub(crate) struct Observed {
     objects: BTreeMap<Key, Versioned>,
+    /// Whether something that has addresses changed since that was last asked.
+    are_claims_new: bool,
 }
 
 /// What the controller follows: everything but the bookkeeping of addresses, which changes with every pod and is read
@@ -41,7 +45,7 @@ impl Observed {
         match known {
             Some((revision, is_same)) if is_same || revision > versioned.revision => false,
             _ => {
-                self.objects.insert(key, versioned);
+                self.put(versioned);
                 true
             }
         }
@@ -49,12 +53,50 @@ impl Observed {
 
     /// Notes what the datastore just answered, whatever was known.
     pub(crate) fn put(&mut self, versioned: Versioned) {
-        self.objects.insert(versioned.key(), versioned);
+        let key = versioned.key();
+        self.are_claims_new |= has_addresses(key.kind);
+        self.objects.insert(key, versioned);
     }
 
     /// Notes that an object is gone. Returns whether that was new.
     pub(crate) fn remove(&mut self, key: &Key) -> bool {
-        self.objects.remove(key).is_some()
+        let was_there = self.objects.remove(key).is_some();
+        self.are_claims_new |= was_there && has_addresses(key.kind);
+        was_there
+    }
+
+    /// Whether something that has addresses of its own changed since the last question.
+    pub(crate) fn take_claims_news(&mut self) -> bool {
+        std::mem::take(&mut self.are_claims_new)
+    }
+
+    /// Everything that has addresses of its own: pools and nodes.
+    pub(crate) fn claims(&self) -> Claims {
+        let nodes = self
+            .of_kind(Kind::Node)
+            .filter_map(|(key, found)| match &*found.resource {
+                Resource::Node(node) => Some((key, node.spec.all_addresses())),
+                _ => None,
+            });
+        Claims {
+            pools: self
+                .pools()
+                .map(|(resource, cidr)| (resource.metadata().name.clone(), cidr))
+                .collect(),
+            nodes: nodes
+                .flat_map(|(key, addresses)| addresses.into_iter().map(|a| (key.name.clone(), a)))
+                .collect(),
+            services: Vec::new(),
+        }
+    }
+
+    /// All pools, each with its range.
+    pub(crate) fn pools(&self) -> impl Iterator<Item = (&Resource, IpNet)> {
+        self.of_kind(Kind::IPPool)
+            .filter_map(|(_, found)| match &*found.resource {
+                Resource::IPPool(pool) => Some((found.resource.as_ref(), pool.spec.cidr.trunc())),
+                _ => None,
+            })
     }
 
     /// The keys of all objects that are ours.
@@ -103,4 +145,9 @@ impl Observed {
         let found = self.objects.range(Key::global(kind, "")..);
         found.take_while(move |(key, _)| key.kind == kind)
     }
+}
+
+/// Whether objects of a kind have addresses that a pool must not have too.
+fn has_addresses(kind: Kind) -> bool {
+    matches!(kind, Kind::IPPool | Kind::Node)
 }

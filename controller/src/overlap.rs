@@ -1,11 +1,29 @@
 //! What else has addresses of a pool: other pools, nodes, Services. Pure.
 //!
-//! It is said and nothing is done about it: which of two is wrong only a person knows, and what works goes on.
+//! It is said and nothing is done about it: which of two is wrong only a person knows, and what works goes on. On
+//! Kubernetes a pool's condition says it, with manifests the list of faults.
 
-use super::conditions::{OVERLAP, Told, listed};
 use ipnet::IpNet;
 use policy_model_ipam::address::overlap;
 use std::net::IpAddr;
+
+/// How many names a message lists; the rest is counted.
+const NAMED: usize = 3;
+
+/// What follows from an overlap.
+pub(crate) const DANGER: &str = "Two may be given one address, and packets to it may go astray";
+/// What a person can do about one.
+pub(crate) const REMEDY: &str = "Make a pool of a range of its own, disable this one (spec.disabled), restart the pods that \
+                                 have addresses of it and delete it; or free the range elsewhere";
+
+/// What is to be said of a pool that others have addresses of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Overlap {
+    /// Who they are, in one word: `OverlapsPool`, `OverlapsNode`, `OverlapsServices` or `OverlapsSeveral`.
+    pub(crate) reason: &'static str,
+    /// Who has what, as a sentence without its full stop.
+    pub(crate) finding: String,
+}
 
 /// Everything that has addresses, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +38,7 @@ pub(crate) struct Claims {
 
 impl Claims {
     /// What is to be said of a pool that others have addresses of; none where nobody has.
-    pub(crate) fn on(&self, name: &str, range: &IpNet) -> Option<Told> {
+    pub(crate) fn on(&self, name: &str, range: &IpNet) -> Option<Overlap> {
         let range = range.trunc();
         let others = self.pools.iter();
         let pools: Vec<String> = others
@@ -57,18 +75,22 @@ impl Claims {
             .iter()
             .map(|(_, what, claims)| format!("{what}: {}", listed(claims.iter().map(String::as_str))))
             .collect();
-        let message = format!(
-            "{range} overlaps {}. Two may be given one address, and packets to it may go astray; nothing was changed for \
-             that. Make a pool of a range of its own, disable this one (spec.disabled), restart the pods that have \
-             addresses of it and delete it; or free the range elsewhere",
-            parts.join("; ")
-        );
-        Some(Told {
-            kind: OVERLAP,
-            is_true: true,
-            reason: reason.to_owned(),
-            message,
+        Some(Overlap {
+            reason,
+            finding: format!("{range} overlaps {}", parts.join("; ")),
         })
+    }
+}
+
+/// Names for a message: the first of them, and how many more there are.
+pub(crate) fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let named: Vec<&str> = names.take(NAMED).collect();
+    let named = named.join(", ");
+    if more == 0 {
+        named
+    } else {
+        format!("{named} and {more} more")
     }
 }
 
@@ -121,32 +143,24 @@ mod tests {
             all.on(name, range).unwrap()
         };
         let a = said("a");
-        assert_eq!(
-            (a.kind, a.is_true, a.reason.as_str()),
-            (OVERLAP, true, "OverlapsSeveral")
-        );
+        assert_eq!(a.reason, "OverlapsSeveral");
         for word in [
             "10.0.0.0/16",
             "other pools: b (10.0.128.0/17)",
             "Services: 10.0.64.0/20 (ServiceCIDR kubernetes)",
-            "spec.disabled",
         ] {
-            assert!(a.message.contains(word), "{}", a.message);
+            assert!(a.finding.contains(word), "{}", a.finding);
         }
         let b = said("b");
         assert_eq!(b.reason, "OverlapsPool");
-        assert!(
-            b.message.contains("other pools: a (10.0.0.0/16)."),
-            "{}",
-            b.message
-        );
+        assert_eq!(b.finding, "10.0.128.0/17 overlaps other pools: a (10.0.0.0/16)");
         let c = said("c");
         assert_eq!(c.reason, "OverlapsNode");
         assert!(
-            c.message
+            c.finding
                 .contains("nodes: n1 (10.1.0.7), n2 (10.1.0.8), n3 (10.1.0.9) and 1 more"),
             "{}",
-            c.message
+            c.finding
         );
         assert_eq!(said("six").reason, "OverlapsServices");
     }
@@ -174,8 +188,8 @@ mod tests {
             prop_assert_eq!(of_one.is_some(), shares);
             prop_assert_eq!(of_other.is_some(), shares);
             if let (Some(of_one), Some(of_other)) = (of_one, of_other) {
-                prop_assert!(of_one.message.contains("other pools: other ("));
-                prop_assert!(of_other.message.contains("other pools: one ("));
+                prop_assert!(of_one.finding.contains("other pools: other ("));
+                prop_assert!(of_other.finding.contains("other pools: one ("));
             }
         }
     }

@@ -175,3 +175,78 @@ async fn links_are_followed_once() {
         .until_stored("the turn", |objects| world::selects(objects, "mounted", "two"))
         .await;
 }
+
+#[tokio::test]
+async fn pools_that_share_addresses_are_told_and_stay_in_force() {
+    let world = World::running().await;
+    let pool = |name: &str, cidr: &str| {
+        format!(
+            "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {{cidr: {cidr}}}\n"
+        )
+    };
+    world.write("a.yaml", &pool("wide", "10.65.0.0/16"));
+    world.write("b.yaml", &pool("narrow", "10.65.128.0/17"));
+    world.until_faults("both pools", |faults| faults.len() == 2).await;
+    let faults = world.faults();
+    for (fault, place, words) in [
+        (
+            &faults[0],
+            "a.yaml (IPPool wide): spec.cidr: ",
+            "10.65.0.0/16 overlaps other pools: narrow (10.65.128.0/17). Two may be given one address",
+        ),
+        (
+            &faults[1],
+            "b.yaml (IPPool narrow): spec.cidr: ",
+            "10.65.128.0/17 overlaps other pools: wide (10.65.0.0/16). Two may be given one address",
+        ),
+    ] {
+        assert!(
+            fault.starts_with(place) && fault.contains(words) && fault.contains("spec.disabled"),
+            "{fault}"
+        );
+        assert!(fault.ends_with("(nothing was changed for that)"), "{fault}");
+    }
+    world
+        .until_stored("both pools", |objects| {
+            ["wide", "narrow"]
+                .map(|name| Key::global(Kind::IPPool, name))
+                .iter()
+                .all(|key| objects.contains_key(key))
+        })
+        .await;
+    assert!(world.standing().in_sync, "what is told holds nothing up");
+
+    // A node inside of a pool, from a file of its own, and the end of one overlap.
+    world.write("b.yaml", &pool("narrow", "10.66.0.0/17"));
+    world.write(
+        "node.yaml",
+        &format!(
+            "{}status: {{addresses: [{{type: InternalIP, address: 10.66.0.9}}]}}\n",
+            node("n1")
+        ),
+    );
+    world
+        .until_faults("the node alone", |faults| {
+            faults.len() == 1
+                && faults[0].contains("IPPool narrow")
+                && faults[0].contains("nodes: n1 (10.66.0.9)")
+        })
+        .await;
+    world.remove("node.yaml");
+    world.until_faults("none", |faults| faults.is_empty()).await;
+
+    // One that somebody else made has no file.
+    let theirs = serde_json::json!({
+        "apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": { "name": "theirs" },
+        "spec": { "cidr": "10.66.64.0/18" },
+    });
+    world.put(Resource::parse(theirs).unwrap().resource).await;
+    world
+        .until_faults("theirs", |faults| {
+            faults.len() == 2
+                && faults
+                    .iter()
+                    .any(|fault| fault.starts_with("manifests (IPPool theirs)"))
+        })
+        .await;
+}

@@ -2,6 +2,7 @@
 
 use super::Controller;
 use crate::faults::{self, Fault, Standing};
+use crate::wanted::source_of;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const STAYS: &str = "what was in force stays in force";
@@ -9,6 +10,7 @@ const STAYS: &str = "what was in force stays in force";
 impl Controller {
     pub(super) fn tell(&mut self) {
         let mut is_changed = false;
+        self.are_faults_due |= self.observed.take_claims_news();
         if self.are_faults_due {
             self.are_faults_due = false;
             let faults = self.faults();
@@ -101,6 +103,15 @@ impl Controller {
                     reason,
                     "it is no endpoint until there is one",
                 ));
+            }
+        }
+        if self.is_listed {
+            let claims = self.observed.claims();
+            for (pool, range) in self.observed.pools() {
+                let name = &pool.metadata().name;
+                let file = source_of(pool).unwrap_or_default();
+                let found = claims.on(name, &range);
+                faults.extend(found.map(|overlap| Fault::of_overlap(file, name, &overlap)));
             }
         }
         faults.extend(self.store.faults().iter().map(Fault::of_datastore));

@@ -1,5 +1,6 @@
 //! The conditions in a pool's status: what was said, and what is to be said. Pure.
 
+use crate::overlap::{DANGER, Overlap, REMEDY};
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
@@ -10,9 +11,6 @@ pub(crate) const OVERLAP: &str = "CIDROverlap";
 /// The conditions that we write, in their order.
 const OURS: [&str; 2] = [ALLOCATABLE, OVERLAP];
 
-/// How many names a message lists; the rest is counted.
-const NAMED: usize = 3;
-
 /// What a condition says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
@@ -21,6 +19,17 @@ pub(crate) struct Told {
     pub(crate) is_true: bool,
     pub(crate) reason: String,
     pub(crate) message: String,
+}
+
+impl From<Overlap> for Told {
+    fn from(Overlap { reason, finding }: Overlap) -> Told {
+        Told {
+            kind: OVERLAP,
+            is_true: true,
+            reason: reason.to_owned(),
+            message: format!("{finding}. {DANGER}; nothing was changed for that. {REMEDY}"),
+        }
+    }
 }
 
 /// The conditions that a pool has.
@@ -92,18 +101,6 @@ impl Conditions {
         let alike = |known: &Told| known.kind == told.kind && known.is_true == told.is_true;
         let found = self.ours.iter().find(|(known, _)| alike(known));
         found.map(|(_, since)| since.as_str())
-    }
-}
-
-/// Names for a message: the first of them, and how many more there are.
-pub(crate) fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
-    let more = names.len().saturating_sub(NAMED);
-    let named: Vec<&str> = names.take(NAMED).collect();
-    let named = named.join(", ");
-    if more == 0 {
-        named
-    } else {
-        format!("{named} and {more} more")
     }
 }
 

@@ -7,7 +7,6 @@
 //! A pool of which others have addresses says so, in a condition and in the log, for as long as they have.
 
 mod conditions;
-mod overlap;
 mod plan;
 mod services;
 
@@ -17,10 +16,10 @@ use super::picture::Picture;
 use super::reach::{Reach, is_conflict};
 use super::vitals::Pulse;
 use crate::departed::{ReleaseError, drive};
+use crate::overlap::Claims;
 use conditions::{ALLOCATABLE, Told};
 use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
-use overlap::Claims;
 use plan::{FINALIZER, Holders, Pool, Step};
 use policy_model::{IpamBlockSpec, Kind, Resource};
 use policy_model_datastore::{Datastore, DatastoreError, Selection};
@@ -96,7 +95,7 @@ impl Pools {
                 Holders::default()
             };
             let is_settled = self.is_settled(pool, &holders, Instant::now());
-            let overlap = claims.on(&pool.name, &pool.cidr);
+            let overlap = claims.on(&pool.name, &pool.cidr).map(Told::from);
             self.warn(&pool.name, overlap.as_ref());
             for step in pool.plan(&holders, is_settled, overlap) {
                 match carry_out(ground, pool, step).await {

@@ -1,7 +1,8 @@
 //! What is to be done about one pool. Pure.
 
-use super::conditions::{ALLOCATABLE, Conditions, Told, listed};
+use super::conditions::{ALLOCATABLE, Conditions, Told};
 use crate::cluster::picture::{is_reserve, node_of};
+use crate::overlap::listed;
 use ipnet::IpNet;
 use kube::api::DynamicObject;
 use policy_model::IpamBlockSpec;
