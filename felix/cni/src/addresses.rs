@@ -144,7 +144,7 @@ impl Allocator {
         if self.families() == (false, false) {
             return Some(NO_POOL.to_owned());
         }
-        self.shortage()
+        self.shortages().of_any_pool()
     }
 
     async fn outside_pools(&self, addresses: &[IpAddr]) -> Result<bool, Failure> {

@@ -18,6 +18,7 @@ use crate::holder::PodRef;
 use crate::ipam;
 use crate::journal::Journal;
 use crate::protocol::{Failure, code};
+use crate::shortage::Shortages;
 use crate::tunnel_addresses::TunnelAddresses;
 use crate::view::ClusterView;
 use dataplane_netlink::workload::WorkloadSettings;
@@ -71,8 +72,7 @@ pub(crate) struct Allocator {
     /// How many attachments have found the reserve too small, and up to which of them it was filled since.
     tickets: AtomicU64,
     served: watch::Sender<u64>,
-    /// Why there was no address, until there is one again.
-    shortage: Mutex<BTreeMap<Family, String>>,
+    shortages: Shortages,
     /// Handles of attachments that are being made: no block's word about them is judged.
     under_way: Mutex<BTreeSet<String>>,
     idle: Mutex<Idle>,
@@ -166,7 +166,7 @@ impl Allocator {
             work: Notify::new(),
             tickets: AtomicU64::new(0),
             served: watch::Sender::new(0),
-            shortage: Mutex::default(),
+            shortages: Shortages::default(),
             under_way: Mutex::default(),
             idle: Mutex::default(),
             local: Mutex::default(),
@@ -342,13 +342,10 @@ impl Allocator {
         };
         let outcome = self.request(Request::AutoAssign(request)).await;
         for want in wants {
-            let mut shortage = locked(&self.shortage);
             match &outcome {
-                Ok(_) => drop(shortage.remove(&want.family)),
+                Ok(_) => self.shortages.served(want.family, &want.pools),
                 Err(ipam::RequestError::Refused(error)) => {
-                    if is_about(error, want.family) {
-                        shortage.insert(want.family, error.to_string());
-                    }
+                    self.shortages.refused(want.family, &want.pools, error);
                 }
                 Err(ipam::RequestError::Store(_)) => {}
             }
@@ -397,11 +394,9 @@ impl Allocator {
         self.work.notify_one();
     }
 
-    /// Why there is no address to give.
-    pub(crate) fn shortage(&self) -> Option<String> {
-        let shortage = locked(&self.shortage);
-        let reasons: Vec<&str> = shortage.values().map(String::as_str).collect();
-        (!reasons.is_empty()).then(|| reasons.join("; "))
+    /// What pods were refused for want of addresses.
+    pub(crate) fn shortages(&self) -> &Shortages {
+        &self.shortages
     }
 
     async fn request(&self, request: Request) -> Result<Outcome, ipam::RequestError> {
@@ -443,16 +438,6 @@ fn wish<'a>(family: Family, requested: &'a [PoolRef], node_labels: &'a BTreeMap<
         requested,
         node_labels,
         namespace_labels: None,
-    }
-}
-
-fn is_about(error: &IpamError, wanted: Family) -> bool {
-    match error {
-        IpamError::NoUsablePool { family, .. }
-        | IpamError::Exhausted { family, .. }
-        | IpamError::MaxBlocks { family, .. }
-        | IpamError::ClaimsDisabled { family, .. } => *family == wanted,
-        _ => false,
     }
 }
 

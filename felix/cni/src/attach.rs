@@ -11,6 +11,7 @@ use crate::interface::{Interface, Sandbox, blocking, text};
 use crate::journal::{Attachment, Attachments, Journal, JournalError};
 use crate::protocol::{AddressWishes, Answer, AttachmentKey, Command, Failure, Request, Success, code};
 use crate::server::{Caller, Handler};
+use crate::shortage::Shortage;
 use crate::tunnel_addresses::TunnelAddresses;
 use crate::view::ClusterView;
 use add::Add;
@@ -214,6 +215,11 @@ impl Attacher {
     /// ([`Attacher::keeping_tunnel_addresses`]).
     pub fn tunnel_addresses(&self) -> watch::Receiver<Option<TunnelAddresses>> {
         self.allocator.tunnel_addresses()
+    }
+
+    /// Follows for want of what pods were refused an address, until there is one again.
+    pub fn shortages(&self) -> watch::Receiver<Vec<Shortage>> {
+        self.allocator.shortages().follow()
     }
 
     /// Whether an attachment was made before the machine was last started, so that nothing of it is in the kernel.

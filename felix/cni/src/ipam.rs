@@ -2,6 +2,7 @@
 //! goes to the datastore.
 
 use crate::protocol::{Failure, code};
+use crate::shortage::explained;
 use crate::view::ClusterView;
 use policy_model::{Key, Kind};
 use policy_model_datastore::{Datastore, DatastoreError, Selection, Version, Versioned};
@@ -24,7 +25,7 @@ impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Self {
         match error {
             RequestError::Store(error) => failure(&error),
-            RequestError::Refused(error) => Failure::new(code::NO_ADDRESS, error),
+            RequestError::Refused(error) => Failure::new(code::NO_ADDRESS, explained(&error)),
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod journal;
 mod naming;
 mod ports;
 pub mod server;
+mod shortage;
 mod tunnel_addresses;
 pub mod view;
 
@@ -29,6 +30,8 @@ pub use felix_cni_protocol::{
     Answer, AttachmentKey, CallError, Command, Failure, Request, Success, call, code,
 };
 pub use naming::{interface_of, pod_of};
+pub use policy_model_ipam::Family;
 pub use server::{Caller, Handler, ServerError, serve};
+pub use shortage::Shortage;
 pub use tunnel_addresses::TunnelAddresses;
 pub use view::ClusterView;

@@ -8,6 +8,7 @@ mod following;
 mod handle;
 mod host_ports;
 mod network_config;
+mod shortages;
 mod state;
 mod timers;
 mod tunnel_notes;

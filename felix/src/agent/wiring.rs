@@ -8,7 +8,7 @@ use super::network_config::{self, NetworkConfig, has_tunnels, takes_from_pools};
 use super::state::{StateError, StateFolder};
 use super::timers::RefreshIntervals;
 use super::workload_mtu::WorkloadMtu;
-use super::{tunnel_notes, tunnel_settings};
+use super::{shortages, tunnel_notes, tunnel_settings};
 use crate::health::{Counts, HealthAggregator, HealthPages};
 use crate::http::{BindError, Limits, Pages, Purpose, ServerThread, bind};
 use crate::metrics::{Metrics, MetricsPages};
@@ -174,6 +174,12 @@ pub async fn run(
         attacher = attacher.keeping_tunnel_addresses();
     }
     let tunnels = attacher.tunnel_addresses();
+    let lacking = shortages::tell(
+        settings.felix_hostname.clone(),
+        kubernetes.clone(),
+        metrics,
+        attacher.shortages(),
+    );
     let mut attachments = attacher.attachments();
     let mut kept = attacher.kept_addresses();
     let door = Door::default();
@@ -215,6 +221,7 @@ pub async fn run(
     ));
     let mut other_settings = tokio::spawn(following::settings(store, cluster));
     let bypasses = tokio::spawn(look_for_bypasses(engine.clone()));
+    let lacking = tokio::spawn(lacking);
     let announced = kubernetes.map(|store| {
         let reporter = health.register("node", Counts::Readiness, Duration::ZERO, now);
         let tunnels = tunnel_notes::keep(settings.felix_hostname.clone(), store.clone(), tunnels);
@@ -253,7 +260,15 @@ pub async fn run(
             Ok(Ok(())) => {}
         }
     }
-    for task in [sync, attached, bypasses, other_settings, announcing, configuring] {
+    for task in [
+        sync,
+        attached,
+        bypasses,
+        other_settings,
+        announcing,
+        configuring,
+        lacking,
+    ] {
         task.abort();
         // The one that ended the agent has been waited for.
         if !task.is_finished() {

@@ -59,6 +59,7 @@ pub struct Metrics {
     log_errors: IntCounter,
     rejected: IntCounterVec,
     invalid: IntGaugeVec,
+    exhausted: IntGaugeVec,
 }
 
 impl Metrics {
@@ -83,6 +84,13 @@ impl Metrics {
             "Number of objects in the datastore that are invalid now.",
             &["kind"],
         )?;
+        let exhausted = gauge_vec(
+            &registry,
+            "felix_ipam_exhausted",
+            "1 for each pool of IP addresses that a pod of this node was refused an address of, until there is one again; \
+             without a pool where none may serve the node.",
+            &["family", "pool"],
+        )?;
         let host = gauge_vec(
             &registry,
             "felix_host",
@@ -105,6 +113,7 @@ impl Metrics {
             log_errors,
             rejected,
             invalid,
+            exhausted,
         };
         if options.process {
             metrics.show_process()?;
@@ -143,6 +152,14 @@ impl Metrics {
     /// Says how many objects of a kind are invalid now.
     pub fn set_invalid_objects(&self, kind: &str, number: usize) {
         self.invalid.with_label_values(&[kind]).set(whole(number));
+    }
+
+    /// Says which pools have no address for this node's pods now: family and name of each.
+    pub fn set_exhausted<'a>(&self, pools: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        self.exhausted.reset();
+        for (family, pool) in pools {
+            self.exhausted.with_label_values(&[family, pool]).set(1);
+        }
     }
 
     /// Everything in Prometheus' text form.

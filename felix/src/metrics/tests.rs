@@ -19,6 +19,7 @@ fn used() -> Metrics {
     metrics.log_errors().inc();
     metrics.object_rejected("NetworkPolicy");
     metrics.set_invalid_objects("NetworkPolicy", 2);
+    metrics.set_exhausted([("IPv4", "pods")]);
     let calculation = metrics.calculation();
     calculation.set_local(1, 2, 3);
     calculation.set_cluster(ClusterSize {
@@ -89,6 +90,7 @@ fn names_and_types_are_those_of_the_graphs() {
         ("felix_int_dataplane_messages", "counter"),
         ("felix_int_dataplane_msg_batch_size", "summary"),
         ("felix_invalid_objects", "gauge"),
+        ("felix_ipam_exhausted", "gauge"),
         ("felix_log_errors", "counter"),
         ("felix_nft_calls", "counter"),
         ("felix_nft_chains", "gauge"),
@@ -254,4 +256,28 @@ fn there_is_one_page() {
         (200, "text/plain; version=0.0.4; charset=utf-8")
     );
     assert_eq!(pages.page("/"), None);
+}
+
+#[test]
+fn a_pool_is_exhausted_until_it_is_not() {
+    let metrics = metrics(false);
+    let shown = || {
+        let text = metrics.render().unwrap();
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with("felix_ipam_exhausted{"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(), Vec::<String>::new());
+    metrics.set_exhausted([("IPv4", "a"), ("IPv4", "b"), ("IPv6", "")]);
+    assert_eq!(
+        shown(),
+        [
+            "felix_ipam_exhausted{family=\"IPv4\",pool=\"a\"} 1",
+            "felix_ipam_exhausted{family=\"IPv4\",pool=\"b\"} 1",
+            "felix_ipam_exhausted{family=\"IPv6\",pool=\"\"} 1",
+        ]
+    );
+    metrics.set_exhausted([("IPv4", "b")]);
+    assert_eq!(shown(), ["felix_ipam_exhausted{family=\"IPv4\",pool=\"b\"} 1"]);
 }

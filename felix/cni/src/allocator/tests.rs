@@ -305,3 +305,64 @@ async fn what_somebody_took_from_the_reserve_is_not_given() {
     }
     assert_eq!(mine.len(), 1);
 }
+
+#[tokio::test]
+async fn a_pool_that_is_exhausted_is_told_until_it_has_an_address_again() {
+    let store = world("10.0.0.0/30", 30).await;
+    let node = Node::start("n0", &store).await;
+    let mut shortages = node.allocator.shortages().follow();
+    for n in 0..4 {
+        node.add(&n.to_string(), None).await.unwrap();
+    }
+    assert_eq!(*shortages.borrow(), []);
+    let failure = node.add("one-more", None).await.unwrap_err();
+    assert_eq!(failure.code, code::NO_ADDRESS);
+    for words in [
+        "pool pool (10.0.0.0/30)",
+        "no room for another block",
+        "To do: make another IPPool",
+    ] {
+        assert!(failure.message.contains(words), "{failure}");
+    }
+    let told = shortages.borrow_and_update().clone();
+    assert_eq!(told.len(), 1);
+    assert_eq!(
+        (told[0].family, told[0].pools.as_slice(), &told[0].reason),
+        (Family::V4, ["pool".to_owned()].as_slice(), &failure.message)
+    );
+    let wishes = AddressWishes::default();
+    assert_eq!(node.allocator.lack(&wishes).as_ref(), Some(&failure.message));
+    node.delete("0").await;
+    // The one task finds it out by itself.
+    shortages.wait_for(Vec::is_empty).await.unwrap();
+    assert_eq!(node.allocator.lack(&wishes), None);
+    node.add("one-more", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_pod_asks_for_in_vain_says_nothing_about_the_node() {
+    let store = world("10.0.0.0/30", 30).await;
+    let spec = IpPoolSpec::of("10.0.1.0/24".parse().unwrap());
+    store.create(Object::named("wide", spec).into()).await.unwrap();
+    let node = Node::start("n0", &store).await;
+    let ask = async |id: &str| {
+        let holder = node.holder(id);
+        let want = Want {
+            family: Family::V4,
+            pools: vec![PoolRef::Name("pool".into())],
+        };
+        let promise = node.allocator.any(&holder, &[want]).await?;
+        node.allocator.keep(promise, &holder);
+        Ok::<_, Failure>(())
+    };
+    for n in 0..4 {
+        ask(&format!("asking-{n}")).await.unwrap();
+    }
+    let failure = ask("in-vain").await.unwrap_err();
+    assert_eq!(failure.code, code::NO_ADDRESS);
+    let told = node.allocator.shortages().follow().borrow().clone();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].pools, ["pool"]);
+    assert_eq!(node.allocator.lack(&AddressWishes::default()), None);
+    node.add("any", None).await.unwrap();
+}

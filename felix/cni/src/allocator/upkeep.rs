@@ -68,6 +68,7 @@ impl Allocator {
             tracing::info!(block = %cidr, "gave back a block that no pod of this node needs");
         }
         self.search().await;
+        self.shortages.forget_old(Instant::now());
         Ok(())
     }
 

@@ -214,7 +214,7 @@ impl Allocator {
                 let reserve = locked(&self.reserve);
                 (reserve.ready(family), reserve.committed(family))
             };
-            let is_short = locked(&self.shortage).contains_key(&family);
+            let is_short = self.shortages.has(family);
             let is_low = self.parts.reserves && (ready < depth.low || is_short);
             if !is_low && waiting == 0 {
                 continue;
@@ -234,7 +234,7 @@ impl Allocator {
                 Ok(Outcome::Assigned(all)) => {
                     let stocked = locked(&self.reserve).stock(all.into_iter().map(|one| one.address));
                     if stocked > 0 {
-                        locked(&self.shortage).remove(&family);
+                        self.shortages.served(family, &[]);
                     }
                     tracing::debug!(%family, stocked, "reserved addresses ahead of need");
                 }

@@ -12,6 +12,7 @@
 mod api;
 mod body;
 mod delivery;
+mod event;
 mod failure;
 mod follow;
 mod gathering;
