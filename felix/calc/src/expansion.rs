@@ -5,28 +5,63 @@
 
 use crate::atoms::Atoms;
 use crate::sequence::Sequence;
+use crate::waiting::{Rules, Waiting};
 use dataplane_api::{AtomId, AtomScope, Policy, Update};
-use policy_model_rules::{AddressSet, CompiledPolicy, Rule, RuleSide};
+use policy_model_rules::{AddressSet, CompiledPolicy, PolicyId, Rule, RuleSide, TierId};
 use policy_model_selector::Selector;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+/// What a policy or profile is beside its rules.
+#[derive(Clone)]
+pub(crate) struct Subject {
+    pub(crate) id: PolicyId,
+    pub(crate) tier: TierId,
+    pub(crate) order: Option<f64>,
+    pub(crate) selector: Selector,
+    pub(crate) applies_ingress: bool,
+    pub(crate) applies_egress: bool,
+}
+
+/// A policy or profile, taken apart.
+pub(crate) fn parts(policy: CompiledPolicy<AddressSet>) -> (Subject, Rules) {
+    let CompiledPolicy {
+        id,
+        tier,
+        order,
+        selector,
+        applies_ingress,
+        applies_egress,
+        ingress,
+        egress,
+    } = policy;
+    let subject = Subject {
+        id,
+        tier,
+        order,
+        selector,
+        applies_ingress,
+        applies_egress,
+    };
+    (subject, Rules { ingress, egress })
+}
+
 /// The content of a policy or profile.
 #[derive(Default)]
 pub(crate) struct Expansion {
-    /// Content that the hands do not have.
-    written: Option<Box<CompiledPolicy<AddressSet>>>,
+    /// Rules that the hands do not have.
+    written: Option<Waiting>,
     /// What the hands have.
     sent: Option<Arc<Policy>>,
 }
 
 impl Expansion {
-    /// Puts other content in the place of what there is.
-    pub(crate) fn write(&mut self, policy: CompiledPolicy<AddressSet>) {
-        self.written = Some(Box::new(policy));
+    /// Puts other rules in the place of what there is. The subject is that of the next [`Expansion::settle`].
+    pub(crate) fn write(&mut self, rules: Waiting) {
+        self.written = Some(rules);
     }
 
-    /// Forgets the content that the hands do not have.
+    /// Forgets the rules that the hands do not have.
     pub(crate) fn discard(&mut self) {
         self.written = None;
     }
@@ -36,14 +71,21 @@ impl Expansion {
         self.sent.is_some()
     }
 
-    /// Tells the hands what changed, where they are to have it; else takes it back, and keeps the content if `keep`.
-    pub(crate) fn settle(&mut self, in_force: bool, keep: bool, atoms: &mut Atoms, out: &mut Sequence) {
-        if in_force {
+    /// Tells the hands what changed, where they are to have it as a policy of this subject; else takes it back, and keeps
+    /// the rules if `keep`.
+    pub(crate) fn settle(
+        &mut self,
+        in_force: Option<&Subject>,
+        keep: bool,
+        atoms: &mut Atoms,
+        out: &mut Sequence,
+    ) {
+        if let Some(subject) = in_force {
             let Some(written) = self.written.take() else {
                 return;
             };
             // The new uses come first, so that a set of both versions keeps its number.
-            let now = expanded(*written, atoms);
+            let now = expanded(subject, &written.rules(), atoms);
             let before = self.sent.take();
             if let Some(before) = before {
                 if *before == now {
@@ -58,7 +100,7 @@ impl Expansion {
             self.sent = Some(now);
         } else if let Some(before) = self.sent.take() {
             if keep && self.written.is_none() {
-                self.written = Some(Box::new(collapsed(&before, atoms)));
+                self.written = Some(Waiting::new(&collapsed(&before, atoms), Selector::clone));
             }
             release(&before, atoms);
             out.gone_policies.push(Update::PolicyRemoved(before.id.clone()));
@@ -75,39 +117,17 @@ const MANY: usize = 1024;
 pub(crate) struct RecentSelectors(HashSet<Selector>);
 
 impl RecentSelectors {
-    /// Brings a policy that is to be kept down to the memory that it needs.
-    pub(crate) fn compact(&mut self, policy: &mut CompiledPolicy<AddressSet>) {
-        for rule in policy.ingress.iter_mut().chain(&mut policy.egress) {
-            for side in [&mut rule.source, &mut rule.destination] {
-                self.share(&mut side.sets);
-                self.share(&mut side.not_sets);
-                for ports in [&mut side.ports, &mut side.not_ports].into_iter().flatten() {
-                    ports.ranges.shrink_to_fit();
-                    self.share(&mut ports.named);
-                }
-            }
-        }
-    }
-
-    fn share(&mut self, sets: &mut Vec<AddressSet>) {
-        sets.shrink_to_fit();
-        for set in sets {
-            if let AddressSet::Selected(selector) | AddressSet::NamedPort { selector, .. } = set {
-                self.meet(selector);
-            }
-        }
-    }
-
-    /// Puts the selector that was met before in the place of one that equals it.
-    fn meet(&mut self, selector: &mut Selector) {
+    /// The selector that was met before, in the place of one that equals it; else this one, condensed.
+    pub(crate) fn share(&mut self, selector: &Selector) -> Selector {
         if let Some(known) = self.0.get(selector) {
-            *selector = known.clone();
-            return;
+            return known.clone();
         }
         if self.0.len() >= MANY {
             self.0.clear();
         }
-        self.0.insert(selector.clone());
+        let kept = selector.condensed();
+        self.0.insert(kept.clone());
+        kept
     }
 }
 
@@ -119,24 +139,22 @@ fn scope(is_ingress: bool, side: RuleSide) -> AtomScope {
     }
 }
 
-fn expanded(policy: CompiledPolicy<AddressSet>, atoms: &mut Atoms) -> Policy {
+fn expanded(subject: &Subject, rules: &Rules, atoms: &mut Atoms) -> Policy {
     let mut numbered = |rules: &[Rule<AddressSet>], is_ingress| -> Vec<Rule<AtomId>> {
         rules
             .iter()
             .map(|rule| rule.map_sets(|set, side| atoms.acquire(set, scope(is_ingress, side))))
             .collect()
     };
-    let (ingress, egress) = (numbered(&policy.ingress, true), numbered(&policy.egress, false));
-    let CompiledPolicy {
+    let (ingress, egress) = (numbered(&rules.ingress, true), numbered(&rules.egress, false));
+    let Subject {
         id,
         tier,
         order,
         selector,
         applies_ingress,
         applies_egress,
-        ingress: _,
-        egress: _,
-    } = policy;
+    } = subject.clone();
     Policy {
         id,
         tier,
@@ -149,7 +167,7 @@ fn expanded(policy: CompiledPolicy<AddressSet>, atoms: &mut Atoms) -> Policy {
     }
 }
 
-fn collapsed(policy: &Policy, atoms: &Atoms) -> CompiledPolicy<AddressSet> {
+fn collapsed(policy: &Policy, atoms: &Atoms) -> Rules {
     let written = |rules: &[Rule<AtomId>]| -> Vec<Rule<AddressSet>> {
         // Every number that is in use leads to a set; an empty list of networks would match nothing.
         let set = |id: &AtomId| {
@@ -159,13 +177,7 @@ fn collapsed(policy: &Policy, atoms: &Atoms) -> CompiledPolicy<AddressSet> {
         };
         rules.iter().map(|rule| rule.map_sets(|id, _| set(id))).collect()
     };
-    CompiledPolicy {
-        id: policy.id.clone(),
-        tier: policy.tier.clone(),
-        order: policy.order,
-        selector: policy.selector.clone(),
-        applies_ingress: policy.applies_ingress,
-        applies_egress: policy.applies_egress,
+    Rules {
         ingress: written(&policy.ingress),
         egress: written(&policy.egress),
     }
@@ -183,62 +195,21 @@ fn release(policy: &Policy, atoms: &mut Atoms) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use policy_model_rules::{PolicyId, Side};
-
-    fn policy(selector: &str) -> CompiledPolicy<AddressSet> {
-        let mut sets = Vec::with_capacity(8);
-        sets.push(AddressSet::Selected(Selector::from_expr(
-            Selector::parse(selector).unwrap().expr().clone(),
-        )));
-        let rule = Rule {
-            action: policy_model::Action::Allow,
-            index: 0,
-            ip_version: None,
-            protocol: None,
-            not_protocol: None,
-            icmp: None,
-            not_icmp: None,
-            source: Side {
-                sets,
-                ..Side::default()
-            },
-            destination: Side::default(),
-        };
-        CompiledPolicy {
-            id: PolicyId::global("p"),
-            tier: "default".into(),
-            order: None,
-            selector: Selector::all(),
-            applies_ingress: true,
-            applies_egress: false,
-            ingress: vec![rule],
-            egress: Vec::new(),
-        }
-    }
-
-    fn expression(policy: &CompiledPolicy<AddressSet>) -> *const policy_model_selector::Expr {
-        match &policy.ingress[0].source.sets[0] {
-            AddressSet::Selected(selector) => selector.expr(),
-            other => panic!("{other:?}"),
-        }
-    }
 
     #[test]
-    fn equal_selectors_of_rules_become_one_and_the_rest_stays_as_it_was() {
+    fn equal_selectors_become_one_and_not_all_are_remembered() {
         let mut recent = RecentSelectors::default();
-        let texts = ["app == 'a'", "app == 'a'", "app == 'b'"];
-        let policies = texts.map(|text| {
-            let mut policy = policy(text);
-            recent.compact(&mut policy);
-            assert_eq!(policy, self::policy(text));
-            assert_eq!(policy.ingress[0].source.sets.capacity(), 1);
-            policy
+        // Made anew each time, so that no two are the same.
+        let selector = |text: &str| Selector::from_expr(Selector::parse(text).unwrap().expr().clone());
+        let [a, again, b] = ["app == 'a'", "app == 'a'", "app == 'b'"].map(|text| {
+            let shared = recent.share(&selector(text));
+            assert_eq!(shared, selector(text));
+            shared
         });
-        let [a, again, b] = &policies;
-        assert_eq!(expression(a), expression(again));
-        assert_ne!(expression(a), expression(b));
+        let is_same = |one: &Selector, other: &Selector| std::ptr::eq(one.canonical(), other.canonical());
+        assert!(is_same(&a, &again) && !is_same(&a, &b));
         for n in 0..3 * MANY {
-            recent.compact(&mut policy(&format!("app == '{n}'")));
+            recent.share(&selector(&format!("app == '{n}'")));
         }
         assert!(recent.0.len() <= MANY);
     }

@@ -35,6 +35,7 @@ mod stats;
 mod table;
 mod tiers;
 mod tunnel_ends;
+mod waiting;
 
 pub use config::CalcConfig;
 pub use fault::{Fault, InForce};

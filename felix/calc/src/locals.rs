@@ -164,10 +164,14 @@ impl Locals {
             let Some(record) = policies.get(*policy) else {
                 continue;
             };
-            match local.tiers.iter_mut().find(|tiered| tiered.tier == record.tier) {
+            match local
+                .tiers
+                .iter_mut()
+                .find(|tiered| tiered.tier == record.subject.tier)
+            {
                 Some(tiered) => tiered.policies.push(*policy),
                 None => local.tiers.push(Tiered {
-                    tier: record.tier.clone(),
+                    tier: record.subject.tier.clone(),
                     policies: vec![*policy],
                     sorted: 0,
                 }),
@@ -267,7 +271,10 @@ fn endpoint(local: &Local, tiers: &Tiers, policies: &Policies, profiles: &Profil
     let in_direction = |applies: fn(&crate::policies::Record) -> bool| -> Vec<TierPolicies> {
         let of_tier = |(tier, list): &(&Tier, &Vec<u32>)| {
             let records = list.iter().filter_map(|number| policies.get(*number));
-            let ids: Vec<PolicyId> = records.filter(|r| applies(r)).map(|r| r.id.clone()).collect();
+            let ids: Vec<PolicyId> = records
+                .filter(|r| applies(r))
+                .map(|r| r.subject.id.clone())
+                .collect();
             (!ids.is_empty()).then(|| TierPolicies {
                 tier: tier.place.name().clone(),
                 default_action: tier.default_action,
@@ -289,8 +296,8 @@ fn endpoint(local: &Local, tiers: &Tiers, policies: &Policies, profiles: &Profil
         mac: *mac,
         addresses: addresses.clone(),
         spoofable: spoofable.clone(),
-        ingress: in_direction(|record| record.applies_ingress),
-        egress: in_direction(|record| record.applies_egress),
+        ingress: in_direction(|record| record.subject.applies_ingress),
+        egress: in_direction(|record| record.subject.applies_egress),
         profiles: named
             .iter()
             .filter_map(|number| profiles.id(*number).cloned())

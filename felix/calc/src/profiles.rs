@@ -4,15 +4,19 @@
 //! the endpoint when it comes. The hands get a profile that exists and that a local endpoint names.
 
 use crate::atoms::Atoms;
-use crate::expansion::Expansion;
+use crate::expansion::{Expansion, Subject, parts};
 use crate::sequence::Sequence;
 use crate::table::Table;
+use crate::waiting::Waiting;
 use hashbrown::HashMap;
 use policy_model_rules::{AddressSet, CompiledPolicy, PolicyId};
+use policy_model_selector::Selector;
 use std::sync::Arc;
 
 struct Profile {
     id: PolicyId,
+    /// What it is beside its rules; none before it exists.
+    subject: Option<Subject>,
     /// How many lists of profiles name it.
     lists: usize,
     /// How many local endpoints name it.
@@ -42,6 +46,7 @@ impl Profiles {
         let key = id.name.clone();
         let number = self.table.insert(Profile {
             id,
+            subject: None,
             lists: 0,
             users: 0,
             exists: false,
@@ -76,7 +81,9 @@ impl Profiles {
         if let Some(profile) = self.table.get_mut(number) {
             self.exist += usize::from(!profile.exists);
             profile.exists = true;
-            profile.content.write(policy);
+            let (subject, rules) = parts(policy);
+            profile.subject = Some(subject);
+            profile.content.write(Waiting::new(&rules, Selector::clone));
         }
         self.touch(number);
     }
@@ -138,7 +145,8 @@ impl Profiles {
             profile.dirty = false;
             let in_force = profile.exists && profile.users > 0;
             let was_in_force = profile.content.is_sent();
-            profile.content.settle(in_force, profile.exists, atoms, out);
+            let subject = profile.subject.as_ref().filter(|_| in_force);
+            profile.content.settle(subject, profile.exists, atoms, out);
             self.in_force = self.in_force + usize::from(in_force) - usize::from(was_in_force);
             if !profile.exists
                 && profile.lists == 0

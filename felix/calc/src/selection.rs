@@ -14,7 +14,6 @@ use std::collections::HashMap;
 
 /// One selector of policies.
 struct Selecting {
-    selector: Selector,
     policies: Vec<u32>,
     /// The local endpoints that it matches.
     locals: Vec<u32>,
@@ -40,14 +39,17 @@ impl Selection {
             return *id;
         }
         let number = self.selectors.insert(Selecting {
-            selector: selector.clone(),
             policies: Vec::new(),
             locals: Vec::new(),
         });
         let id = SelectorId(number);
-        self.by_selector.insert(selector.clone(), id);
         self.changes.clear();
         self.index.add_selector(interner, id, selector, &mut self.changes);
+        // The index keeps it condensed: it evaluates a form of its own.
+        if let Some(kept) = self.index.selector(id) {
+            *selector = kept.clone();
+        }
+        self.by_selector.insert(selector.clone(), id);
         if let Some(selecting) = self.selectors.get_mut(number) {
             selecting
                 .locals
@@ -66,8 +68,9 @@ impl Selection {
         {
             return;
         }
-        if let Some(selecting) = self.selectors.remove(id.0) {
-            self.by_selector.remove(&selecting.selector);
+        self.selectors.remove(id.0);
+        if let Some(selector) = self.index.selector(id) {
+            self.by_selector.remove(selector);
         }
         self.index.remove_selector(interner, id, &mut self.changes);
         self.changes.clear();

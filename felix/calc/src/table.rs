@@ -26,6 +26,10 @@ impl<T> Table<T> {
             *slot = Some(thing);
             return number;
         }
+        if self.slots.len() == self.slots.capacity() {
+            // By an eighth, where a vector by itself would double: large tables live as long as their process.
+            self.slots.reserve_exact(self.slots.len() / 8 + 4);
+        }
         self.slots.push(Some(thing));
         // More than 2^32 things do not fit in memory.
         (self.slots.len() - 1) as u32

@@ -103,11 +103,18 @@ pub fn compile_policy(resource: &Resource) -> Result<Option<Compiled>, InvalidPo
     Ok(Some(Compiled { policy, faults }))
 }
 
+/// The namespace of a policy.
+struct Namespace<'a> {
+    name: &'a str,
+    /// All endpoints in it.
+    endpoints: Selector,
+}
+
 /// What the three kinds have in common.
 struct Source<'a> {
     id: PolicyId,
     /// Namespace that the peers of rules are restricted to where they name none.
-    namespace: Option<&'a str>,
+    namespace: Option<Namespace<'a>>,
     tier: &'a str,
     order: Option<f64>,
     subject: Selector,
@@ -126,17 +133,22 @@ fn namespaced(policy: &Object<NetworkPolicySpec>) -> Result<Source<'_>, FieldErr
         ));
     }
     let (applies_ingress, applies_egress) = directions(&spec.types, &spec.ingress, &spec.egress);
+    let namespace = Namespace {
+        name: &metadata.namespace,
+        endpoints: selector::of_namespace(&metadata.namespace),
+    };
     Ok(Source {
         id: PolicyId::namespaced(&metadata.namespace, &metadata.name),
-        namespace: Some(&metadata.namespace),
         tier: tier_name(&spec.tier),
         order: spec.order,
-        subject: selector::of_namespace(&metadata.namespace)
+        subject: namespace
+            .endpoints
             .and(&selector::endpoints(&"spec.selector", &spec.selector)?)
             .and(&selector::service_accounts(
                 &"spec.serviceAccountSelector",
                 &spec.service_account_selector,
             )?),
+        namespace: Some(namespace),
         applies_ingress,
         applies_egress,
         ingress: &spec.ingress,
@@ -221,7 +233,7 @@ fn rules(
             continue;
         }
         let at = format_args!("spec.{direction}[{index}]");
-        match rule::compile(&at, written, index, source.namespace) {
+        match rule::compile(&at, written, index, source.namespace.as_ref()) {
             Ok(done) => {
                 compiled.extend(done.rule);
                 faults.extend(done.fault);

@@ -12,7 +12,7 @@ mod rule;
 mod set;
 
 pub use compile::{Compiled, InvalidPolicy, compile_policy};
-pub use order::{PolicySortKey, SortOrder, TierSortKey};
+pub use order::{PolicySortKey, SortOrder, TierSortKey, compare_in_tier};
 pub use policy::{CompiledPolicy, PolicyId, PolicyKind, TierId};
 pub use rule::{IpVersion, PortMatch, Rule, RuleAction, RuleSide, Side};
 pub use set::AddressSet;

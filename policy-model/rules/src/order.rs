@@ -3,8 +3,9 @@
 //! Everything that sorts policies uses these keys: a brain and a judge that disagree about one tie disagree about
 //! packets.
 
-use crate::policy::{CompiledPolicy, PolicyKind, TierId};
+use crate::policy::{CompiledPolicy, PolicyId, PolicyKind, TierId};
 use policy_model::{DEFAULT_TIER, DEFAULT_TIER_ORDER};
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 /// A written order: smaller first, none last.
@@ -72,6 +73,17 @@ pub struct PolicySortKey {
     kind: PolicyKind,
 }
 
+/// Which of two policies of a tier is met first; each is its written order and its identity. The same as comparing their
+/// [`PolicySortKey`]s, for who keeps the parts elsewhere.
+pub fn compare_in_tier(one: (Option<f64>, &PolicyId), other: (Option<f64>, &PolicyId)) -> Ordering {
+    let ((order, one), (other_order, other)) = (one, other);
+    SortOrder::from(order)
+        .cmp(&SortOrder::from(other_order))
+        .then_with(|| one.name.cmp(&other.name))
+        .then_with(|| one.namespace.cmp(&other.namespace))
+        .then_with(|| one.kind.cmp(&other.kind))
+}
+
 impl<A> CompiledPolicy<A> {
     /// The policy's place within its tier.
     pub fn sort_key(&self) -> PolicySortKey {
@@ -87,7 +99,6 @@ impl<A> CompiledPolicy<A> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::PolicyId;
     use policy_model_selector::Selector;
     use proptest::prelude::*;
 
@@ -134,6 +145,15 @@ mod tests {
                 .map(CompiledPolicy::sort_key)
                 .is_sorted_by(|a, b| a < b)
         );
+        for (one, other) in sorted
+            .iter()
+            .flat_map(|one| sorted.iter().map(move |other| (one, other)))
+        {
+            assert_eq!(
+                compare_in_tier((one.order, &one.id), (other.order, &other.id)),
+                one.sort_key().cmp(&other.sort_key())
+            );
+        }
     }
 
     #[test]

@@ -17,6 +17,45 @@ pub(crate) fn print(expr: &Expr) -> String {
     text
 }
 
+/// The text of what selects everything.
+pub(crate) const ALL: &str = "all()";
+
+/// Whether the text of a normalised expression is one that plainly reads as the same expression again: comparisons of
+/// usual keys with usual values, and conjunctions of these, which is what Kubernetes' selectors are.
+pub(crate) fn is_simple(expr: &Expr) -> bool {
+    match expr {
+        Expr::And(operands) => operands.iter().all(is_simple_comparison),
+        other => is_simple_comparison(other),
+    }
+}
+
+fn is_simple_comparison(expr: &Expr) -> bool {
+    match expr {
+        Expr::Has(key) => is_simple_key(key),
+        Expr::Not(inner) => matches!(&**inner, Expr::Has(key) if is_simple_key(key)),
+        Expr::Eq(key, value) | Expr::NotEq(key, value) => is_simple_key(key) && is_simple_value(value),
+        Expr::In(key, values) | Expr::NotIn(key, values) => {
+            is_simple_key(key) && values.iter().all(|value| is_simple_value(value))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a key is written as it is, and is no word of the language.
+fn is_simple_key(key: &str) -> bool {
+    const WORDS: [&str; 9] = [
+        "all", "global", "has", "in", "not", "contains", "starts", "ends", "with",
+    ];
+    !key.is_empty()
+        && key.len() <= crate::MAX_KEY_LENGTH
+        && key.bytes().all(is_key_byte)
+        && !WORDS.contains(&key)
+}
+
+fn is_simple_value(value: &str) -> bool {
+    !value.contains(['"', '\''])
+}
+
 /// Where an expression stands decides whether it needs parentheses.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -41,7 +80,7 @@ fn write_expr(text: &mut String, expr: &Expr, place: Place) {
         text.push('(');
     }
     match expr {
-        Expr::All => text.push_str("all()"),
+        Expr::All => text.push_str(ALL),
         Expr::Global => text.push_str("global()"),
         Expr::Has(key) => {
             text.push_str("has(");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use crate::canonical;
 use crate::error::ParseError;
@@ -22,7 +22,8 @@ use crate::parser;
 pub struct Selector(Arc<Parsed>);
 
 struct Parsed {
-    expr: Expr,
+    /// Absent in a condensed selector until somebody asks for it.
+    expr: OnceLock<Box<Expr>>,
     canonical: Box<str>,
 }
 
@@ -39,7 +40,8 @@ impl Selector {
 
     /// The selector `all()`.
     pub fn all() -> Selector {
-        Selector::from_expr(Expr::All)
+        static ALL: LazyLock<Selector> = LazyLock::new(|| Selector::from_expr(Expr::All));
+        ALL.clone()
     }
 
     /// The selector with the meaning of `expr`, brought into canonical shape.
@@ -49,7 +51,28 @@ impl Selector {
     pub fn from_expr(expr: Expr) -> Selector {
         let expr = expr.normalised();
         let canonical = canonical::print(&expr).into_boxed_str();
-        Selector(Arc::new(Parsed { expr, canonical }))
+        Selector(Arc::new(Parsed {
+            expr: Box::new(expr).into(),
+            canonical,
+        }))
+    }
+
+    /// The canonical text of the selector with the meaning of `expr`, where nothing but the text is needed.
+    pub fn text_of(expr: Expr) -> String {
+        canonical::print(&expr.normalised())
+    }
+
+    /// The same selector in less memory, for one that may never be evaluated: its expression is read from its text when
+    /// somebody asks for it, and kept from then on. One whose text cannot be read again, or not simply, stays as it is.
+    #[must_use]
+    pub fn condensed(&self) -> Selector {
+        match self.0.expr.get() {
+            Some(expr) if canonical::is_simple(expr) => Selector(Arc::new(Parsed {
+                expr: OnceLock::new(),
+                canonical: self.0.canonical.clone(),
+            })),
+            _ => self.clone(),
+        }
     }
 
     /// The one text of this selector, stable from release to release.
@@ -60,24 +83,31 @@ impl Selector {
     /// The expression, in canonical shape: no list directly inside a list of the same kind, none of fewer than
     /// two members, no double negation, set literals sorted without repetitions.
     pub fn expr(&self) -> &Expr {
-        &self.0.expr
+        self.0.expr.get_or_init(|| {
+            // Only what can be read is condensed. Were it not so, the selector would select nothing.
+            let expr = parser::parse(&self.0.canonical).unwrap_or(Expr::Or(Vec::new()));
+            Box::new(expr.normalised())
+        })
     }
 
     /// Whether this is `all()`.
     pub fn is_all(&self) -> bool {
-        self.0.expr == Expr::All
+        match self.0.expr.get() {
+            Some(expr) => **expr == Expr::All,
+            None => &*self.0.canonical == canonical::ALL,
+        }
     }
 
     /// Whether a thing with these labels is selected.
     pub fn evaluate(&self, labels: &(impl Labels + ?Sized)) -> bool {
-        labels::evaluate(&self.0.expr, labels)
+        labels::evaluate(self.expr(), labels)
     }
 
     /// The label keys that decide the outcome, sorted; `global()` counts as
     /// [`NAMESPACE_KEY`](crate::NAMESPACE_KEY).
     pub fn keys(&self) -> BTreeSet<&str> {
         let mut keys = BTreeSet::new();
-        self.0.expr.walk(&mut |node| keys.extend(node.key()));
+        self.expr().walk(&mut |node| keys.extend(node.key()));
         keys
     }
 
@@ -87,14 +117,16 @@ impl Selector {
         match (self.is_all(), other.is_all()) {
             (true, _) => other.clone(),
             (false, true) => self.clone(),
-            (false, false) => Selector::from_expr(Expr::And(vec![self.0.expr.clone(), other.0.expr.clone()])),
+            (false, false) => memo::joined(self, other, || {
+                Selector::from_expr(Expr::And(vec![self.expr().clone(), other.expr().clone()]))
+            }),
         }
     }
 
     /// What this does not select.
     #[must_use]
     pub fn not(&self) -> Selector {
-        Selector::from_expr(self.0.expr.clone().negated())
+        Selector::from_expr(self.expr().clone().negated())
     }
 
     /// The same selector on other label keys; `all()` and `global()` name no key and stay.
@@ -118,7 +150,7 @@ impl Selector {
     /// What `change` returns is not visited again, so a leaf may become a tree that contains such a leaf.
     #[must_use]
     pub fn map_expr(&self, mut change: impl FnMut(Expr) -> Expr) -> Selector {
-        Selector::from_expr(self.0.expr.clone().mapped(&mut change))
+        Selector::from_expr(self.expr().clone().mapped(&mut change))
     }
 }
 

@@ -315,8 +315,8 @@ fn value() -> impl Strategy<Value = String> {
     prop_oneof!["[xyz]{0,2}", "[^\"]{0,6}", "[^']{0,6}"]
 }
 
-fn expr() -> impl Strategy<Value = Expr> {
-    let leaf = prop_oneof![
+fn leaf() -> impl Strategy<Value = Expr> {
+    prop_oneof![
         Just(Expr::All),
         Just(Expr::Global),
         key().prop_map(Expr::Has),
@@ -327,8 +327,11 @@ fn expr() -> impl Strategy<Value = Expr> {
         (key(), value()).prop_map(|(k, v)| Expr::Contains(k, v)),
         (key(), value()).prop_map(|(k, v)| Expr::StartsWith(k, v)),
         (key(), value()).prop_map(|(k, v)| Expr::EndsWith(k, v)),
-    ];
-    leaf.prop_recursive(5, 40, 4, |inner| {
+    ]
+}
+
+fn expr() -> impl Strategy<Value = Expr> {
+    leaf().prop_recursive(5, 40, 4, |inner| {
         prop_oneof![
             inner.clone().prop_map(Expr::negated),
             prop::collection::vec(inner.clone(), 0..4).prop_map(Expr::And),
@@ -365,6 +368,20 @@ proptest! {
         let again = Selector::parse(selector.canonical()).unwrap();
         prop_assert_eq!(selector.expr(), again.expr());
         prop_assert_eq!(selector.canonical(), again.canonical());
+    }
+
+    #[test]
+    fn a_condensed_selector_is_the_same(
+        tree in prop_oneof![expr(), odd_expr(), prop::collection::vec(leaf(), 0..4).prop_map(Expr::And)],
+        labels in prop::collection::btree_map(key(), value(), 0..5),
+    ) {
+        let selector = Selector::from_expr(tree);
+        let condensed = selector.condensed();
+        prop_assert_eq!(condensed.is_all(), selector.is_all());
+        prop_assert_eq!(&condensed, &selector);
+        prop_assert_eq!(condensed.condensed().condensed(), selector.clone());
+        prop_assert_eq!(condensed.evaluate(&labels), selector.evaluate(&labels));
+        prop_assert_eq!(condensed.expr(), selector.expr());
     }
 
     #[test]

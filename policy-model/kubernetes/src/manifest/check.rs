@@ -8,9 +8,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use policy_model::FieldError;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::IpAddr;
 
-/// A check of a text's form.
+/// A check of a text's form. (The functions here take a field's path as what can write it: nearly always nothing is wrong,
+/// and then no path is written.)
 pub(super) type Form = fn(&str) -> Result<(), String>;
 
 pub(super) fn metadata(metadata: &ObjectMeta, form: Form, namespaced: bool, out: &mut Vec<FieldError>) {
@@ -22,10 +24,10 @@ pub(super) fn metadata(metadata: &ObjectMeta, form: Form, namespaced: bool, out:
             ));
         }
         None | Some("") => out.push(FieldError::new("metadata.name", "is missing")),
-        Some(name) => text("metadata.name", name, form, out),
+        Some(name) => text(&"metadata.name", name, form, out),
     }
     match (metadata.namespace.as_deref(), namespaced) {
-        (Some(namespace), true) => text("metadata.namespace", namespace, names::dns_label, out),
+        (Some(namespace), true) => text(&"metadata.namespace", namespace, names::dns_label, out),
         (Some(_), false) => {
             out.push(FieldError::new(
                 "metadata.namespace",
@@ -35,7 +37,7 @@ pub(super) fn metadata(metadata: &ObjectMeta, form: Form, namespaced: bool, out:
         (None, _) => {}
     }
     if let Some(map) = &metadata.labels {
-        labels("metadata.labels", map, out);
+        labels(&"metadata.labels", map, out);
     }
     for key in metadata.annotations.iter().flat_map(BTreeMap::keys) {
         // Keys of annotations may have upper case letters in the prefix, other than labels.
@@ -48,21 +50,21 @@ pub(super) fn metadata(metadata: &ObjectMeta, form: Form, namespaced: bool, out:
     }
 }
 
-pub(super) fn labels(at: &str, labels: &BTreeMap<String, String>, out: &mut Vec<FieldError>) {
+pub(super) fn labels(at: &dyn Display, labels: &BTreeMap<String, String>, out: &mut Vec<FieldError>) {
     for (key, value) in labels {
-        text(&format!("{at}[{key}]"), key, names::label_key, out);
-        text(&format!("{at}[{key}]"), value, names::label_value, out);
+        text(&format_args!("{at}[{key}]"), key, names::label_key, out);
+        text(&format_args!("{at}[{key}]"), value, names::label_value, out);
     }
 }
 
-pub(super) fn text(field: &str, text: &str, form: Form, out: &mut Vec<FieldError>) {
+pub(super) fn text(field: &dyn Display, text: &str, form: Form, out: &mut Vec<FieldError>) {
     if let Err(why) = form(text) {
-        out.push(FieldError::new(field, why));
+        out.push(FieldError::new(field.to_string(), why));
     }
 }
 
 /// Checks an optional text.
-pub(super) fn optional(field: &str, value: Option<&String>, form: Form, out: &mut Vec<FieldError>) {
+pub(super) fn optional(field: &dyn Display, value: Option<&String>, form: Form, out: &mut Vec<FieldError>) {
     if let Some(value) = value {
         text(field, value, form, out);
     }
@@ -99,7 +101,7 @@ pub(super) fn service(service: &Service, out: &mut Vec<FieldError>) {
     metadata(&service.metadata, names::dns_label, true, out);
     let Some(spec) = &service.spec else { return };
     if let Some(selector) = &spec.selector {
-        labels("spec.selector", selector, out);
+        labels(&"spec.selector", selector, out);
     }
     for (n, port) in spec.ports.iter().flatten().enumerate() {
         let at = format!("spec.ports[{n}]");

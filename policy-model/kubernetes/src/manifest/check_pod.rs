@@ -13,7 +13,7 @@ pub(super) fn pod(pod: &Pod, out: &mut Vec<FieldError>) {
     metadata(&pod.metadata, names::dns_subdomain, true, out);
     if let Some(spec) = &pod.spec {
         optional(
-            "spec.nodeName",
+            &"spec.nodeName",
             spec.node_name.as_ref().filter(|n| !n.is_empty()),
             names::dns_subdomain,
             out,
@@ -23,14 +23,14 @@ pub(super) fn pod(pod: &Pod, out: &mut Vec<FieldError>) {
             ("spec.serviceAccount", &spec.service_account),
         ] {
             optional(
-                field,
+                &field,
                 account.as_ref().filter(|n| !n.is_empty()),
                 names::dns_subdomain,
                 out,
             );
         }
         if let Some(selector) = &spec.node_selector {
-            labels("spec.nodeSelector", selector, out);
+            labels(&"spec.nodeSelector", selector, out);
         }
         let mut container_names = BTreeSet::new();
         for (list, containers) in [
@@ -56,18 +56,18 @@ fn container(at: &str, container: &Container, out: &mut Vec<FieldError>) {
     if container.name.is_empty() {
         out.push(FieldError::new(format!("{at}.name"), "is missing"));
     } else {
-        text(&format!("{at}.name"), &container.name, names::dns_label, out);
+        text(&format_args!("{at}.name"), &container.name, names::dns_label, out);
     }
     let mut port_names = BTreeSet::new();
     for (n, port) in container.ports.iter().flatten().enumerate() {
         let at = format!("{at}.ports[{n}]");
-        port_number(&format!("{at}.containerPort"), port.container_port, out);
-        protocol(&format!("{at}.protocol"), port.protocol.as_deref(), out);
+        port_number(&format_args!("{at}.containerPort"), port.container_port, out);
+        protocol(&format_args!("{at}.protocol"), port.protocol.as_deref(), out);
         if let Some(number) = port.host_port.filter(|p| *p != 0) {
-            port_number(&format!("{at}.hostPort"), number, out);
+            port_number(&format_args!("{at}.hostPort"), number, out);
         }
         if let Some(name) = port.name.as_ref().filter(|n| !n.is_empty()) {
-            text(&format!("{at}.name"), name, names::port_name, out);
+            text(&format_args!("{at}.name"), name, names::port_name, out);
             if !port_names.insert(name) {
                 out.push(FieldError::new(
                     format!("{at}.name"),

@@ -14,6 +14,7 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use policy_model::{FieldError, PolicyType};
+use std::fmt::Display;
 
 pub(super) fn policy(policy: &NetworkPolicy, out: &mut Vec<FieldError>) {
     metadata(&policy.metadata, names::dns_subdomain, true, out);
@@ -31,7 +32,7 @@ pub(super) fn policy(policy: &NetworkPolicy, out: &mut Vec<FieldError>) {
 pub(crate) fn policy_subject(policy: &NetworkPolicy, out: &mut Vec<FieldError>) {
     let Some(spec) = &policy.spec else { return };
     if let Some(selector) = &spec.pod_selector {
-        label_selector("spec.podSelector", selector, out);
+        label_selector(&"spec.podSelector", selector, out);
     }
     for (n, found) in spec.policy_types.iter().flatten().enumerate() {
         if policy_type(found).is_none() {
@@ -51,18 +52,26 @@ pub(crate) fn policy_type(text: &str) -> Option<PolicyType> {
 }
 
 pub(crate) fn ingress_rule(n: usize, rule: &NetworkPolicyIngressRule, out: &mut Vec<FieldError>) {
-    peers(&format!("spec.ingress[{n}].from"), rule.from.as_deref(), out);
-    ports(&format!("spec.ingress[{n}].ports"), rule.ports.as_deref(), out);
+    peers(&format_args!("spec.ingress[{n}].from"), rule.from.as_deref(), out);
+    ports(
+        &format_args!("spec.ingress[{n}].ports"),
+        rule.ports.as_deref(),
+        out,
+    );
 }
 
 pub(crate) fn egress_rule(n: usize, rule: &NetworkPolicyEgressRule, out: &mut Vec<FieldError>) {
-    peers(&format!("spec.egress[{n}].to"), rule.to.as_deref(), out);
-    ports(&format!("spec.egress[{n}].ports"), rule.ports.as_deref(), out);
+    peers(&format_args!("spec.egress[{n}].to"), rule.to.as_deref(), out);
+    ports(
+        &format_args!("spec.egress[{n}].ports"),
+        rule.ports.as_deref(),
+        out,
+    );
 }
 
-fn peers(at: &str, peers: Option<&[NetworkPolicyPeer]>, out: &mut Vec<FieldError>) {
+fn peers(at: &dyn Display, peers: Option<&[NetworkPolicyPeer]>, out: &mut Vec<FieldError>) {
     for (n, peer) in peers.unwrap_or_default().iter().enumerate() {
-        let at = format!("{at}[{n}]");
+        let at = format_args!("{at}[{n}]");
         let NetworkPolicyPeer {
             ip_block,
             namespace_selector,
@@ -71,41 +80,41 @@ fn peers(at: &str, peers: Option<&[NetworkPolicyPeer]>, out: &mut Vec<FieldError
         if let Some(block) = ip_block {
             if namespace_selector.is_some() || pod_selector.is_some() {
                 out.push(FieldError::new(
-                    &at,
+                    at.to_string(),
                     "has ipBlock together with selectors; a peer is one or the other",
                 ));
             }
-            self::ip_block(&format!("{at}.ipBlock"), block, out);
+            self::ip_block(&format_args!("{at}.ipBlock"), block, out);
         } else if namespace_selector.is_none() && pod_selector.is_none() {
             out.push(FieldError::new(
-                &at,
+                at.to_string(),
                 "is empty: it needs podSelector, namespaceSelector or ipBlock",
             ));
         }
         if let Some(selector) = namespace_selector {
-            label_selector(&format!("{at}.namespaceSelector"), selector, out);
+            label_selector(&format_args!("{at}.namespaceSelector"), selector, out);
         }
         if let Some(selector) = pod_selector {
-            label_selector(&format!("{at}.podSelector"), selector, out);
+            label_selector(&format_args!("{at}.podSelector"), selector, out);
         }
     }
 }
 
-fn ip_block(at: &str, block: &IPBlock, out: &mut Vec<FieldError>) {
+fn ip_block(at: &dyn Display, block: &IPBlock, out: &mut Vec<FieldError>) {
     let IPBlock { cidr: whole, except } = block;
     let whole = if whole.is_empty() {
         out.push(FieldError::new(format!("{at}.cidr"), "is missing"));
         None
     } else {
-        cidr(&format!("{at}.cidr"), whole, out)
+        cidr(&format_args!("{at}.cidr"), whole, out)
     };
     for (n, found) in except.iter().flatten().enumerate() {
-        let field = format!("{at}.except[{n}]");
+        let field = format_args!("{at}.except[{n}]");
         if let (Some(part), Some(whole)) = (cidr(&field, found, out), whole)
             && (!whole.contains(&part) || whole == part)
         {
             out.push(FieldError::new(
-                field,
+                field.to_string(),
                 format!("'{found}' is not strictly within {whole}"),
             ));
         }
@@ -113,39 +122,39 @@ fn ip_block(at: &str, block: &IPBlock, out: &mut Vec<FieldError>) {
 }
 
 /// A network, host bits cleared, as Kubernetes reads it.
-fn cidr(field: &str, text: &str, out: &mut Vec<FieldError>) -> Option<IpNet> {
+fn cidr(field: &dyn Display, text: &str, out: &mut Vec<FieldError>) -> Option<IpNet> {
     let net = host_bits_cleared(text);
     if net.is_none() {
-        out.push(FieldError::new(field, format!("'{text}' is no CIDR")));
+        out.push(FieldError::new(field.to_string(), format!("'{text}' is no CIDR")));
     }
     net
 }
 
-fn ports(at: &str, ports: Option<&[NetworkPolicyPort]>, out: &mut Vec<FieldError>) {
+fn ports(at: &dyn Display, ports: Option<&[NetworkPolicyPort]>, out: &mut Vec<FieldError>) {
     for (n, found) in ports.unwrap_or_default().iter().enumerate() {
-        let at = format!("{at}[{n}]");
+        let at = format_args!("{at}[{n}]");
         let NetworkPolicyPort {
             end_port,
             port,
             protocol: of,
         } = found;
-        protocol(&format!("{at}.protocol"), of.as_deref(), out);
+        protocol(&format_args!("{at}.protocol"), of.as_deref(), out);
         if let Some(port) = port {
-            port_or_name(&format!("{at}.port"), port, out);
+            port_or_name(&format_args!("{at}.port"), port, out);
         }
         let Some(end) = *end_port else { continue };
-        let field = format!("{at}.endPort");
+        let field = format_args!("{at}.endPort");
         match port {
-            None => out.push(FieldError::new(field, "needs a port")),
+            None => out.push(FieldError::new(field.to_string(), "needs a port")),
             Some(IntOrString::String(name)) => {
                 out.push(FieldError::new(
-                    field,
+                    field.to_string(),
                     format!("needs a port that is a number, not '{name}'"),
                 ));
             }
             Some(IntOrString::Int(first)) if end < *first => {
                 out.push(FieldError::new(
-                    field,
+                    field.to_string(),
                     format!("{end} is less than the port, {first}"),
                 ));
             }
@@ -154,52 +163,52 @@ fn ports(at: &str, ports: Option<&[NetworkPolicyPort]>, out: &mut Vec<FieldError
     }
 }
 
-pub(super) fn port_or_name(field: &str, port: &IntOrString, out: &mut Vec<FieldError>) {
+pub(super) fn port_or_name(field: &dyn Display, port: &IntOrString, out: &mut Vec<FieldError>) {
     match port {
         IntOrString::Int(number) => port_number(field, *number, out),
         IntOrString::String(name) => text(field, name, names::port_name, out),
     }
 }
 
-pub(super) fn port_number(field: &str, number: i32, out: &mut Vec<FieldError>) {
+pub(super) fn port_number(field: &dyn Display, number: i32, out: &mut Vec<FieldError>) {
     if !(1..=65535).contains(&number) {
         out.push(FieldError::new(
-            field,
+            field.to_string(),
             format!("{number} is no port: write a number from 1 to 65535"),
         ));
     }
 }
 
 /// A protocol of Kubernetes; absent means TCP.
-pub(super) fn protocol(field: &str, text: Option<&str>, out: &mut Vec<FieldError>) {
+pub(super) fn protocol(field: &dyn Display, text: Option<&str>, out: &mut Vec<FieldError>) {
     if let Some(text) = text
         && !["TCP", "UDP", "SCTP"].contains(&text)
     {
         out.push(FieldError::new(
-            field,
+            field.to_string(),
             format!("'{text}' is no protocol: write TCP, UDP or SCTP"),
         ));
     }
 }
 
-fn label_selector(at: &str, selector: &LabelSelector, out: &mut Vec<FieldError>) {
+fn label_selector(at: &dyn Display, selector: &LabelSelector, out: &mut Vec<FieldError>) {
     let LabelSelector {
         match_expressions,
         match_labels,
     } = selector;
     if let Some(labels) = match_labels {
-        super::check::labels(&format!("{at}.matchLabels"), labels, out);
+        super::check::labels(&format_args!("{at}.matchLabels"), labels, out);
     }
     for (n, found) in match_expressions.iter().flatten().enumerate() {
-        let at = format!("{at}.matchExpressions[{n}]");
+        let at = format_args!("{at}.matchExpressions[{n}]");
         if found.key.is_empty() {
             out.push(FieldError::new(format!("{at}.key"), "is missing"));
         } else {
-            text(&format!("{at}.key"), &found.key, names::label_key, out);
+            text(&format_args!("{at}.key"), &found.key, names::label_key, out);
         }
         let values = found.values.as_deref().unwrap_or_default();
-        let field = format!("{at}.values");
-        let refuse = |why: String| FieldError::new(&field, why);
+        let field = format_args!("{at}.values");
+        let refuse = |why: String| FieldError::new(field.to_string(), why);
         match found.operator.as_str() {
             "In" | "NotIn" if values.is_empty() => {
                 out.push(refuse(format!(
@@ -218,7 +227,7 @@ fn label_selector(at: &str, selector: &LabelSelector, out: &mut Vec<FieldError>)
             }
         }
         for (m, value) in values.iter().enumerate() {
-            text(&format!("{field}[{m}]"), value, names::label_value, out);
+            text(&format_args!("{field}[{m}]"), value, names::label_value, out);
         }
     }
 }

@@ -336,7 +336,7 @@ fn ours(mut value: Value, mut refusal: Refusal, kind: &str) -> Result<Manifest, 
         Ok(parsed) => {
             refusal.unknown(parsed.unknown_fields);
             let metadata = parsed.resource.metadata();
-            check::labels("metadata.labels", &metadata.labels, &mut refusal.faults);
+            check::labels(&"metadata.labels", &metadata.labels, &mut refusal.faults);
             reserved_name(&parsed.resource, &mut refusal.faults);
             if refusal.faults.is_empty() {
                 Ok(Manifest::Resource(Box::new(parsed.resource)))

@@ -154,12 +154,18 @@ fn rules(
         Some(list) => list.iter().map(peer).collect(),
     };
     let ports = ports_by_protocol(ports.unwrap_or_default());
-    let mut out = Vec::new();
-    for peer in peers {
-        for (protocol, ports) in &ports {
+    let last = ports.len();
+    let mut out = Vec::with_capacity(peers.len() * ports.len());
+    for mut peer in peers {
+        for (place, (protocol, ports)) in (1..).zip(&ports) {
+            let peer = if place == last {
+                std::mem::take(&mut peer)
+            } else {
+                peer.clone()
+            };
             let (source, mut destination) = match side {
-                Side::Source => (peer.clone(), EntityRule::default()),
-                Side::Destination => (EntityRule::default(), peer.clone()),
+                Side::Source => (peer, EntityRule::default()),
+                Side::Destination => (EntityRule::default(), peer),
             };
             destination.ports.clone_from(ports);
             out.push(PolicyRule {

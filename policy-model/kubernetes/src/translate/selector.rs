@@ -17,7 +17,7 @@ pub(super) fn namespaces(selector: Option<&LabelSelector>) -> String {
 }
 
 fn text(operands: Vec<Expr>) -> String {
-    Selector::from_expr(Expr::And(operands)).canonical().to_string()
+    Selector::text_of(Expr::And(operands))
 }
 
 fn requirements(selector: &LabelSelector) -> Vec<Expr> {

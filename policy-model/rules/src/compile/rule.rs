@@ -1,6 +1,6 @@
 //! One rule of a policy.
 
-use super::side;
+use super::{Namespace, side};
 use crate::rule::{IpVersion, Rule, RuleAction, RuleSide, Side};
 use crate::set::AddressSet;
 use policy_model::{FieldError, Icmp, PolicyRule};
@@ -19,7 +19,7 @@ pub(super) fn compile(
     at: &dyn Display,
     written: &PolicyRule,
     index: usize,
-    namespace: Option<&str>,
+    namespace: Option<&Namespace<'_>>,
 ) -> Result<Done, FieldError> {
     let ip_version = match written.ip_version {
         None => None,

@@ -39,6 +39,9 @@ pub(super) fn namespaces(field: &dyn Display, text: &str) -> Result<Selector, Fi
 
 /// A selector over service accounts' labels.
 pub(super) fn service_accounts(field: &dyn Display, text: &str) -> Result<Selector, FieldError> {
+    if text.is_empty() {
+        return Ok(Selector::all());
+    }
     Ok(parse(field, text)?.rewrite_keys(|key| format!("{SERVICE_ACCOUNT_LABEL_PREFIX}{key}")))
 }
 

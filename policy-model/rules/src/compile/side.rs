@@ -1,6 +1,6 @@
 //! One side of a rule: its fields gathered into few sets.
 
-use super::{ports, selector};
+use super::{Namespace, ports, selector};
 use crate::rule::{PortMatch, RuleSide, Side};
 use crate::set::AddressSet;
 use ipnet::IpNet;
@@ -14,7 +14,7 @@ pub(super) fn compile(
     written: &EntityRule,
     which: RuleSide,
     protocol: Option<Protocol>,
-    namespace: Option<&str>,
+    namespace: Option<&Namespace<'_>>,
 ) -> Result<Side<AddressSet>, FieldError> {
     let mut side = Side::default();
     let mut selected = positive(at, written, namespace)?;
@@ -57,7 +57,7 @@ pub(super) fn compile(
 fn positive(
     at: &dyn Display,
     written: &EntityRule,
-    namespace: Option<&str>,
+    namespace: Option<&Namespace<'_>>,
 ) -> Result<Option<Selector>, FieldError> {
     let accounts = written
         .service_accounts
@@ -72,7 +72,7 @@ fn positive(
     } else if let Some(namespace) = namespace
         && !(written.selector.is_empty() && written.not_selector.is_empty() && accounts.is_none())
     {
-        parts.push(selector::of_namespace(namespace));
+        parts.push(namespace.endpoints.clone());
     }
     if !written.selector.is_empty() {
         parts.push(selector::endpoints(
@@ -107,11 +107,11 @@ fn add_service(
     at: &dyn Display,
     service: &ServiceMatch,
     which: RuleSide,
-    namespace: Option<&str>,
+    namespace: Option<&Namespace<'_>>,
     side: &mut Side<AddressSet>,
 ) -> Result<(), FieldError> {
     let namespace = match (service.namespace.as_str(), namespace) {
-        ("", Some(own)) => own,
+        ("", Some(own)) => own.name,
         ("", None) => return Err(FieldError::new(format!("{at}.services.namespace"), "is missing")),
         (written, _) => written,
     };

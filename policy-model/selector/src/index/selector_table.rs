@@ -9,6 +9,7 @@ use crate::selector::Selector;
 
 /// One selector.
 pub(super) struct Entry {
+    /// Condensed: what is evaluated is the compiled form.
     pub(super) selector: Selector,
     pub(super) compiled: Compiled,
     /// What [`Compiled::anchor`] chose when the selector came; [`Anchors`] knows the selector by it.
@@ -60,7 +61,7 @@ impl SelectorTable {
         }
         if let Some(slot) = self.entries.get_mut(place) {
             *slot = Some(Entry {
-                selector: selector.clone(),
+                selector: selector.condensed(),
                 compiled,
                 anchor,
                 matches: 0,
