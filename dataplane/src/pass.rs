@@ -465,11 +465,17 @@ impl Dataplane {
         self.tunnels.workload_mtu()
     }
 
+    /// How many tunnel devices compute checksums themselves though the settings do not tell them to: what carries them
+    /// was found to do it wrongly, in this life or an earlier one, or they were found so.
+    pub fn tunnels_with_own_checksums(&self) -> usize {
+        self.tunnels.off_unasked()
+    }
+
     /// The descriptors to poll: nf_tables events, interface events, looks through connection tracking that ended, and
-    /// news of tunnels.
+    /// news of tunnels and of their checksums.
     pub fn event_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let always = [self.driver.as_fd(), self.interfaces.as_fd(), self.walker.as_fd()];
-        always.into_iter().chain(self.tunnels.event_fd())
+        always.into_iter().chain(self.tunnels.event_fds())
     }
 
     /// Whether others cannot write to the policy table.

@@ -228,6 +228,45 @@ impl Probe {
     }
 }
 
+/// Writes the checksum of the outermost TCP or UDP header of a frame, whatever stands there; one that says there is none
+/// stays so, and other frames stay as they are.
+pub fn complete(frame: &mut [u8]) {
+    // Nothing that is too short has such a checksum.
+    let _unchanged = complete_outermost(frame);
+}
+
+fn complete_outermost(frame: &mut [u8]) -> Option<()> {
+    let packet = frame.get_mut(ETHERNET..)?;
+    let size = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
+    let (protocol, addresses, body) = match packet.first()? >> 4 {
+        4 => {
+            let header = usize::from(packet.first()? & 15) * 4;
+            (*packet.get(9)?, 12..20, header..usize::from(size(2)?))
+        }
+        6 => (*packet.get(6)?, 8..40, 40..40 + usize::from(size(4)?)),
+        _ => return None,
+    };
+    let at = match protocol {
+        6 => 16,
+        17 => 6,
+        _ => return None,
+    };
+    let pseudo = add(u32::from(protocol), packet.get(addresses)?);
+    let body = packet.get_mut(body)?;
+    let field = body.get_mut(at..at + 2)?;
+    if protocol == 17 && field == [0, 0] {
+        return None;
+    }
+    field.fill(0);
+    let length = u32::try_from(body.len()).ok()?;
+    let sum = match finish(add(pseudo + length, body)) {
+        0 => 0xffff,
+        sum => sum,
+    };
+    body.get_mut(at..at + 2)?.copy_from_slice(&sum.to_be_bytes());
+    Some(())
+}
+
 fn add(sum: u32, bytes: &[u8]) -> u32 {
     let words = bytes
         .chunks(2)
@@ -266,6 +305,39 @@ mod tests {
     fn the_checksum_of_sctp_is_the_one_of_its_specification() {
         // The check value of CRC-32C.
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn a_checksum_is_completed_and_nothing_else_touched() {
+        let v4: [IpAddr; 2] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
+        let v6: [IpAddr; 2] = ["fd00::1".parse().unwrap(), "fd00::2".parse().unwrap()];
+        for ([source, destination], protocol, field) in [
+            (v4, Protocol::TCP, 20 + 16),
+            (v4, Protocol::UDP, 20 + 6),
+            (v6, Protocol::TCP, 40 + 16),
+            (v6, Protocol::UDP, 40 + 6),
+            (v4, Protocol::ICMP, 20 + 2),
+        ] {
+            let probe = Probe {
+                number: 5,
+                source,
+                destination,
+                protocol,
+                x: 8,
+                y: 0,
+            };
+            let right = probe.frame([1; 6], [2; 6]);
+            let mut spoilt = right.clone();
+            spoilt[ETHERNET + field] ^= 0x55;
+            complete(&mut spoilt);
+            assert_eq!(spoilt == right, protocol != Protocol::ICMP, "{protocol:?}");
+            let mut again = right.clone();
+            complete(&mut again);
+            assert_eq!(again, right);
+        }
+        for length in 0..60 {
+            complete(&mut vec![0x45; length]);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use nix::sys::socket::{
     sendmmsg, setsockopt, socket, sockopt,
 };
 use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How long something that has to arrive is waited for; only a failing test waits so long.
@@ -58,11 +58,21 @@ impl Sender {
 
     /// Sends one frame.
     pub fn send(&self, frame: &[u8]) {
+        if let Err(errno) = self.try_send(frame) {
+            panic!("send a frame: {errno}");
+        }
+    }
+
+    /// Sends one frame, where the interface may be gone.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn try_send(&self, frame: &[u8]) -> Result<(), Errno> {
         loop {
             match send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {
-                Ok(_) => return,
+                Ok(_) => return Ok(()),
                 Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR) => std::thread::yield_now(),
-                Err(errno) => panic!("send a frame: {errno}"),
+                Err(errno) => return Err(errno),
             }
         }
     }
@@ -164,6 +174,13 @@ impl Wire {
             );
             self.wait();
         }
+    }
+}
+
+impl AsFd for Wire {
+    /// Readable when a frame has arrived.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tap.as_fd()
     }
 }
 

@@ -2,11 +2,13 @@
 
 use super::Kind;
 use super::facts::Facts;
+use super::offload::Offload;
 use super::peers::{Peers, mac_of};
+use super::probe::{Footing, Subject, Word};
 use super::settings::TunnelSettings;
+use dataplane_api::ClusterNode;
 use dataplane_netlink::links::Link;
 use dataplane_netlink::tunnels::ipip::{self, IPIP_DEVICE, IpipSpec};
-use dataplane_netlink::tunnels::offload::DeviceSettings;
 use dataplane_netlink::tunnels::peers::PeerNews;
 use dataplane_netlink::tunnels::vxlan::{self, Family, VxlanIdentity, VxlanSpec};
 use dataplane_netlink::tunnels::{Ensured, TunnelError};
@@ -16,6 +18,10 @@ use std::net::IpAddr;
 /// How long a device stays that nobody wants any more, in milliseconds: the other nodes hear of a change at other times,
 /// and what they still send through the tunnel is to arrive.
 const LINGERING: u64 = 10_000;
+
+/// Of how many other nodes one may be asked about checksums. A cluster's first nodes are not everybody's: each node begins
+/// with those behind itself.
+const MOST_PEERS: usize = 256;
 
 /// Whether a device is there.
 #[derive(Debug, PartialEq)]
@@ -44,6 +50,7 @@ pub(super) struct Device {
     fault: Option<String>,
     /// Whether it was made or changed, so that routes through it may have gone.
     changed: bool,
+    offload: Offload,
     pub(super) peers: Peers,
 }
 
@@ -56,6 +63,7 @@ impl Device {
             made: None,
             fault: None,
             changed: false,
+            offload: Offload::default(),
             peers: Peers::new(kind),
         }
     }
@@ -116,16 +124,13 @@ impl Device {
         netlink: &mut Rtnetlink,
         facts: &Facts,
         settings: &TunnelSettings,
-        mtu: u32,
+        (mtu, carrier): (u32, Option<u32>),
     ) -> Result<(), NetlinkError> {
         let Some(here) = facts.here() else {
             return Ok(());
         };
         let local = here.address(self.kind.is_ipv4());
-        let inside = match self.kind {
-            Kind::Ipip => here.ipip.map(IpAddr::V4),
-            Kind::Vxlan4 | Kind::Vxlan6 => here.vxlan(self.kind.is_ipv4()),
-        };
+        let inside = self.address_of(here);
         let wanted = Some((mtu, local, inside));
         let as_wanted = matches!(self.state, State::InForce(_)) && self.made == wanted;
         if !std::mem::take(&mut self.look) && as_wanted {
@@ -138,7 +143,12 @@ impl Device {
                     return Ok(());
                 };
                 let Some(local) = local else { return Ok(()) };
-                ensure_vxlan(netlink, identity, settings, (mtu, local, inside))
+                let ensured = ensure_vxlan(netlink, identity, (mtu, local, inside));
+                ensured.and_then(|ensured| {
+                    self.offload
+                        .settle(&ensured.link, carrier, settings.checksum_offload)?;
+                    Ok(ensured)
+                })
             }
         };
         match ensured {
@@ -235,8 +245,52 @@ impl Device {
             tracing::info!(encapsulation = %self.kind.encapsulation(), "no pool asks for this tunnel any more; it is gone");
         }
         self.state = State::Absent;
+        self.offload = Offload::default();
         self.peers.forget();
         Ok(())
+    }
+
+    /// A node's address in tunnels of this kind.
+    fn address_of(&self, node: &ClusterNode) -> Option<IpAddr> {
+        match self.kind {
+            Kind::Ipip => node.ipip.map(IpAddr::V4),
+            Kind::Vxlan4 | Kind::Vxlan6 => node.vxlan(self.kind.is_ipv4()),
+        }
+    }
+
+    /// What has to be known to try its checksums, as long as these are to be tried.
+    pub(super) fn subject(&self, facts: &Facts) -> Option<Subject> {
+        let (footing, offload, switches) = self.offload.trying()?;
+        let State::InForce(link) = &self.state else {
+            return None;
+        };
+        Some(Subject {
+            device: link.name.clone(),
+            footing,
+            source: self.address_of(facts.here()?)?,
+            peers: facts
+                .after_here()
+                .filter_map(|node| self.address_of(node))
+                .take(MOST_PEERS)
+                .collect(),
+            offload,
+            switches,
+        })
+    }
+
+    /// Takes in what the probe says; true where something is to be done about it.
+    pub(super) fn probed(&mut self, footing: Footing, word: Word) -> bool {
+        let State::InForce(link) = &self.state else {
+            return false;
+        };
+        let is_to_do = self.offload.hears(link, footing, word);
+        self.look |= is_to_do;
+        is_to_do
+    }
+
+    /// Whether it computes checksums itself though no operator told so.
+    pub(super) fn is_off_unasked(&self) -> bool {
+        self.is_there() && self.offload.is_off_unasked()
     }
 
     /// Takes in news of entries; says whether something is to be done about it.
@@ -282,10 +336,9 @@ fn ensure_ipip(netlink: &mut Rtnetlink, mtu: u32, inside: Option<IpAddr>) -> Res
 fn ensure_vxlan(
     netlink: &mut Rtnetlink,
     identity: VxlanIdentity,
-    settings: &TunnelSettings,
     (mtu, local, address): (u32, IpAddr, Option<IpAddr>),
 ) -> Result<Ensured, TunnelError> {
-    let ensured = vxlan::ensure(
+    vxlan::ensure(
         netlink,
         &VxlanSpec {
             identity,
@@ -294,9 +347,5 @@ fn ensure_vxlan(
             mtu,
             address,
         },
-    )?;
-    if let Some(wanted) = settings.checksum_offload {
-        DeviceSettings::open()?.set_checksum_offload(&ensured.link, wanted)?;
-    }
-    Ok(ensured)
+    )
 }

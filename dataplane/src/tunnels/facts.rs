@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use policy_model::EncapsulationMode;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// The nodes, and the pools whose packets are wrapped.
@@ -78,5 +79,21 @@ impl Facts {
     /// All other nodes, in the order of their names.
     pub(super) fn others(&self) -> impl Iterator<Item = &ClusterNode> {
         self.others.values()
+    }
+
+    /// All other nodes, from the one behind this node in the order of their names.
+    pub(super) fn after_here(&self) -> impl Iterator<Item = &ClusterNode> {
+        let own = self
+            .here
+            .as_ref()
+            .map(|here| here.name.as_ref())
+            .unwrap_or_default();
+        let behind = self
+            .others
+            .range::<str, _>((Bound::Excluded(own), Bound::Unbounded));
+        let before = self
+            .others
+            .range::<str, _>((Bound::Unbounded, Bound::Excluded(own)));
+        behind.chain(before).map(|(_, node)| node)
     }
 }

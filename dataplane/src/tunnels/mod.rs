@@ -2,12 +2,15 @@
 //! of workloads may be.
 //!
 //! Rooms: [`settings`], `facts` (what nodes and pools ask for: pure), `device` (one device, from wanted over lingering to
-//! gone), `peers` (the nodes behind a VXLAN device), and here their order. A device that cannot be had is a fault, and
+//! gone), `peers` (the nodes behind a VXLAN device), `offload` (who computes its checksums), `probe` (finds that out beside
+//! the passes), and here their order. A device that cannot be had is a fault, and
 //! what was to go through it goes nowhere: never as it is.
 
 mod device;
 mod facts;
+mod offload;
 mod peers;
+mod probe;
 mod settings;
 
 pub use settings::{TunnelSettings, Tunnelling};
@@ -23,6 +26,7 @@ use dataplane_nftables::layout::TunnelsInUse;
 use device::Device;
 use facts::Facts;
 use ipnet::IpNet;
+use probe::{Prober, Subject};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -72,6 +76,13 @@ pub(crate) struct Ready {
     pub(crate) vxlan6: Option<InterfaceName>,
 }
 
+/// A device that carries what goes to other nodes.
+#[derive(Clone, Copy, Debug)]
+struct Carried {
+    link: u32,
+    mtu: u32,
+}
+
 /// The tunnels of one node.
 #[derive(Debug)]
 pub(crate) struct Tunnels {
@@ -81,8 +92,12 @@ pub(crate) struct Tunnels {
     netlink: Rtnetlink,
     /// Tells of the entries of VXLAN devices; there is none as long as no such device is wanted.
     monitor: Option<Monitor>,
-    /// The largest packets of the devices that carry what goes to other nodes, by family; IPv4 first.
-    carriers: [Option<u32>; 2],
+    /// The devices that carry what goes to other nodes, by family; IPv4 first.
+    carriers: [Option<Carried>; 2],
+    /// Tries checksums, and which devices it was told to try; there is none as long as none is to be tried.
+    prober: Option<Prober>,
+    told: [Option<Subject>; 3],
+    patience: Patience,
     /// Whether what carries packets may be another, or devices others than they were made.
     look: bool,
     /// Whether something is to be done at the next pass.
@@ -100,6 +115,9 @@ impl Tunnels {
             netlink: Rtnetlink::open_with(patience)?,
             monitor: None,
             carriers: [None; 2],
+            prober: None,
+            told: [const { None }; 3],
+            patience,
             look: true,
             due: true,
             changed: true,
@@ -175,7 +193,8 @@ impl Tunnels {
             .into_iter()
             .filter(|kind| self.wanted(*kind))
             .filter_map(|kind| self.mtu(kind).ok());
-        self.carriers.into_iter().flatten().chain(inside).min()
+        let carriers = self.carriers.iter().flatten().map(|carrier| carrier.mtu);
+        carriers.chain(inside).min()
     }
 
     fn wanted(&self, kind: Kind) -> bool {
@@ -194,6 +213,12 @@ impl Tunnels {
         kind.pick(ipip, vxlan4, vxlan6)
     }
 
+    /// The device that carries a kind of tunnel, where it is known.
+    fn carrying(&self, kind: Kind) -> Option<Carried> {
+        let [v4, v6] = self.carriers;
+        if kind.is_ipv4() { v4 } else { v6 }
+    }
+
     /// The largest packet inside a kind of tunnel.
     fn mtu(&self, kind: Kind) -> Result<u32, String> {
         let TunnelSettings {
@@ -205,9 +230,7 @@ impl Tunnels {
         if let Some(stated) = kind.pick(ipip_mtu, vxlan_mtu, vxlan_mtu_v6) {
             return Ok(stated);
         }
-        let [v4, v6] = self.carriers;
-        let carrier = if kind.is_ipv4() { v4 } else { v6 };
-        let carrier = carrier.ok_or_else(|| {
+        let carrier = self.carrying(kind).ok_or_else(|| {
             let family = if kind.is_ipv4() { "IPv4" } else { "IPv6" };
             match self.facts.own_address(kind.is_ipv4()) {
                 Some(address) => format!(
@@ -221,7 +244,7 @@ impl Tunnels {
             }
         })?;
         kind.encapsulation()
-            .inside(carrier)
+            .inside(carrier.mtu)
             .map_err(|narrow| narrow.to_string())
     }
 
@@ -270,9 +293,12 @@ impl Tunnels {
         let mut faults = Faults::new();
         for kind in Kind::ALL {
             let wanted = self.wanted(kind).then(|| self.mtu(kind));
+            let carrier = self.carrying(kind).map(|carrier| carrier.link);
             let device = kind.pick_mut(&mut self.devices);
             match wanted {
-                Some(Ok(mtu)) => device.want(&mut self.netlink, &self.facts, &self.settings, mtu)?,
+                Some(Ok(mtu)) => {
+                    device.want(&mut self.netlink, &self.facts, &self.settings, (mtu, carrier))?;
+                }
                 Some(Err(why)) => device.refuse(why),
                 None => {}
             }
@@ -285,16 +311,64 @@ impl Tunnels {
                 ));
             }
         }
+        self.order_probes();
         self.take_events()?;
         Ok(faults)
     }
 
-    /// The largest packet of the device that has the node's own address.
-    fn carrier(&mut self, is_ipv4: bool) -> Result<Option<u32>, NetlinkError> {
+    /// Has the checksums of devices tried that are to be, and no others any more.
+    fn order_probes(&mut self) {
+        for (kind, told) in Kind::ALL.into_iter().zip(&mut self.told) {
+            let [ipip, vxlan4, vxlan6] = &self.devices;
+            let subject = kind.pick(ipip, vxlan4, vxlan6).subject(&self.facts);
+            if *told == subject {
+                continue;
+            }
+            if self.prober.is_none() {
+                match Prober::start(self.patience) {
+                    Ok(prober) => self.prober = Some(prober),
+                    Err(error) => {
+                        tracing::warn!(
+                            error = describe(&error),
+                            "checksums through tunnels cannot be tried now: there is no thread for it"
+                        );
+                        return;
+                    }
+                }
+            }
+            if let Some(prober) = &mut self.prober {
+                prober.order(kind, subject.clone());
+                *told = subject;
+            }
+        }
+    }
+
+    /// Takes in what was found of devices' checksums.
+    fn take_findings(&mut self) {
+        for (kind, footing, word) in self.prober.iter_mut().flat_map(Prober::reports) {
+            let device = kind.pick_mut(&mut self.devices);
+            self.due |= device.probed(footing, word);
+        }
+    }
+
+    /// How many devices compute checksums themselves though no operator told so.
+    pub(crate) fn off_unasked(&self) -> usize {
+        self.devices
+            .iter()
+            .filter(|device| device.is_off_unasked())
+            .count()
+    }
+
+    /// The device that has the node's own address.
+    fn carrier(&mut self, is_ipv4: bool) -> Result<Option<Carried>, NetlinkError> {
         let Some(address): Option<IpAddr> = self.facts.own_address(is_ipv4) else {
             return Ok(None);
         };
-        Ok(carrier::device_of(&mut self.netlink, address)?.map(|link| link.mtu))
+        let found = carrier::device_of(&mut self.netlink, address)?;
+        Ok(found.map(|link| Carried {
+            link: link.index,
+            mtu: link.mtu,
+        }))
     }
 
     /// When [`Tunnels::retire`] has something to do, in milliseconds.
@@ -316,8 +390,9 @@ impl Tunnels {
         Ok(())
     }
 
-    /// Takes in what the kernel says of the devices' entries.
+    /// Takes in what the kernel says of the devices' entries, and what was found of their checksums.
     pub(crate) fn take_events(&mut self) -> Result<(), NetlinkError> {
+        self.take_findings();
         let Some(monitor) = &mut self.monitor else {
             return Ok(());
         };
@@ -360,9 +435,11 @@ impl Tunnels {
         self.netlink.lists()
     }
 
-    /// The descriptor to poll, if there is one.
-    pub(crate) fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.monitor.as_ref().map(AsFd::as_fd)
+    /// The descriptors to poll, if there are any.
+    pub(crate) fn event_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let monitor = self.monitor.as_ref().map(AsFd::as_fd);
+        let prober = self.prober.as_ref().map(AsFd::as_fd);
+        monitor.into_iter().chain(prober)
     }
 }
 

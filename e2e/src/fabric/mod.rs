@@ -2,7 +2,8 @@
 //!
 //! Every node has its own brain and hands ([`crate::engine`]), told the objects of one cluster. Pods are connected as
 //! the product connects them, and programs in them talk by the kernel's own ways. Rooms, in reading order:
-//! [`addresses`] (who has which), [`objects`] (the cluster's), [`router`] (the network between), [`node`] (one machine),
+//! [`addresses`] (who has which), [`objects`] (the cluster's), [`router`] (the network between), `worn` (a cable that
+//! spoils checksums), [`node`] (one machine),
 //! [`talking`] (whether one hears another), [`flow`] (a conversation that goes on while things change),
 //! [`capture`] (what was on a wire), [`shown`] (what the kernel holds, as the distribution's tools show it).
 
@@ -14,12 +15,13 @@ pub mod objects;
 pub mod router;
 pub mod shown;
 pub mod talking;
+mod worn;
 
 pub use addresses::Family;
 pub use capture::{Capture, Load, Seen};
 pub use node::{Node, Pod};
 pub use objects::{Mode, WayOut};
-pub use router::Router;
+pub use router::{Cables, Router};
 pub use talking::Spot;
 
 use crate::bed::{namespace, wait_for, within};
@@ -54,6 +56,8 @@ pub struct Fabric {
     pub outside: NetworkNamespace,
     /// What the server outside sends.
     pub outside_capture: Capture,
+    /// How nodes that join program the kernel.
+    pub settings: DataplaneSettings,
     cluster: BTreeMap<Key, Resource>,
     from: AddressesFrom,
     joined: u8,
@@ -75,6 +79,7 @@ impl Fabric {
             router,
             outside,
             outside_capture,
+            settings: DataplaneSettings::default(),
             cluster: BTreeMap::new(),
             from,
             joined: 0,
@@ -90,7 +95,7 @@ impl Fabric {
     pub fn join(&mut self, subnet: u8) -> usize {
         self.joined += 1;
         let number = self.joined;
-        let settings = DataplaneSettings::default();
+        let settings = self.settings.clone();
         let node = Node::start(&mut self.router, number, subnet, self.from, settings);
         let known: Vec<Resource> = self.cluster.values().cloned().collect();
         node.engine.run(move |core| core.upsert(&known));

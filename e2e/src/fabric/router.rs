@@ -6,6 +6,7 @@
 
 use super::addresses::{self, Family};
 use super::capture::Capture;
+use super::worn::{self, Worn};
 use crate::bed::{ip, namespace, nft, tool, within};
 use crate::wire::Wire;
 use crate::world::MTU;
@@ -33,9 +34,21 @@ table inet guard {
 /// The segment of the server outside; those of nodes have smaller numbers.
 const OUTSIDE: &str = "out";
 
+/// What the machines are plugged in with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cables {
+    /// They carry what they should.
+    Sound,
+    /// They complete the outermost checksum of a frame only, and spoil what is wrapped in it.
+    Worn,
+}
+
 /// The router with its segments.
 #[derive(Debug)]
 pub struct Router {
+    /// What machines are plugged in with from now on.
+    pub cables: Cables,
+    worn: Vec<Worn>,
     /// Its namespace.
     pub namespace: NetworkNamespace,
     segments: BTreeSet<String>,
@@ -59,6 +72,8 @@ impl Router {
             nft(GUARD);
         });
         Router {
+            cables: Cables::Sound,
+            worn: Vec::new(),
             namespace,
             segments: BTreeSet::new(),
             ports: 0,
@@ -116,17 +131,31 @@ impl Router {
         self.ports += 1;
         let port = format!("port{}", self.ports);
         within(machine, quiet_addresses);
+        match self.cables {
+            Cables::Sound => within(&self.namespace, || lay(&port, "eth0", machine)),
+            Cables::Worn => {
+                let [left, right] = worn::ENDS;
+                self.worn.push(Worn::new(|place| {
+                    within(&self.namespace, || lay(&port, right, place));
+                    within(place, || lay(left, "eth0", machine));
+                }));
+            }
+        }
         within(&self.namespace, || {
-            let end = |text: &str| VethEnd {
-                name: InterfaceName::new(text).expect("an interface's name"),
-                mac: None,
-            };
-            let mut netlink = Rtnetlink::open().expect("open rtnetlink");
-            create_veth(&mut netlink, &end(&port), &end("eth0"), machine, MTU).expect("make a cable");
             ip(&format!("link set {port} master {segment} up"));
             Capture::new(Wire::open_here(&port))
         })
     }
+}
+
+/// Lays a cable from the calling thread's namespace to a machine.
+fn lay(here: &str, there: &str, machine: &NetworkNamespace) {
+    let end = |text: &str| VethEnd {
+        name: InterfaceName::new(text).expect("an interface's name"),
+        mac: None,
+    };
+    let mut netlink = Rtnetlink::open().expect("open rtnetlink");
+    create_veth(&mut netlink, &end(here), &end(there), machine, MTU).expect("make a cable");
 }
 
 /// Addresses count at once: nobody here has one twice.

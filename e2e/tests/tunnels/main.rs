@@ -11,6 +11,7 @@
 )]
 
 mod addresses;
+mod checksums;
 mod ipip;
 mod modes;
 mod neighbours;

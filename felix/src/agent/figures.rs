@@ -89,6 +89,7 @@ pub(super) fn sizes(dataplane: &Dataplane, metrics: &DataplaneMetrics) {
         maps: table.maps,
     });
     metrics.set_routes(MAIN_TABLE, dataplane.route_count());
+    metrics.set_tunnels_with_own_checksums(dataplane.tunnels_with_own_checksums());
 }
 
 #[cfg(test)]

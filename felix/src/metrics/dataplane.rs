@@ -36,6 +36,7 @@ pub struct DataplaneMetrics {
     nft_maps: IntGauge,
     nft_drift: IntCounter,
     routes: IntGaugeVec,
+    tunnels_with_own_checksums: IntGauge,
     conntrack_removed: IntCounter,
     programming_latency: Histogram,
 }
@@ -104,6 +105,12 @@ impl DataplaneMetrics {
                 "felix_route_table_num_routes",
                 "Number of routes that the agent manages in a routing table.",
                 &["table"],
+            )?,
+            tunnels_with_own_checksums: gauge(
+                to,
+                "felix_tunnels_checksum_offload_off",
+                "Number of tunnel devices whose checksum offload is off though no setting says so: what carries them was \
+                 found to spoil checksums, or they were found switched off.",
             )?,
             conntrack_removed: counter(
                 to,
@@ -180,6 +187,11 @@ impl DataplaneMetrics {
         self.routes
             .with_label_values(&[table.to_string().as_str()])
             .set(whole(number));
+    }
+
+    /// Says how many tunnel devices compute checksums themselves though no setting tells them to.
+    pub fn set_tunnels_with_own_checksums(&self, number: usize) {
+        self.tunnels_with_own_checksums.set(whole(number));
     }
 
     /// Counts tracked connections that were removed.

@@ -50,6 +50,7 @@ fn used() -> Metrics {
     dataplane.nft_drift_mended(21);
     dataplane.set_routes(254, 22);
     dataplane.conntrack_removed(23);
+    dataplane.set_tunnels_with_own_checksums(24);
     dataplane.policy_programmed(Duration::from_millis(4));
     metrics
 }
@@ -104,6 +105,7 @@ fn names_and_types_are_those_of_the_graphs() {
         ("felix_resync_state", "gauge"),
         ("felix_resyncs_started", "counter"),
         ("felix_route_table_num_routes", "gauge"),
+        ("felix_tunnels_checksum_offload_off", "gauge"),
         ("process_cpu_seconds_total", "counter"),
         ("process_max_fds", "gauge"),
         ("process_open_fds", "gauge"),
@@ -151,6 +153,7 @@ fn values_are_what_was_measured() {
         "felix_nft_drift_total 21",
         "felix_route_table_num_routes{table=\"254\"} 22",
         "felix_conntrack_entries_removed_total 23",
+        "felix_tunnels_checksum_offload_off 24",
         "felix_policy_programming_latency_seconds_bucket{le=\"0.003\"} 0",
         "felix_policy_programming_latency_seconds_bucket{le=\"0.005\"} 1",
         "felix_policy_programming_latency_seconds_count 1",
