@@ -143,14 +143,14 @@ impl Device {
                     return Ok(());
                 };
                 let Some(local) = local else { return Ok(()) };
-                let ensured = ensure_vxlan(netlink, identity, (mtu, local, inside));
-                ensured.and_then(|ensured| {
-                    self.offload
-                        .settle(&ensured.link, carrier, settings.checksum_offload)?;
-                    Ok(ensured)
-                })
+                ensure_vxlan(netlink, identity, (mtu, local, inside))
             }
         };
+        let ensured = ensured.and_then(|ensured| {
+            self.offload
+                .settle(&ensured.link, carrier, settings.checksum_offload)?;
+            Ok(ensured)
+        });
         match ensured {
             Ok(Ensured { link, steps }) => {
                 for step in &steps {

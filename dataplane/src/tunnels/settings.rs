@@ -32,7 +32,7 @@ pub struct TunnelSettings {
     pub vxlan_mtu: Option<u32>,
     /// The largest packet of the device for IPv6, in bytes; found out where absent.
     pub vxlan_mtu_v6: Option<u32>,
-    /// Who computes the checksums of packets into VXLAN, where somebody decided that; otherwise it is found out.
+    /// Who computes the checksums of packets into tunnels, where somebody decided that; otherwise it is found out.
     pub checksum_offload: Option<ChecksumOffload>,
 }
 

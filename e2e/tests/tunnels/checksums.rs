@@ -8,7 +8,7 @@ use dataplane_netlink::Rtnetlink;
 use dataplane_netlink::links;
 use dataplane_netlink::tunnels::offload::{ChecksumOffload, DeviceSettings};
 use e2e::bed::{ip, within};
-use e2e::fabric::shown::vxlan_device;
+use e2e::fabric::shown::{IPIP_DEVICE, kernel_has_ipip, vxlan_device};
 use e2e::fabric::{Cables, Fabric, Family, Mode, Node, Pod, WayOut, objects};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -63,13 +63,17 @@ impl Log {
 
 /// Two nodes with a pod on each, in VXLAN, by such cables.
 fn fabric(cables: Cables, told: Option<ChecksumOffload>) -> (Fabric, [Log; 2]) {
+    fabric_in(Mode::VXLAN, cables, told)
+}
+
+fn fabric_in(mode: Mode, cables: Cables, told: Option<ChecksumOffload>) -> (Fabric, [Log; 2]) {
     let mut fabric = Fabric::new(&[]);
     fabric.router.cables = cables;
     fabric.settings.tunnels.checksum_offload = told;
     fabric.join(0);
     fabric.join(0);
     let logs = [0, 1].map(|place| Log::of(&fabric, place));
-    fabric.put(objects::pools(0, Mode::VXLAN, WayOut::Own));
+    fabric.put(objects::pools(0, mode, WayOut::Own));
     fabric.connect(0, "");
     fabric.connect(1, "");
     fabric.apply();
@@ -93,8 +97,12 @@ fn connects(from: &Pod, to: &Pod, family: Family, patience: Duration) -> bool {
 }
 
 fn offload(node: &Node, family: Family) -> ChecksumOffload {
+    offload_of(node, vxlan_device(family))
+}
+
+fn offload_of(node: &Node, device: &str) -> ChecksumOffload {
     within(&node.namespace, || {
-        let name = vxlan_device(family).parse().unwrap();
+        let name = device.parse().unwrap();
         let link = links::find(&mut Rtnetlink::open().unwrap(), &name)
             .unwrap()
             .unwrap();
@@ -166,6 +174,42 @@ fn a_way_that_spoils_checksums_is_found_out_and_said() {
     });
     assert_eq!(offload(&fabric.nodes[0], Family::V4), ChecksumOffload::Off);
     all_connect(&fabric, true, "by another device");
+}
+
+/// IPv6 has no IPIP and goes in VXLAN.
+#[test]
+fn ipip_is_tried_as_well_and_its_device_given_back_as_it_was() {
+    if !kernel_has_ipip() {
+        return;
+    }
+    let (mut fabric, logs) = fabric_in(Mode::IPIP, Cables::Worn, None);
+    all_connect(&fabric, false, "before");
+    fabric.until("both nodes say what is broken", || {
+        let found = logs.iter().all(|log| log.lines("WARN", BROKEN).len() == 2);
+        found.then_some(())
+    });
+    all_connect(&fabric, true, "afterwards");
+    for (node, log) in fabric.nodes.iter().zip(&logs) {
+        assert_eq!(offload_of(node, IPIP_DEVICE), ChecksumOffload::Off);
+        let lines = log.lines("WARN", &format!("device={IPIP_DEVICE}"));
+        assert_eq!(lines.len(), 1, "{lines:?}");
+    }
+    fabric.program(objects::pools(0, Mode::PLAIN, WayOut::Own));
+    fabric.settle();
+    for (place, node) in fabric.nodes.iter().enumerate() {
+        assert_eq!(offload_of(node, IPIP_DEVICE), ChecksumOffload::On);
+        assert_eq!(own_checksums(&fabric, place), 0);
+    }
+
+    let (fabric, logs) = fabric_in(Mode::IPIP, Cables::Sound, None);
+    fabric.until("both nodes know that all is well", || {
+        let known = logs.iter().all(|log| log.lines("DEBUG", SOUND).len() == 2);
+        known.then_some(())
+    });
+    all_connect(&fabric, true, "by good cables");
+    for node in &fabric.nodes {
+        assert_eq!(offload_of(node, IPIP_DEVICE), ChecksumOffload::On);
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::names::InterfaceName;
 use crate::rtnetlink::Rtnetlink;
 use crate::socket::{CREATE, EXCLUSIVE, Message};
 use crate::tunnels::device::{self, DeviceSpec};
+use crate::tunnels::offload::{ChecksumOffload, DeviceSettings};
 use crate::tunnels::{Ensured, TunnelError, TunnelStep, creation_error};
 
 /// The device's name, which is the kernel's own.
@@ -122,7 +123,8 @@ pub fn ensure(netlink: &mut Rtnetlink, spec: &IpipSpec) -> Result<Ensured, Tunne
     device::settle(netlink, &wanted, steps)
 }
 
-/// Takes our address off the device and sets it down; says whether it was there and ours.
+/// Takes our address off the device, sets it down and leaves its checksums to what comes after it, as the kernel made it;
+/// says whether it was there and ours.
 ///
 /// The kernel keeps the device itself.
 ///
@@ -137,6 +139,14 @@ pub fn release(netlink: &mut Rtnetlink, name: &InterfaceName) -> Result<bool, Ne
     addresses::execute(netlink, &link, &steps)?;
     if link.up {
         links::execute(netlink, &link, &[LinkStep::SetState(AdminState::Down)])?;
+    }
+    let was_used = link.up || !steps.is_empty();
+    if was_used
+        && let Err(error) = DeviceSettings::open()
+            .and_then(|mut settings| settings.set_checksum_offload(&link, ChecksumOffload::On))
+    {
+        // It costs whoever uses it next some speed.
+        tracing::debug!(device = %link.name, %error, "checksum offload cannot be switched on again");
     }
     Ok(true)
 }

@@ -9,7 +9,7 @@
 //! on and one while it is off. An answer counts only if it comes by the device itself, from the peer's own address, and
 //! quotes the asking socket's addresses and ports (the kernel compares them); echoes carry a token. Pods send with their
 //! own addresses only and nothing wrapped, and tunnels take packets of nodes only. What remains is a node that lies for
-//! itself, or drops answers: it costs the asker some speed, and nothing else.
+//! itself, or whose refusals a flood holds back for just those seconds: it costs the asker some speed, and nothing else.
 
 mod ask;
 mod thread;
