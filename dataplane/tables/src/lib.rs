@@ -15,6 +15,7 @@ mod group;
 mod nets;
 mod row;
 mod sets;
+mod settings;
 mod tables;
 mod ways;
 
@@ -24,4 +25,5 @@ pub use row::{
     Area, EVERYTHING, Painter, Plane, Protocols, Row, Span, Strip, Verdict, complement, intersect, spans,
 };
 pub use sets::Membership;
+pub use settings::{EndpointToHost, Exclusions, Outgoing, Refusal, TunnelsFromWorkloads, TunnelsInUse};
 pub use tables::{Changes, GroupId, GroupView, Placed, RowRef, Tables};

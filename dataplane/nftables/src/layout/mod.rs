@@ -26,14 +26,16 @@ mod tunnels;
 mod vacant;
 
 pub(crate) use address_sets::{NODE_ADDRESSES, VACANT_ADDRESSES, read_address};
+pub use dataplane_tables::{
+    EndpointToHost, Exclusions, Outgoing, Refusal, TunnelsFromWorkloads, TunnelsInUse,
+};
 pub(crate) use nat::{host_port_element, read_host_port};
 pub use ops::{Op, SetSpec};
-pub use outgoing::{Exclusions, Outgoing};
 pub(crate) use planner::{Move, endpoint_elements, net_element, row_elements};
 pub use planner::{Plan, Planner, TableSize};
 pub use row::{LoweredRow, RowRule, lower};
-pub use settings::{EndpointToHost, LayoutSettings, Refusal};
+pub use settings::LayoutSettings;
 pub use simulate::{Packet, Way, dangling, simulate};
 pub(crate) use skeleton::maps_of;
 pub use state::{EndpointState, GroupState, NetEntry, State};
-pub use tunnels::{RefusedTunnels, TunnelsFromWorkloads, TunnelsInUse};
+pub use tunnels::RefusedTunnels;

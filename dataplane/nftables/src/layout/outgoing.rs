@@ -13,6 +13,7 @@ use crate::wire::{
     CmpOp, Expr, MetaKey, Nat, NatKind, NatRange, OnHit, Register, Source, Value, Verdict, concat,
     interface_starts_with, masked, nat_flag, only_family, only_protocol,
 };
+use dataplane_tables::Exclusions;
 use ipnet::IpNet;
 use policy_model::Protocol;
 use std::collections::BTreeMap;
@@ -24,28 +25,6 @@ const V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 const NAT_IPV4: u32 = 2;
 /// The protocols whose ports are translated.
 const WITH_PORTS: [Protocol; 3] = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
-
-/// How packets that leave all pools take an address of the node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outgoing {
-    /// The ports that they may come from then, the first and the last; by the kernel's choice where absent. For TCP, UDP
-    /// and SCTP.
-    pub ports: Option<(u16, u16)>,
-    /// The address that they take, in IPv4; that of the interface which they leave by where absent.
-    pub address: Option<Ipv4Addr>,
-    /// Where they keep their source.
-    pub exclusions: Exclusions,
-}
-
-/// The destinations to which workloads keep their own addresses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Exclusions {
-    /// All pools.
-    #[default]
-    Pools,
-    /// All pools, and the addresses of the cluster's nodes.
-    PoolsAndNodes,
-}
 
 /// The rules of the chain. None where no pool wants it.
 pub(super) fn rules(pools: &BTreeMap<IpNet, bool>, settings: &LayoutSettings) -> Vec<Vec<Expr>> {

@@ -1,29 +1,6 @@
 //! Settings that shape the chains: what an operator may choose.
 
-use super::outgoing::Outgoing;
-use super::tunnels::TunnelsFromWorkloads;
-
-/// What happens to a workload's packet to its own node, once its egress policy let it pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EndpointToHost {
-    /// Dropped.
-    #[default]
-    Drop,
-    /// Left to other tables and the rest of the node's own rules.
-    Return,
-    /// Accepted by our table.
-    Accept,
-}
-
-/// What happens to a packet that policy denies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Refusal {
-    /// It vanishes.
-    #[default]
-    Drop,
-    /// Its sender is told (ICMP port unreachable), so that programs fail at once in place of waiting.
-    Reject,
-}
+use dataplane_tables::{EndpointToHost, Outgoing, Refusal, TunnelsFromWorkloads};
 
 /// Settings that shape the chains.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use super::names::{
     OWN4, OWN6, PORTS, PROTOS, REFUSED, ROWS, SELF, SPOOF, TABLE, TO_NODE, TO_WL, TUNNELS, VACANT, VACANT4,
     VACANT6, WL_IN, WL_OUT, WL6,
 };
-use super::settings::{LayoutSettings, Refusal};
+use super::settings::LayoutSettings;
 use super::state::State;
 use super::{nat, outgoing, to_node, tunnels, vacant};
 use crate::wire::CtKey;
@@ -14,6 +14,7 @@ use crate::wire::{
     Value, Verdict, compare, concat, ct_state, drop_counted, icmpv6_type, interface_starts_with, masked,
     only_family, priority, set_priority, set_priority_from_map, vmap,
 };
+use dataplane_tables::Refusal;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,8 +1,9 @@
 //! What our table says, in numbers: everything but the single addresses, which the decision tables hold already.
 
 use super::row::LoweredRow;
-use super::tunnels::{RefusedTunnels, TunnelsInUse};
+use super::tunnels::RefusedTunnels;
 use dataplane_api::HostPort;
+use dataplane_tables::TunnelsInUse;
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,13 +5,13 @@
 
 use super::names::{FROM_WL, NOTHING, TO_NODE, TUNNELS};
 use super::nat;
-use super::settings::{EndpointToHost, LayoutSettings};
+use super::settings::LayoutSettings;
 use super::skeleton::{
     NEIGHBOUR_DISCOVERY, beginning_of_a_connection, connection_rules, from_workloads, midstream_rule,
     not_allowed, refuse, rule, verdict,
 };
-use super::tunnels::TunnelsInUse;
 use crate::wire::{Expr, Verdict, ct_state, drop_counted, icmpv6_type, set_priority};
+use dataplane_tables::{EndpointToHost, TunnelsInUse};
 
 /// The rules of the base chain.
 pub(super) fn input_rules(tunnels: TunnelsInUse, settings: &LayoutSettings) -> Vec<Vec<Expr>> {

@@ -10,6 +10,7 @@ use crate::wire::{
     CmpOp, Expr, OnHit, PayloadBase, Source, Value, Verdict, compare, concat, drop_counted, only_family,
     only_protocol,
 };
+use dataplane_tables::{TunnelsFromWorkloads, TunnelsInUse};
 use policy_model::Protocol;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,37 +21,10 @@ const IPIP: u8 = 4;
 /// The devices that lead into tunnels: IPIP, VXLAN over IPv4, VXLAN over IPv6.
 pub(super) const DEVICES: [&str; 3] = ["tunl0", "vxlan.calico", "vxlan-v6.calico"];
 
-/// Which tunnels unwrap packets on this node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TunnelsInUse {
-    /// IPIP.
-    pub ipip: bool,
-    /// VXLAN over IPv4.
-    pub vxlan4: bool,
-    /// VXLAN over IPv6.
-    pub vxlan6: bool,
-}
-
-impl TunnelsInUse {
-    /// Whether any is in use.
-    pub fn any(self) -> bool {
-        self.ipip || self.vxlan4 || self.vxlan6
-    }
-
-    /// The families of the packets that carry VXLAN here.
-    fn vxlan_families(self) -> impl Iterator<Item = IpAddr> {
-        let families = [(self.vxlan4, V4), (self.vxlan6, V6)].into_iter();
-        families.filter(|(used, _)| *used).map(|(_, family)| family)
-    }
-}
-
-/// Which tunnelled packets workloads may send themselves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TunnelsFromWorkloads {
-    /// IPv4 inside IPv4 or IPv6.
-    pub ipip: bool,
-    /// What goes to the UDP port of VXLAN.
-    pub vxlan: bool,
+/// The families of the packets that carry VXLAN here.
+fn vxlan_families(in_use: TunnelsInUse) -> impl Iterator<Item = IpAddr> {
+    let families = [(in_use.vxlan4, V4), (in_use.vxlan6, V6)].into_iter();
+    families.filter(|(used, _)| *used).map(|(_, family)| family)
 }
 
 /// Tunnelled packets that workloads may not send.
@@ -104,7 +78,7 @@ pub(super) fn rules(in_use: TunnelsInUse, settings: &LayoutSettings) -> Vec<Vec<
     if in_use.ipip {
         rules.extend(guard(only_protocol(IPIP).to_vec(), V4));
     }
-    for family in in_use.vxlan_families() {
+    for family in vxlan_families(in_use) {
         let ours = compare_network(settings.vxlan_vni);
         rules.extend(guard([to_port(settings.vxlan_port), ours].concat(), family));
     }
@@ -122,7 +96,7 @@ pub(super) fn untracked_rules(in_use: TunnelsInUse, settings: &LayoutSettings) -
         let to_a_node = with_node(family, false);
         [to_port(settings.vxlan_port), to_a_node, vec![Expr::NoTrack]].concat()
     };
-    in_use.vxlan_families().map(untracked).collect()
+    vxlan_families(in_use).map(untracked).collect()
 }
 
 /// `udp dport PORT`.

@@ -72,6 +72,11 @@ impl Classes {
         )
     }
 
+    /// The class of a key, where some address or interval has it.
+    pub(super) fn known(&self, key: ClassKey) -> Option<ClassId> {
+        self.by_key.get(&key).copied()
+    }
+
     /// The class of a key. It is held by nobody until [`Classes::hold`].
     pub(super) fn of(&mut self, key: ClassKey) -> ClassId {
         if let Some(id) = self.by_key.get(&key) {

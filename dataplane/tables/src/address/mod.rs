@@ -9,7 +9,7 @@ mod family;
 
 use crate::nets::Nets;
 use crate::sets::{Membership, SetId};
-use classes::Classes;
+use classes::{ClassKey, Classes};
 use dataplane_api::AtomId;
 use family::{Family, without};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -189,6 +189,17 @@ impl AddressIndex {
         self.classes.key(id).exact == SetId::EMPTY
     }
 
+    /// The class of the interval around addresses of a class: what they would have if they were not known by
+    /// themselves. A class of intervals is its own.
+    pub fn around(&self, id: ClassId) -> ClassId {
+        let key = self.classes.key(id);
+        let around = self.classes.known(ClassKey {
+            exact: SetId::EMPTY,
+            ..key
+        });
+        around.unwrap_or(ClassId::world(key.version))
+    }
+
     /// How many addresses and intervals have a class.
     pub fn members(&self, id: ClassId) -> usize {
         self.classes.get(id).map_or(0, |c| c.members)
@@ -291,5 +302,23 @@ mod tests {
         change(&mut index, "10.0.0.0/8", false);
         assert!(!has(&index, "10.1.0.0"));
         assert!(has(&index, "10.1.0.1"), "it is in the atom by itself");
+    }
+
+    #[test]
+    fn around_an_address_is_what_its_networks_are_in() {
+        let mut index = AddressIndex::new();
+        let at = |text: &str| text.parse::<IpAddr>().unwrap();
+        let change = |index: &mut AddressIndex, text: &str, atom| {
+            index.change_net(text.parse().unwrap(), Membership::plain(AtomId(atom)), true, true);
+        };
+        change(&mut index, "10.0.0.0/8", 1);
+        change(&mut index, "10.0.0.1/32", 2);
+        change(&mut index, "11.0.0.1/32", 2);
+        change(&mut index, "fd00::1/128", 2);
+        let around = |text: &str| index.around(index.lookup(at(text)));
+        assert_eq!(around("10.0.0.1"), index.lookup(at("10.0.0.2")));
+        assert_eq!(around("10.0.0.2"), index.lookup(at("10.0.0.2")));
+        assert_eq!(around("11.0.0.1"), ClassId::WORLD_V4);
+        assert_eq!(around("fd00::1"), ClassId::WORLD_V6);
     }
 }
