@@ -3,7 +3,7 @@
 //! A chain stands for the names that begin alike. It leads on by the next letter: to the interface itself where only one
 //! name goes on so, else to the chain of those that do. So a packet passes a few letters' worth of rules and not one rule
 //! for each interface. The tree follows from the names alone, and a name that comes or goes changes only the chains that
-//! its own beginnings lead through.
+//! its own beginnings lead through. The root stands for what all names begin with.
 
 use super::rule::{Match, Names, Rule, Target};
 use crate::names::{self, Toward};
@@ -36,9 +36,9 @@ pub(super) fn rules(
         .collect()
 }
 
-/// The beginnings whose chains a name is led through, the root (the empty text) first.
-pub(super) fn path(names: &BTreeSet<String>, name: &str) -> Vec<String> {
-    let mut out = vec![String::new()];
+/// The beginnings whose chains a name is led through, the root first.
+pub(super) fn path(names: &BTreeSet<String>, root: &str, name: &str) -> Vec<String> {
+    let mut out = vec![root.to_owned()];
     loop {
         let here = out.last().map_or("", String::as_str);
         let on_the_way = branches(names, here).into_iter().find_map(|branch| match branch {
@@ -101,9 +101,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const ROOT: &str = "cali";
+
     fn tree(names: &BTreeSet<String>) -> BTreeSet<String> {
-        let mut out = BTreeSet::from([String::new()]);
-        let mut todo = vec![String::new()];
+        let mut out = BTreeSet::from([ROOT.to_owned()]);
+        let mut todo = vec![ROOT.to_owned()];
         while let Some(beginning) = todo.pop() {
             for branch in branches(names, &beginning) {
                 if let Branch::Node(next) = branch {
@@ -123,14 +125,14 @@ mod tests {
             other in "cali[0-2a]{0,4}",
         ) {
             for name in &list {
-                let way = path(&list, name);
+                let way = path(&list, ROOT, name);
                 let last = way.last().unwrap();
                 let leaf = |b: Branch| matches!(b, Branch::Leaf(n) if n == *name);
                 prop_assert!(branches(&list, last).into_iter().any(leaf), "{} at {}", name, last);
             }
             let mut more = list.clone();
             more.insert(other.clone());
-            let way: BTreeSet<String> = path(&more, &other).into_iter().chain(path(&list, &other)).collect();
+            let way: BTreeSet<String> = path(&more, ROOT, &other).into_iter().chain(path(&list, ROOT, &other)).collect();
             let label = |n: &str| n.to_owned();
             for beginning in tree(&list).union(&tree(&more)) {
                 if !way.contains(beginning) {
@@ -155,7 +157,7 @@ mod tests {
             .collect();
         let mut most = 0;
         for name in &names {
-            let way = path(&names, name);
+            let way = path(&names, ROOT, name);
             most = most.max(way.iter().map(|b| branches(&names, b).len()).sum());
         }
         assert!(most < 40, "{most}");

@@ -188,7 +188,9 @@ impl Rule {
     /// Its text, in the syntax and the order of the saving program.
     pub fn text(&self, family: Family) -> String {
         let mut out = String::new();
-        let mut matches: Vec<&Match> = self.matches.iter().collect();
+        // Every packet is within a network of length zero, and the saving program does not name it.
+        let says = |m: &&Match| !matches!(m, Match::Net(_, net) if net.prefix_len() == 0);
+        let mut matches: Vec<&Match> = self.matches.iter().filter(says).collect();
         // What belongs to every packet stands in front, in a fixed order; the rest as it is asked.
         matches.sort_by_key(|m| basic(m));
         for m in matches {

@@ -33,7 +33,7 @@ fn example(name: &'static str, said: &'static str, updates: Vec<Update>) -> Exam
 }
 
 fn examples() -> Vec<Example> {
-    let few = vec![
+    let few = [
         atom(1, &["10.0.1.1", "10.0.1.2", "fd00:1::1"]),
         atom(2, &["10.0.2.1", "192.168.0.0/16"]),
         vec![
@@ -50,7 +50,7 @@ fn examples() -> Vec<Example> {
             workload(pod("other", &["10.0.0.2"], &["web"], &[])),
         ],
     ];
-    let many = vec![
+    let many = [
         atom(1, &["10.0.1.1", "10.0.1.2"]),
         atom(2, &["10.0.2.1"]),
         atom(3, &["10.0.2.1", "10.0.3.1"]),
@@ -85,7 +85,7 @@ fn examples() -> Vec<Example> {
             )),
         ],
     ];
-    let ordered = vec![
+    let ordered = [
         atom(1, &["10.0.1.0/24"]),
         atom(2, &["10.0.1.7"]),
         atom(3, &["10.0.0.0/8"]),
@@ -122,7 +122,7 @@ fn examples() -> Vec<Example> {
     from_port.source.ports = rule(true, Action::Allow, &[], UDP, &[(53, 53)]).destination.ports;
     let mut not_tcp = rule(true, Action::Allow, &[2], None, &[]);
     not_tcp.not_protocol = TCP;
-    let protocols = vec![
+    let protocols = [
         atom(1, &["10.0.1.1"]),
         atom(2, &["10.0.2.1"]),
         vec![

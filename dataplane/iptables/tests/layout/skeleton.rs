@@ -161,6 +161,36 @@ fn unknown_workload_interfaces_are_shut() {
     check(&node, &invalid, way("eth0", "caliopen"), false);
 }
 
+/// An interface that is not called like a workload's is none, and what rules cannot name is unknown.
+#[test]
+fn only_names_of_workloads_count() {
+    for interface in ["eth7", "cali+", "cali 1"] {
+        let mut odd = pod("odd", &["10.0.0.9"], &[], &[]);
+        odd.interface = interface.to_owned();
+        let mut node = node(LayoutSettings::default());
+        let plan = node.hear(&[workload(odd)]);
+        assert!(plan.is_empty(), "{interface}: {plan:?}");
+    }
+}
+
+#[test]
+fn several_beginnings_of_names() {
+    let mut tap = pod("tap", &["10.0.0.9"], &["in"], &[]);
+    tap.interface = "tap1".to_owned();
+    let node = Node::new(
+        LayoutSettings {
+            interface_prefixes: vec!["cali".to_owned(), "tap".to_owned()],
+            ..LayoutSettings::default()
+        },
+        &[updates(), vec![workload(tap)]].concat(),
+    );
+    for (to, own) in [("calione", "10.0.0.1"), ("tap1", "10.0.0.9")] {
+        check(&node, &packet("10.0.1.1", own), way("eth0", to), true);
+        check(&node, &packet("10.0.1.2", own), way("eth0", to), false);
+    }
+    check(&node, &packet("10.0.1.1", "10.0.0.9"), way("eth0", "tap2"), false);
+}
+
 #[test]
 fn what_is_known_passes_and_what_is_allowed_too() {
     for allow in [AllowAction::Accept, AllowAction::Return] {

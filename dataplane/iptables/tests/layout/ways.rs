@@ -2,92 +2,11 @@
 //! should.
 
 use crate::kernel::Kernel;
-use crate::world::tries;
-use dataplane_api::{ClusterNode, HostPort, PoolRange, Update};
+use crate::world::{say, tries, word};
+use dataplane_api::Update;
 use dataplane_iptables::layout::{LayoutSettings, Planner};
-use dataplane_tables::{Exclusions, Outgoing, Tables, TunnelsInUse};
-use policy_model::{EncapsulationMode, Protocol};
+use dataplane_tables::{Exclusions, Outgoing, Tables};
 use proptest::prelude::*;
-use std::net::{IpAddr, SocketAddr};
-
-/// Something that is said.
-#[derive(Clone, Debug)]
-enum Word {
-    /// A node has these addresses; without any it leaves.
-    Node(u8, Vec<u8>),
-    /// A pool, and whether what leaves all pools is translated; or that it is none any more.
-    Pool(u8, Option<bool>),
-    /// A port of the node, and the workload that it leads to.
-    Port(u8, Option<u8>),
-    Tunnels(bool, bool, bool),
-}
-
-fn word() -> impl Strategy<Value = Word> {
-    prop_oneof![
-        (0u8..4, prop::collection::vec(0u8..8, 0..4)).prop_map(|(name, list)| Word::Node(name, list)),
-        (0u8..4, any::<Option<bool>>()).prop_map(|(pool, kind)| Word::Pool(pool, kind)),
-        (0u8..6, prop::option::of(0u8..4)).prop_map(|(port, to)| Word::Port(port, to)),
-        any::<(bool, bool, bool)>().prop_map(|(a, b, c)| Word::Tunnels(a, b, c)),
-    ]
-}
-
-fn address(number: u8) -> IpAddr {
-    if number.is_multiple_of(3) {
-        format!("2001:db8::{number}").parse().unwrap()
-    } else {
-        IpAddr::from([192, 0, 2, number])
-    }
-}
-
-fn say(word: &Word, tables: &mut Tables, planner: &mut Planner) {
-    match word {
-        Word::Node(name, list) => {
-            let name = name.to_string().as_str().into();
-            tables.apply(&if list.is_empty() {
-                Update::NodeRemoved(name)
-            } else {
-                Update::Node(ClusterNode {
-                    name,
-                    is_here: false,
-                    addresses: list.iter().map(|n| address(*n)).collect(),
-                    ipip: None,
-                    vxlan4: None,
-                    vxlan6: None,
-                    vxlan_mac: None,
-                })
-            });
-        }
-        Word::Pool(pool, kind) => {
-            let ranges = ["10.0.0.0/16", "10.1.0.0/20", "fd00::/48", "0.0.0.0/0"];
-            let cidr = ranges[usize::from(*pool)].parse().unwrap();
-            tables.apply(&match kind {
-                None => Update::PoolRemoved(cidr),
-                Some(nat_outgoing) => Update::Pool(PoolRange {
-                    cidr,
-                    nat_outgoing: *nat_outgoing,
-                    ipip: EncapsulationMode::Never,
-                    vxlan: EncapsulationMode::Never,
-                }),
-            });
-        }
-        Word::Port(number, to) => {
-            let at = ["0.0.0.0", "192.0.2.1", "::", "2001:db8::1"][usize::from(number % 4)];
-            let port = HostPort {
-                protocol: if *number < 4 { Protocol::TCP } else { Protocol::UDP },
-                address: at.parse().unwrap(),
-                port: 80,
-            };
-            tables.apply(&match to {
-                None => Update::HostPortRemoved(port),
-                Some(to) => Update::HostPort(port, SocketAddr::new(address(*to), 8080)),
-            });
-        }
-        Word::Tunnels(ipip, vxlan4, vxlan6) => {
-            let (ipip, vxlan4, vxlan6) = (*ipip, *vxlan4, *vxlan6);
-            planner.want_tunnels(TunnelsInUse { ipip, vxlan4, vxlan6 });
-        }
-    }
-}
 
 proptest! {
     #![proptest_config(tries(64))]
@@ -109,7 +28,9 @@ proptest! {
         let mut planner = Planner::new(settings.clone());
         let mut kernel = Kernel::default();
         for (n, flush) in flushes.iter().enumerate() {
-            flush.iter().for_each(|word| say(word, &mut tables, &mut planner));
+            for tunnels in flush.iter().filter_map(|word| say(word, &mut tables)) {
+                planner.want_tunnels(tunnels);
+            }
             let changes = tables.commit();
             let plan = if n == 0 { planner.plan_first(&tables) } else { planner.plan(&tables, &changes) };
             kernel.take(&plan);

@@ -2,10 +2,12 @@
 //!
 //! The judge shares nothing with the code under test: it walks policies for one address and one port.
 
-#![allow(dead_code)] // Each suite uses its part.
+#![allow(dead_code, unused_imports)] // Each suite uses its part.
 
+mod areas;
 mod invent;
 mod judge;
+mod words;
 
 use dataplane_api::{AtomId, AtomScope, EndpointId, Member, Policy, PolicyId, Update, WorkloadEndpoint};
 use proptest::test_runner::Config as ProptestConfig;
@@ -13,7 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub(crate) use areas::{EDGES, area};
 pub(crate) use judge::Flow;
+pub(crate) use words::{say, word};
 
 /// How often a property is tried; the variable PROPTEST_CASES says otherwise. Failures are kept by name in the suites.
 pub(crate) fn tries(cases: u32) -> ProptestConfig {

@@ -108,12 +108,16 @@ impl Planner {
 
     /// The endpoint that has an interface.
     fn placed<'a>(&self, pass: &Pass<'a>, interface: &str) -> Option<&'a Placed> {
-        // What no rule can name has no chain: its packets are those of an unknown interface.
-        let claims = self
-            .claims
-            .get(interface)
-            .filter(|_| names::is_interface(interface))?;
-        pass.tables.endpoint(claims.first()?)
+        // What no rule can name has no chain: its packets are those of an unknown interface. What is not called like a
+        // workload's interface is none.
+        let prefixes = &self.settings.interface_prefixes;
+        let is_workload = prefixes
+            .iter()
+            .any(|prefix| interface.starts_with(prefix.as_str()));
+        if !is_workload || !names::is_interface(interface) {
+            return None;
+        }
+        pass.tables.endpoint(self.claims.get(interface)?.first()?)
     }
 
     fn endpoint_state(&self, placed: &Placed) -> EndpointState {
@@ -177,6 +181,7 @@ impl Planner {
     /// Writes the chains of interfaces, and the trees that lead to them.
     pub(super) fn write_endpoints(&mut self, placing: &Placing) {
         let mut stirred: BTreeSet<(Family, String)> = BTreeSet::new();
+        let root = self.root();
         for interface in placing.before.keys().chain(&placing.led_anew) {
             for family in Family::BOTH {
                 self.write_chains(interface, family);
@@ -185,13 +190,13 @@ impl Planner {
                 if names.contains(interface) == has {
                     continue;
                 }
-                let mut beginnings = dispatch::path(names, interface);
+                let mut beginnings = dispatch::path(names, &root, interface);
                 if has {
                     names.insert(interface.clone());
                 } else {
                     names.remove(interface);
                 }
-                beginnings.extend(dispatch::path(names, interface));
+                beginnings.extend(dispatch::path(names, &root, interface));
                 stirred.extend(beginnings.into_iter().map(|b| (family, b)));
             }
         }
@@ -226,31 +231,23 @@ impl Planner {
         }
     }
 
+    /// What the names of all workloads' interfaces begin with.
+    fn root(&self) -> String {
+        match self.settings.interface_prefixes.as_slice() {
+            [only] => only.clone(),
+            _ => String::new(),
+        }
+    }
+
     fn write_dispatch(&mut self, family: Family, toward: Toward, beginning: &str) {
-        let prefixes = &self.settings.interface_prefixes;
-        let label = |text: &str| -> String {
-            // What all names begin with says nothing. With several prefixes it does.
-            let short = prefixes.first().filter(|_| prefixes.len() == 1);
-            let short = short.and_then(|prefix| text.strip_prefix(prefix.as_str()));
-            match short {
-                // A letter that no name has, so that no other beginning is called so.
-                Some("") => "+".to_owned(),
-                None => text.to_owned(),
-                Some(rest) => rest.to_owned(),
-            }
-        };
-        let name = names::dispatch(
-            toward,
-            &if beginning.is_empty() {
-                String::new()
-            } else {
-                label(beginning)
-            },
-        );
+        let root = self.root();
+        // The root's beginning is in all names and says nothing.
+        let label = |text: &str| text.strip_prefix(root.as_str()).unwrap_or(text).to_owned();
+        let name = names::dispatch(toward, &label(beginning));
         let all = &self.names[slot(family)];
         let first = all.range(beginning.to_owned()..).next();
-        let is_node = beginning.is_empty()
-            || first.is_some_and(|first| dispatch::path(all, first).iter().any(|b| b == beginning));
+        let is_node = beginning == root
+            || first.is_some_and(|first| dispatch::path(all, &root, first).iter().any(|b| b == beginning));
         if is_node {
             let rules = dispatch::rules(all, beginning, toward, label);
             self.book.put(family, Table::Filter, &name, rules);
