@@ -26,17 +26,25 @@
 //! - What a set cannot say (wide spans of ports, spans of source ports, types of ICMP, whole protocols) is a rule for each
 //!   different pattern, again with a set of addresses.
 //!
-//! Weighed and left out: Calico's chain for each policy with a set for each selector, which a packet walks (33 % of the rate
-//! with 500 policies); one set and one chain for each different row, which walks as many rules as there are rows where
-//! policies name different ports.
+//! Weighed and left out: Calico's chain for each policy with a set for each selector, which a packet walks; one set and one
+//! chain for each different row, which walks as many rules as there are rows where policies name different ports. Measured
+//! on Linux 6.18, a UDP packet that begins a flow, least of seven rounds of 50,000 through a node:
+//!
+//! | | legacy | nft variant |
+//! |---|---|---|
+//! | connection tracking alone | 1.7 µs | 1.8 µs |
+//! | these chains, no policy | 2.6 µs | 3.3 µs |
+//! | these chains, 500 policies, one set with ports | 2.8 µs | 3.5 µs |
+//! | a chain and a set for each of 500 policies | 80 µs | 91 µs |
 //!
 //! # Why the order of changes matters
 //!
 //! A table is written as a whole, but sets change member by member, and a set and a table never change at one moment. In
 //! between, a packet gets the old or the new answer, and never an opening that both deny:
 //! - Where a chain's rules stay, its sets change in place, in the order that a chain's questions call for.
-//! - Where they do not, or where an interface comes to or leaves the chain, no set that the old rules ask changes. What
-//!   would change is made anew under another name, and one write of the table goes over to it.
+//! - Where they do not, where a chain shuts an address out and opens the network around it, or where an interface comes to
+//!   or leaves the chain, no set that the old rules ask changes. What would change is made anew under another name, and one
+//!   write of the table goes over to it.
 //! - A source becomes an interface's own only after the interface's new chain is in force.
 //!
 //! The last word of each answer is the mark: only a chain that says so sets it, so that whatever is missing refuses.

@@ -3,23 +3,25 @@
 
 use crate::kernel::Step;
 use crate::life::{Life, judge, questions, says};
-use crate::world::{Dice, Kind, tries};
+use crate::world::{Dice, Kind, World, tries};
 use proptest::prelude::*;
 
 fn live(kind: Kind, seed: u64, steps: &[u64], flows: usize) {
     let mut dice = Dice::new(seed);
     let mut life = Life::begin(kind, &mut dice);
-    let mut earlier = Vec::new();
+    let mut earlier: Option<World> = None;
     for step in steps {
         let mut dice = Dice::new(*step);
         let before = life.world.clone();
         let mut next = before.clone();
-        if dice.chance(20) && !earlier.is_empty() {
-            // Sometimes the world flips back.
-            next = dice.pick(&earlier as &Vec<crate::world::World>).clone();
-        } else {
-            for _ in 0..1 + dice.roll(3) {
-                next.happen(&mut dice);
+        match &earlier {
+            // Sometimes the world flips back. Only to the one before: numbers of sets that came later may have been given
+            // again in between.
+            Some(world) if dice.chance(20) => next = World::clone(world),
+            _ => {
+                for _ in 0..1 + dice.roll(3) {
+                    next.happen(&mut dice);
+                }
             }
         }
         let asked: Vec<_> = questions(&[&before, &next], &mut dice, flows)
@@ -47,7 +49,8 @@ fn live(kind: Kind, seed: u64, steps: &[u64], flows: usize) {
                 );
             }
         });
-        earlier.push(before);
+        life.agree(&mut dice, flows);
+        earlier = Some(before);
     }
 }
 

@@ -5,6 +5,7 @@ use super::members::MemberChange;
 use super::{Pass, Planner, slot};
 use crate::layout::sets::{Content, PeerSet};
 use crate::layout::side::{Change, SideId, SideRules, SlotChanges, SlotKey};
+use crate::names::Role;
 use crate::ops::{Family, Table};
 use dataplane_tables::ClassId;
 use rustc_hash::FxHashMap;
@@ -169,6 +170,7 @@ impl Planner {
         };
         // Whose rules in force must go on meaning what they mean until the tables are written.
         let mut held: BTreeSet<SideId> = placing.gone.keys().chain(&placing.left).copied().collect();
+        held.extend(self.torn(&changes));
         let mut open = touched;
         loop {
             for id in std::mem::take(&mut open) {
@@ -229,6 +231,21 @@ impl Planner {
         }
         out.changes = changes;
         out
+    }
+
+    /// Sides that shut a single address out while they open a network: a packet that is between the two questions could miss
+    /// the first change and meet the second.
+    fn torn(&self, changes: &BTreeMap<u32, MemberChange>) -> BTreeSet<SideId> {
+        let users = |role: Role, net: bool| -> BTreeSet<SideId> {
+            let bringing = changes.iter().filter(|(_, change)| change.brings());
+            let sets = bringing.filter_map(|(number, _)| self.sets.get(*number));
+            let of_role = sets.filter(|set| set.content.role == role && set.content.net == net);
+            of_role
+                .flat_map(|set| set.users.iter().map(|(id, _)| *id))
+                .collect()
+        };
+        let shut = users(Role::Known, false);
+        shut.intersection(&users(Role::Allow, true)).copied().collect()
     }
 
     /// Writes the chains of groups. One whose interfaces change at the same time gets another name, so that no packet on

@@ -33,6 +33,11 @@ impl MemberChange {
         }
     }
 
+    /// Whether members come.
+    pub(super) fn brings(&self) -> bool {
+        !self.come.is_empty()
+    }
+
     fn is_empty(&self) -> bool {
         self.come.is_empty() && self.go.is_empty()
     }

@@ -30,7 +30,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 
-/// The steps of one pass, in this order.
+/// The steps of one pass, in this order. All of them are to be done before the next pass is planned: where one fails, what
+/// the kernel has is to be compared with [`Contents`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Sets that change under rules which stay, and sets that no rule asks yet.
