@@ -1,10 +1,47 @@
 //! The law between two states: after every single step, down to a single member of a set, a packet gets the answer of the
 //! state before or of the one after. What both deny never passes, and what both allow is never dropped.
+//!
+//! A packet that is on its way asks one set after the other, and each may be of a later moment, while it goes through the
+//! table that was in force when it came. It, too, never passes where both deny.
 
-use crate::kernel::Step;
+use crate::kernel::{Kernel, Step};
 use crate::life::{Life, judge, questions, says};
 use crate::world::{Dice, Kind, World, tries};
+use dataplane_iptables::layout::{Key, Rule, Ruleset};
+use dataplane_iptables::ops::{Family, Table};
 use proptest::prelude::*;
+use std::cell::RefCell;
+
+/// What a packet meets that is on its way while things change.
+struct Moments<'a> {
+    kernels: &'a [Kernel],
+    came: usize,
+    now: RefCell<(usize, Dice)>,
+}
+
+impl Ruleset for Moments<'_> {
+    fn chain(&self, family: Family, table: Table, name: &str) -> Option<&[Rule]> {
+        self.kernels[self.came].chain(family, table, name)
+    }
+
+    fn contains(&self, set: &str, key: &Key<'_>) -> bool {
+        let mut now = self.now.borrow_mut();
+        let left = self.kernels.len() - now.0;
+        // Most changes are met by going on a little.
+        let step = if now.1.chance(60) {
+            0
+        } else {
+            now.1.roll(left.min(6))
+        };
+        now.0 += step;
+        // A set that a table in use asks cannot go.
+        let there = self.kernels[..=now.0]
+            .iter()
+            .rev()
+            .find(|k| k.sets.contains_key(set));
+        there.expect("a set was there before the rule").contains(set, key)
+    }
+}
 
 fn live(kind: Kind, seed: u64, steps: &[u64], flows: usize) {
     let mut dice = Dice::new(seed);
@@ -33,7 +70,9 @@ fn live(kind: Kind, seed: u64, steps: &[u64], flows: usize) {
             .collect();
         let mut trace: Vec<String> = Vec::new();
         let shown = life.show();
+        let mut kernels = vec![life.kernel.clone()];
         life.turn(next, |kernel, step: &Step| {
+            kernels.push(kernel.clone());
             trace.push(format!("{step:?}"));
             for (own, question, (old, new)) in &asked {
                 if old != new {
@@ -49,6 +88,19 @@ fn live(kind: Kind, seed: u64, steps: &[u64], flows: usize) {
                 );
             }
         });
+        for (own, question, _) in asked.iter().filter(|(_, _, answers)| *answers == (false, false)) {
+            let came = dice.roll(kernels.len());
+            let moments = Moments {
+                kernels: &kernels,
+                came,
+                now: RefCell::new((came, Dice::new(dice.roll(1 << 20) as u64))),
+            };
+            assert!(
+                !says(&moments, *own, question),
+                "OPEN to a packet on its way: {question:?} that came at {came}, while\n{}\nfrom\n{shown}",
+                trace.join("\n")
+            );
+        }
         life.agree(&mut dice, flows);
         earlier = Some(before);
     }
