@@ -4,11 +4,14 @@
 //! A packet that is on its way asks one set after the other, and each may be of a later moment, while it goes through the
 //! table that was in force when it came. It, too, never passes where both deny.
 
-use crate::kernel::{Kernel, Step};
+use crate::kernel::{Kernel, Step, steps};
 use crate::life::{Life, judge, questions, says};
+use crate::say::{Node, atom, net, pod, policy, rule, workload};
 use crate::world::{Dice, Kind, World, tries};
-use dataplane_iptables::layout::{Key, Rule, Ruleset};
+use dataplane_api::{AtomId, Member, Update};
+use dataplane_iptables::layout::{Key, LayoutSettings, Packet, Rule, Ruleset, Way, simulate};
 use dataplane_iptables::ops::{Family, Table};
+use policy_model::{Action, Protocol};
 use proptest::prelude::*;
 use std::cell::RefCell;
 
@@ -43,12 +46,12 @@ impl Ruleset for Moments<'_> {
     }
 }
 
-fn live(kind: Kind, seed: u64, steps: &[u64], flows: usize) {
+fn live(kind: Kind, seed: u64, turns: &[u64], flows: usize) {
     let mut dice = Dice::new(seed);
     let mut life = Life::begin(kind, &mut dice);
     let mut earlier: Option<World> = None;
-    for step in steps {
-        let mut dice = Dice::new(*step);
+    for turn in turns {
+        let mut dice = Dice::new(*turn);
         let before = life.world.clone();
         let mut next = before.clone();
         match &earlier {
@@ -118,4 +121,47 @@ proptest! {
     fn never_open_between_two_rich_states(seed: u64, steps in prop::collection::vec(any::<u64>(), 1..6)) {
         live(Kind::Rich, seed, &steps, 25);
     }
+}
+
+/// One pass shuts an address out and opens the network around it: a packet must not ask for the address before and for the
+/// network afterwards.
+#[test]
+fn an_address_is_shut_out_before_its_network_opens() {
+    let mut updates = [atom(1, &["10.9.0.0/16"]), atom(2, &["10.9.0.1"])].concat();
+    let deny = rule(true, Action::Deny, &[2], None, &[]);
+    let allow = rule(true, Action::Allow, &[1], None, &[]);
+    updates.push(policy("in", vec![deny, allow], vec![]));
+    updates.push(workload(pod("one", &["10.0.0.1"], &["in"], &[])));
+    let mut node = Node::new(LayoutSettings::default(), &updates);
+    let more = |number, text| Update::Members {
+        atom: AtomId(number),
+        added: vec![Member::Net(net(text))],
+        removed: Vec::new(),
+    };
+    let mut kernels = vec![node.kernel.clone()];
+    let plan = node.hear(&[more(1, "10.7.0.0/16"), more(2, "10.7.0.1")]);
+    for step in steps(&plan) {
+        let mut next = kernels[kernels.len() - 1].clone();
+        next.step(&step);
+        kernels.push(next);
+    }
+    let packet = |source: &str| {
+        let own = "10.0.0.1".parse().unwrap();
+        Packet::first(source.parse().unwrap(), own, Protocol::TCP, 80, 40_000)
+    };
+    let way = Way {
+        from: Some("eth0"),
+        to: Some("calione"),
+    };
+    for came in 0..kernels.len() {
+        for seed in 0..100 {
+            let moments = Moments {
+                kernels: &kernels,
+                came,
+                now: RefCell::new((came, Dice::new(seed))),
+            };
+            assert!(!simulate(&moments, &packet("10.7.0.1"), way), "{plan:#?}");
+        }
+    }
+    assert!(simulate(&node.kernel, &packet("10.7.0.2"), way));
 }
