@@ -14,12 +14,12 @@ const TYPE_MASK: u16 = 0x3fff;
 const HEADER: usize = 4;
 
 /// Rounds a length up to netlink's alignment of four bytes.
-pub(crate) const fn align(length: usize) -> usize {
+pub const fn align(length: usize) -> usize {
     (length + 3) & !3
 }
 
 /// Appends one attribute.
-pub(crate) fn put(buffer: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub fn put(buffer: &mut Vec<u8>, kind: u16, value: &[u8]) {
     // Every value that is written here is a number, an address or a copy of what the kernel sent.
     let length = u16::try_from(HEADER + value.len()).unwrap_or(u16::MAX);
     buffer.extend_from_slice(&length.to_ne_bytes());
@@ -29,14 +29,14 @@ pub(crate) fn put(buffer: &mut Vec<u8>, kind: u16, value: &[u8]) {
 }
 
 /// Appends an attribute that holds the attributes that `fill` writes.
-pub(crate) fn put_nested(buffer: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
+pub fn put_nested(buffer: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
     let mut inside = Vec::new();
     fill(&mut inside);
     put(buffer, kind | NESTED, &inside);
 }
 
 /// Walks the attributes in a buffer; ends at the first that does not fit.
-pub(crate) fn walk(buffer: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn walk(buffer: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = buffer;
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes([*rest.first()?, *rest.get(1)?]));
@@ -48,44 +48,44 @@ pub(crate) fn walk(buffer: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// Returns the value of the first attribute of one type.
-pub(crate) fn find(buffer: &[u8], kind: u16) -> Option<&[u8]> {
+pub fn find(buffer: &[u8], kind: u16) -> Option<&[u8]> {
     walk(buffer)
         .find(|(found, _)| *found == kind)
         .map(|(_, value)| value)
 }
 
 /// Reads one byte.
-pub(crate) fn number8(value: &[u8]) -> Option<u8> {
+pub fn number8(value: &[u8]) -> Option<u8> {
     value.first().copied()
 }
 
 /// Reads a number of two bytes in network order.
-pub(crate) fn network16(value: &[u8]) -> Option<u16> {
+pub fn network16(value: &[u8]) -> Option<u16> {
     value.get(..2)?.try_into().ok().map(u16::from_be_bytes)
 }
 
 /// Reads a number of four bytes in network order.
-pub(crate) fn network32(value: &[u8]) -> Option<u32> {
+pub fn network32(value: &[u8]) -> Option<u32> {
     value.get(..4)?.try_into().ok().map(u32::from_be_bytes)
 }
 
 /// Reads a number of four bytes in the machine's order.
-pub(crate) fn native32(value: &[u8]) -> Option<u32> {
+pub fn native32(value: &[u8]) -> Option<u32> {
     value.get(..4)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
 /// Reads a number of two bytes in the machine's order.
-pub(crate) fn native16(value: &[u8]) -> Option<u16> {
+pub fn native16(value: &[u8]) -> Option<u16> {
     value.get(..2)?.try_into().ok().map(u16::from_ne_bytes)
 }
 
 /// Reads a text that ends with a zero or with the value.
-pub(crate) fn text(value: &[u8]) -> &[u8] {
+pub fn text(value: &[u8]) -> &[u8] {
     value.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 /// Reads an address of four or sixteen bytes.
-pub(crate) fn address(value: &[u8]) -> Option<IpAddr> {
+pub fn address(value: &[u8]) -> Option<IpAddr> {
     if let Ok(bytes) = <[u8; 4]>::try_from(value) {
         Some(IpAddr::V4(Ipv4Addr::from(bytes)))
     } else {
@@ -96,7 +96,7 @@ pub(crate) fn address(value: &[u8]) -> Option<IpAddr> {
 }
 
 /// Returns an address as the bytes that go on the wire.
-pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
+pub fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),

@@ -12,10 +12,11 @@
 //!   object each, with its intended form, its observed form, a pure plan between them, and its execution;
 //! - [`tunnels`]: the devices that carry pods' packets between nodes, and what each knows of the other nodes;
 //! - [`events`]: what the kernel says has changed;
-//! - [`namespace`], [`rtnetlink`], [`error`] (and the private `socket` and `attributes`): how the kernel is spoken to.
+//! - [`namespace`], [`rtnetlink`], [`error`], [`socket`], [`attributes`]: how the kernel is spoken to, also by the drivers of
+//!   other netlink protocols.
 
 pub mod addresses;
-mod attributes;
+pub mod attributes;
 pub mod conntrack;
 pub mod error;
 pub mod events;
@@ -27,7 +28,7 @@ pub mod neighbours;
 pub mod nodes;
 pub mod routes;
 pub mod rtnetlink;
-mod socket;
+pub mod socket;
 pub mod sysctl;
 pub mod tunnels;
 pub mod workload;

@@ -38,11 +38,11 @@ const ACK_ATTRIBUTES: u16 = 0x200;
 const ERROR_TEXT: u16 = 1;
 
 /// The object must not exist yet (`NLM_F_EXCL`).
-pub(crate) const EXCLUSIVE: u16 = 0x200;
+pub const EXCLUSIVE: u16 = 0x200;
 /// The object may be made (`NLM_F_CREATE`).
-pub(crate) const CREATE: u16 = 0x400;
+pub const CREATE: u16 = 0x400;
 /// An object with the same key is replaced (`NLM_F_REPLACE`).
-pub(crate) const REPLACE: u16 = 0x100;
+pub const REPLACE: u16 = 0x100;
 
 /// Types of messages that belong to netlink itself.
 const ERROR_MESSAGE: u16 = 2;
@@ -56,6 +56,8 @@ const BUFFER: usize = 64 * 1024;
 const DUMP_TRIES: u32 = 20;
 /// How many requests go into one datagram: their acknowledgements must fit into the receive buffer together.
 const BATCH: usize = 64;
+/// How many bytes of requests go into one datagram, unless one alone is longer: refusals may repeat them all.
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// How long the kernel may take to answer; zero waits without end.
 ///
@@ -73,7 +75,7 @@ impl Default for Patience {
 
 /// Which part of the kernel a socket speaks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Protocol {
+pub enum Protocol {
     /// Links, addresses, routes, neighbours.
     Route,
     /// Connection tracking.
@@ -102,20 +104,26 @@ impl Protocol {
 
 /// One request: its type, its flags beyond those that every request has, and everything after the header.
 #[derive(Debug, Clone)]
-pub(crate) struct Request {
-    pub(crate) message_type: u16,
-    pub(crate) flags: u16,
-    pub(crate) body: Vec<u8>,
+pub struct Request {
+    /// The type; netfilter's begins with the number of the subsystem.
+    pub message_type: u16,
+    /// Flags beyond those that every request of its kind has.
+    pub flags: u16,
+    /// Everything after the header.
+    pub body: Vec<u8>,
 }
 
 /// One message from the kernel.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Message<'buffer> {
-    pub(crate) message_type: u16,
-    pub(crate) flags: u16,
-    pub(crate) sequence: u32,
+pub struct Message<'buffer> {
+    /// The type; netfilter's begins with the number of the subsystem.
+    pub message_type: u16,
+    /// The flags of its header.
+    pub flags: u16,
+    /// The number of the request that it answers.
+    pub sequence: u32,
     /// Everything after the header.
-    pub(crate) body: &'buffer [u8],
+    pub body: &'buffer [u8],
 }
 
 /// Options of netlink sockets, set on any descriptor: a socket may have been handed over.
@@ -137,7 +145,7 @@ mod options {
 }
 
 /// A socket with its counter and its buffer.
-pub(crate) struct Connection {
+pub struct Connection {
     socket: OwnedFd,
     sequence: u32,
     /// How many lists were asked for.
@@ -170,7 +178,10 @@ pub(crate) fn open(protocol: Protocol) -> Result<Socket, NetlinkError> {
 
 impl Connection {
     /// Opens a conversation in the calling thread's network namespace.
-    pub(crate) fn open(protocol: Protocol, patience: Patience) -> Result<Self, NetlinkError> {
+    ///
+    /// # Errors
+    /// The process may not open netlink sockets, or the kernel lacks the protocol.
+    pub fn open(protocol: Protocol, patience: Patience) -> Result<Self, NetlinkError> {
         let number = match protocol {
             Protocol::Route => SockProtocol::NetlinkRoute,
             Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
@@ -190,7 +201,10 @@ impl Connection {
     }
 
     /// Opens a conversation on a socket that somebody opened elsewhere.
-    pub(crate) fn over(
+    ///
+    /// # Errors
+    /// The socket cannot be used for it.
+    pub fn over(
         socket: BorrowedFd<'_>,
         protocol: Protocol,
         patience: Patience,
@@ -234,12 +248,18 @@ impl Connection {
     }
 
     /// Carries one request out and waits for its acknowledgement.
-    pub(crate) fn execute(&mut self, request: &Request, operation: &dyn Display) -> Result<(), NetlinkError> {
+    ///
+    /// # Errors
+    /// The kernel refuses it, or does not answer.
+    pub fn execute(&mut self, request: &Request, operation: &dyn Display) -> Result<(), NetlinkError> {
         self.fetch(request, operation, |_| {})
     }
 
     /// Carries one request out, shows each answer to `take`, and waits for the acknowledgement.
-    pub(crate) fn fetch(
+    ///
+    /// # Errors
+    /// The kernel refuses it, or does not answer.
+    pub fn fetch(
         &mut self,
         request: &Request,
         operation: &dyn Display,
@@ -280,9 +300,30 @@ impl Connection {
         requests: &[Request],
         operation: &dyn Display,
     ) -> Result<Vec<Result<(), Refusal>>, NetlinkError> {
+        self.exchange(requests, operation, acknowledgement)
+    }
+
+    /// Carries requests out one after the other, a datagram for many, and returns what `read` makes of each one's
+    /// acknowledgement: the number of the error in the machine's order (zero is success), then the request, whole or
+    /// only its header, then attributes.
+    ///
+    /// A refused request does not keep the later ones from being tried. A request should not be longer than 32 KiB, since
+    /// some subsystems repeat it whole in their refusal.
+    ///
+    /// # Errors
+    /// The socket failed, or the kernel did not answer: what is in force of the requests is not known.
+    pub fn exchange<Outcome>(
+        &mut self,
+        requests: &[Request],
+        operation: &dyn Display,
+        read: impl Fn(Message<'_>) -> Outcome,
+    ) -> Result<Vec<Outcome>, NetlinkError> {
         let mut outcomes = Vec::with_capacity(requests.len());
         let mut datagram = Vec::new();
-        for chunk in requests.chunks(BATCH) {
+        let mut rest = requests;
+        while !rest.is_empty() {
+            let (chunk, later) = rest.split_at(fitting(rest));
+            rest = later;
             datagram.clear();
             let mut first = None;
             for request in chunk {
@@ -290,7 +331,7 @@ impl Connection {
                 first.get_or_insert(sequence);
             }
             let Some(first) = first else { continue };
-            let mut answers: Vec<Option<Result<(), Refusal>>> = vec![None; chunk.len()];
+            let mut answers: Vec<Option<Outcome>> = chunk.iter().map(|_| None).collect();
             self.send(&datagram)
                 .map_err(|source| socket_error(operation, source))?;
             while answers.iter().any(Option::is_none) {
@@ -299,7 +340,7 @@ impl Connection {
                     if message.message_type == ERROR_MESSAGE
                         && let Some(answer) = answers.get_mut(index)
                     {
-                        *answer = Some(acknowledgement(message));
+                        *answer = Some(read(message));
                     }
                     ControlFlow::<()>::Continue(())
                 })?;
@@ -313,7 +354,10 @@ impl Connection {
     ///
     /// A list that the kernel marks as changed during the reading is read again, because it may lack an item
     /// that was there all the time.
-    pub(crate) fn dump<Item>(
+    ///
+    /// # Errors
+    /// The kernel refuses it, does not answer, or the list changes all the time.
+    pub fn dump<Item>(
         &mut self,
         request: &Request,
         operation: &dyn Display,
@@ -371,7 +415,7 @@ impl Connection {
     }
 
     /// How many lists were asked for since the conversation began.
-    pub(crate) fn lists(&self) -> u64 {
+    pub fn lists(&self) -> u64 {
         self.lists
     }
 
@@ -483,6 +527,20 @@ pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
         rest = rest.get(attributes::align(length)..).unwrap_or_default();
         Some(message)
     })
+}
+
+/// How many of the requests go into the next datagram; at least one.
+fn fitting(requests: &[Request]) -> usize {
+    let mut bytes = 0;
+    let count = requests
+        .iter()
+        .take(BATCH)
+        .take_while(|request| {
+            bytes += HEADER + attributes::align(request.body.len());
+            bytes <= BATCH_BYTES
+        })
+        .count();
+    count.max(1).min(requests.len())
 }
 
 /// Reads an error message: number zero is success.

@@ -1,0 +1,155 @@
+//! Figures, printed and not judged: `cargo test -p dataplane-iptables --release --test kernel -- --ignored speed --nocapture`.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use dataplane_iptables::ipset::Ipsets;
+use dataplane_iptables::ops::{Family, Member, Place, SetKind, SetOp};
+
+use crate::bed::{create, in_namespace, on_both, write};
+
+const ROUNDS: usize = 7;
+const SETS: u32 = 2_000;
+const MEMBERS: u32 = 10_000;
+
+fn address(number: u32) -> Member {
+    Member::Ip(Ipv4Addr::from(0x0a00_0000 + number).into())
+}
+
+/// The median of some rounds.
+fn median(mut round: impl FnMut(usize) -> Duration) -> Duration {
+    let mut times: Vec<Duration> = (0..ROUNDS).map(&mut round).collect();
+    times.sort();
+    times[ROUNDS / 2]
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let begin = Instant::now();
+    work();
+    begin.elapsed()
+}
+
+/// The same by the program, as one call.
+fn by_program(operations: &[SetOp]) {
+    let mut lines = String::new();
+    for operation in operations {
+        match operation {
+            SetOp::Create(spec) => writeln!(lines, "create {} {}", spec.name, spec.kind.name()).unwrap(),
+            SetOp::Add(name, members) => {
+                members
+                    .iter()
+                    .for_each(|member| writeln!(lines, "add {name} {member} -exist").unwrap());
+            }
+            SetOp::Remove(name, members) => {
+                members
+                    .iter()
+                    .for_each(|member| writeln!(lines, "del {name} {member} -exist").unwrap());
+            }
+            SetOp::Swap(one, other) => writeln!(lines, "swap {one} {other}").unwrap(),
+            SetOp::Destroy(name) => writeln!(lines, "destroy {name}").unwrap(),
+        }
+    }
+    let mut child = Command::new("/usr/sbin/ipset")
+        .arg("restore")
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+#[ignore = "prints figures"]
+fn speed_of_sets() {
+    in_namespace(|| {
+        let mut ipsets = Ipsets::open().unwrap();
+        let name = |number: u32| format!("cali40{number}");
+        let made: Vec<SetOp> = (0..SETS)
+            .flat_map(|number| {
+                [
+                    create(&name(number), Family::Inet, SetKind::HashIp),
+                    SetOp::Add(name(number), vec![address(1)]),
+                ]
+            })
+            .collect();
+        let removed: Vec<SetOp> = (0..SETS).map(|number| SetOp::Destroy(name(number))).collect();
+        let changed = |round: usize| -> Vec<SetOp> {
+            let member = |round: usize| vec![address(1 + round as u32)];
+            (0..SETS)
+                .flat_map(|number| {
+                    [
+                        SetOp::Add(name(number), member(round + 1)),
+                        SetOp::Remove(name(number), member(round)),
+                    ]
+                })
+                .collect()
+        };
+        let load = [
+            create("large", Family::Inet, SetKind::HashIp),
+            SetOp::Add("large".into(), (0..MEMBERS).map(address).collect()),
+        ];
+        let unload = [SetOp::Destroy("large".into())];
+        let mut netlink = |operations: &[SetOp]| timed(|| ipsets.apply(operations).unwrap());
+        let program = |operations: &[SetOp]| timed(|| by_program(operations));
+        type Way<'a> = (&'a str, &'a mut dyn FnMut(&[SetOp]) -> Duration);
+        let mut program = program;
+        let ways: [Way<'_>; 2] = [("netlink", &mut netlink), ("ipset restore", &mut program)];
+        for (way, apply) in ways {
+            let making = apply(&made);
+            let changing = median(|round| apply(&changed(round)));
+            let removing = apply(&removed);
+            let loading = median(|_| {
+                let time = apply(&load);
+                apply(&unload);
+                time
+            });
+            println!(
+                "{way}: {SETS} sets made {making:?}, one member changed in each {changing:?}, removed {removing:?}; {MEMBERS} members loaded {loading:?}"
+            );
+        }
+        ipsets.apply(&made).unwrap();
+        let headers = median(|_| timed(|| drop(ipsets.headers().unwrap())));
+        let all = median(|_| timed(|| drop(ipsets.list_all(|_| true).unwrap())));
+        println!("{SETS} sets: headers {headers:?}, with members {all:?}");
+    });
+}
+
+#[test]
+#[ignore = "prints figures"]
+fn speed_of_tables() {
+    on_both(|node| {
+        let mut driver = node.driver();
+        let names: Vec<String> = (0..1_000).map(|number| format!("cali-pi-{number}")).collect();
+        let rules = [
+            "-p tcp -m multiport --dports 80,443 -j MARK --set-xmark 0x10000/0x10000",
+            "-m mark --mark 0x10000/0x10000 -j RETURN",
+        ];
+        let chains: Vec<(&str, Option<&[&str]>)> = names
+            .iter()
+            .map(|name| (name.as_str(), Some(&rules[..])))
+            .collect();
+        let hook = [("FORWARD", Place::First, &["-j cali-pi-1"][..])];
+        driver.take(&[], &[write(&chains, &hook)]);
+        let first = timed(|| drop(driver.apply().unwrap()));
+        let change = median(|round| {
+            let rule = format!("-p tcp -m tcp --dport {} -j ACCEPT", round + 1);
+            driver.take(&[], &[write(&[("cali-pi-5", Some(&[&rule]))], &hook)]);
+            timed(|| assert_eq!(driver.apply().unwrap().saves, 0))
+        });
+        let notice = timed(|| _ = driver.notice());
+        let look = median(|_| {
+            timed(|| {
+                driver.look_at_everything();
+                driver.apply().unwrap();
+            })
+        });
+        let save = median(|_| timed(|| drop(node.tools.save(Family::Inet, None).unwrap())));
+        println!(
+            "{}: 1,000 chains written and read back {first:?}, one of them changed {change:?}, whole look {look:?}, one save {save:?}, the watch read {notice:?}",
+            node.tools.variant
+        );
+    });
+}
