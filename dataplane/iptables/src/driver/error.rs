@@ -61,7 +61,8 @@ impl DriverError {
     /// Whether the same may succeed a moment later.
     pub(super) fn is_passing(&self) -> bool {
         match self {
-            Self::Sets(IpsetError::Refused { .. } | IpsetError::Netlink(_)) => true,
+            Self::Sets(IpsetError::Refused { first, .. }) => first.is_passing(),
+            Self::Sets(IpsetError::Netlink(_)) => true,
             Self::Sets(_) | Self::Unsettled { .. } | Self::SetInTheWay { .. } => false,
             Self::Program(error) => error.is_passing(),
             Self::Save { .. } => true,

@@ -12,6 +12,9 @@ use crate::programs::Toolset;
 
 use super::{Applied, DriverError, FIRST_DELAY, LONGEST_DELAY, TRIES, persistently};
 
+/// How often a table is written, successfully, before it is told that it does not become as it should be.
+const ROUNDS: u32 = 4;
+
 /// All tables of all families in use.
 #[derive(Debug)]
 pub(super) struct Tables(BTreeMap<(Family, Table), State>);
@@ -129,7 +132,8 @@ impl Tables {
         let mut delay = FIRST_DELAY;
         for round in 0..TRIES {
             let suspects: Vec<Table> = self.suspects(family).collect();
-            if suspects.is_empty() {
+            // A table that was written as often and is never found so is somebody else's too: no use in going on at once.
+            if suspects.is_empty() || (round >= ROUNDS && failed.is_empty()) {
                 break;
             }
             if suspects.iter().any(|table| failed.contains_key(table)) {
@@ -157,7 +161,7 @@ impl Tables {
             failures.push(failed.remove(&table).unwrap_or(DriverError::Unsettled {
                 family,
                 table,
-                rounds: TRIES,
+                rounds: ROUNDS,
             }));
         }
         Ok(())

@@ -81,6 +81,13 @@ impl SetProblem {
         matches!(self.number, numbers::ERR_BUSY | numbers::ERR_REFERENCED)
     }
 
+    /// Whether the same may succeed later without anybody changing what is asked: the kernel lacked memory, or somebody was
+    /// faster.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.number < numbers::ERR_PRIVATE || self.is_in_use()
+    }
+
     /// Whether two sets cannot be exchanged because their kinds or families differ.
     #[must_use]
     pub fn is_of_another_type(&self) -> bool {

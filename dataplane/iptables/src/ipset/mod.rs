@@ -95,11 +95,16 @@ impl Ipsets {
     pub fn try_each(&mut self, operations: &[SetOp]) -> Result<Vec<SetProblem>, IpsetError> {
         let mut requests = Vec::with_capacity(operations.len());
         for (index, operation) in operations.iter().enumerate() {
-            let revision = match operation {
-                SetOp::Create(spec) => self.revision(spec.kind, spec.family)?,
-                _ => 0,
-            };
-            wire::requests(&mut requests, index, operation, revision)?;
+            let mut birth = wire::Birth::default();
+            if let SetOp::Create(spec) = operation {
+                birth.revision = self.revision(spec.kind, spec.family)?;
+                if let Some(SetOp::Add(name, members)) = operations.get(index + 1)
+                    && *name == spec.name
+                {
+                    birth.members = members.len();
+                }
+            }
+            wire::requests(&mut requests, index, operation, birth)?;
         }
         let (origins, requests): (Vec<_>, Vec<_>) = requests
             .into_iter()

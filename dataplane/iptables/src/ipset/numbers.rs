@@ -41,6 +41,7 @@ pub(super) mod data {
     pub(in super::super) const PROTOCOL: u16 = 7;
     pub(in super::super) const FLAGS: u16 = 8;
     pub(in super::super) const LINE: u16 = 9;
+    pub(in super::super) const BUCKETS: u16 = 18;
     pub(in super::super) const MAX_ELEMENTS: u16 = 19;
     pub(in super::super) const NETMASK: u16 = 20;
     pub(in super::super) const ELEMENTS: u16 = 24;

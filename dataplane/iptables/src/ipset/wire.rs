@@ -40,6 +40,32 @@ impl TypeSupport {
     }
 }
 
+/// What a new set is given beside what was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Birth {
+    /// The type's revision.
+    pub(super) revision: u8,
+    /// How many members it is to get at once.
+    pub(super) members: usize,
+}
+
+impl Birth {
+    /// How many buckets the kernel makes. It doubles them when one is full; where all members come at once it is better to
+    /// have the room, and for the many small sets the usual 1,024 are 8 KiB each that nobody needs.
+    fn buckets(self) -> u32 {
+        let wanted = self
+            .members
+            .clamp(FEWEST_BUCKETS, MOST_BUCKETS)
+            .next_power_of_two();
+        u32::try_from(wanted).unwrap_or_default()
+    }
+}
+
+/// The fewest that the kernel makes.
+const FEWEST_BUCKETS: usize = 64;
+/// Half a megabyte; what is larger has to wait for a few doublings.
+const MOST_BUCKETS: usize = 1 << 16;
+
 /// How much of sets a list says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Detail {
@@ -64,7 +90,7 @@ pub(super) fn requests(
     out: &mut Vec<Sent>,
     index: usize,
     operation: &SetOp,
-    revision: u8,
+    birth: Birth,
 ) -> Result<(), IpsetError> {
     let origin = Origin { operation: index };
     let mut push = |request| out.push(Sent { origin, request });
@@ -78,10 +104,11 @@ pub(super) fn requests(
         }) => {
             let mut body = begin(name, *family)?;
             put_text(&mut body, attribute::TYPE_NAME, kind.name());
-            put(&mut body, attribute::REVISION, &[revision]);
+            put(&mut body, attribute::REVISION, &[birth.revision]);
             put(&mut body, attribute::FAMILY, &[family_number(*family)]);
             put_nested(&mut body, attribute::DATA, |inside| {
                 put_be32(inside, data::MAX_ELEMENTS, *max_elements);
+                put_be32(inside, data::BUCKETS, birth.buckets());
                 if *with_timeout {
                     // Members stay for ever unless they are given a time.
                     put_be32(inside, data::TIMEOUT, 0);

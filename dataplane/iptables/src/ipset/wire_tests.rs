@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 fn only(operation: &SetOp) -> Request {
     let mut out = Vec::new();
-    requests(&mut out, 0, operation, 8).unwrap();
+    requests(&mut out, 0, operation, Birth::default()).unwrap();
     assert_eq!(out.len(), 1);
     out.remove(0).request
 }
@@ -66,7 +66,7 @@ fn a_list_as_the_kernel_writes_it_is_read() {
 fn names_are_checked_before_anything_is_sent() {
     for name in [String::new(), "x".repeat(32), "a\0b".into()] {
         let mut out = Vec::new();
-        let outcome = requests(&mut out, 0, &SetOp::Destroy(name.clone()), 0);
+        let outcome = requests(&mut out, 0, &SetOp::Destroy(name.clone()), Birth::default());
         assert!(matches!(outcome, Err(IpsetError::Name(refused)) if refused == name));
     }
     let request = only(&SetOp::Destroy("x".repeat(31)));
@@ -79,7 +79,13 @@ fn many_members_are_many_messages_and_no_member_lacks() {
         .map(|number| Member::Ip(std::net::Ipv4Addr::from(number).into()))
         .collect();
     let mut out = Vec::new();
-    requests(&mut out, 0, &SetOp::Add("s".into(), members.clone()), 0).unwrap();
+    requests(
+        &mut out,
+        0,
+        &SetOp::Add("s".into(), members.clone()),
+        Birth::default(),
+    )
+    .unwrap();
     let read: Vec<Member> = out
         .iter()
         .flat_map(|sent| {

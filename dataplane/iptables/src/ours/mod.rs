@@ -63,3 +63,6 @@ pub fn is_our_set(name: &str) -> bool {
 pub fn is_temporary_set(name: &str) -> bool {
     name.starts_with("cali4t") || name.starts_with("cali6t")
 }
+
+#[cfg(test)]
+mod plan_tests;
