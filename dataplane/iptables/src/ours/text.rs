@@ -11,6 +11,27 @@ use super::save::our_comment;
 /// Options that every version prints first, in an order of its own.
 const BASICS: [&str; 6] = ["-s", "-d", "-i", "-o", "-p", "-f"];
 
+/// Names that the programs print for protocols.
+const PROTOCOLS: [(&str, &str); 17] = [
+    ("icmp", "1"),
+    ("igmp", "2"),
+    ("ipencap", "4"),
+    ("tcp", "6"),
+    ("udp", "17"),
+    ("dccp", "33"),
+    ("ipv6", "41"),
+    ("gre", "47"),
+    ("esp", "50"),
+    ("ah", "51"),
+    ("icmpv6", "58"),
+    ("ipv6-icmp", "58"),
+    ("ipip", "94"),
+    ("pim", "103"),
+    ("vrrp", "112"),
+    ("sctp", "132"),
+    ("udplite", "136"),
+];
+
 /// The words of a rule, without their quotes.
 pub fn words(text: &str) -> impl Iterator<Item = Cow<'_, str>> {
     let mut rest = text;
@@ -61,7 +82,7 @@ pub fn normal(text: &str) -> Vec<Cow<'_, str>> {
         let Some(option) = option else { break };
         if is_basic(&option) {
             let value = words.next().unwrap_or_default();
-            let value = address(&option, value);
+            let value = plain_value(&option, value);
             basics.push([option, Cow::Borrowed(if negated { "!" } else { "" }), value]);
         } else if option == "--comment" && !commented {
             let comment = words.next().unwrap_or_default();
@@ -85,13 +106,23 @@ fn is_basic(word: &str) -> bool {
     BASICS.contains(&word)
 }
 
-/// A single address is a net.
-fn address<'a>(option: &str, value: Cow<'a, str>) -> Cow<'a, str> {
-    if !matches!(option, "-s" | "-d") || value.contains('/') {
-        return value;
+/// One form for values that have several: a single address is a net, a protocol a number. Which protocols the programs know
+/// by name depends on a file of the system's.
+fn plain_value<'a>(option: &str, value: Cow<'a, str>) -> Cow<'a, str> {
+    match option {
+        "-s" | "-d" if !value.contains('/') => {
+            let bits = if value.contains(':') { 128 } else { 32 };
+            Cow::Owned(format!("{value}/{bits}"))
+        }
+        "-p" => match PROTOCOLS
+            .iter()
+            .find(|(name, _)| value.eq_ignore_ascii_case(name))
+        {
+            Some((_, number)) => Cow::Borrowed(*number),
+            None => value,
+        },
+        _ => value,
     }
-    let bits = if value.contains(':') { 128 } else { 32 };
-    Cow::Owned(format!("{value}/{bits}"))
 }
 
 #[cfg(test)]
@@ -125,6 +156,7 @@ mod tests {
                 r#"-i eth0 -s 10.0.0.1 ! -d fd00::1 -m comment --comment "cali:0123456789abcdef" -m comment --comment hi -j MARK --set-mark 0x1/0x1"#,
                 r#"-s 10.0.0.1/32 ! -d fd00::1/128 -i eth0 -m comment --comment "cali:0123456789abcdef" -m comment --comment "hi" -j MARK --set-xmark 0x1/0x1"#,
             ),
+            ("-p 47 -j DROP", "-p gre -j DROP"),
         ] {
             assert_eq!(normal(written), normal(printed));
         }

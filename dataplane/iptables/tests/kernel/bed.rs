@@ -98,6 +98,16 @@ impl Node {
         );
     }
 
+    /// Somebody else's `iptables` or `ipset`, which may fail.
+    pub(crate) fn try_command(&self, command: &str) {
+        let mut words = command.split_whitespace();
+        let mut command = match words.next() {
+            Some("iptables") => self.program(Family::Inet, ""),
+            _ => Command::new("/usr/sbin/ipset"),
+        };
+        command.args(words).output().unwrap();
+    }
+
     /// Somebody else's `iptables-restore --noflush`.
     pub(crate) fn restore(&self, family: Family, lines: &str) {
         let mut command = self.program(family, "-restore");

@@ -9,6 +9,7 @@
 
 mod bed;
 mod drift;
+mod history;
 mod ipsets;
 mod neighbours;
 mod programs;

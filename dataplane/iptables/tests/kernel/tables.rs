@@ -210,3 +210,80 @@ fn the_other_variant_takes_over_before_the_old_one_goes() {
         assert_eq!(ipset("list -n"), "cali40test\ncali60test\n");
     });
 }
+
+/// Rules as the layout writes them.
+const FORMS: [&str; 22] = [
+    "-m conntrack --ctstate INVALID,NEW,RELATED,ESTABLISHED,DNAT -j RETURN",
+    "-s 10.0.0.0/8 -d 10.0.0.1/32 -i cali0123456789a -o cali+ -p tcp -m tcp --sport 1:1024 --dport 80 -j ACCEPT",
+    "! -p icmp -m mark ! --mark 0x10000/0x10000 -j DROP",
+    "-p icmp -m icmp --icmp-type 8/0 -j ACCEPT",
+    "-p icmp -m icmp --icmp-type 8 -j ACCEPT",
+    "-p sctp -m sctp --dport 7 -j ACCEPT",
+    "-p udplite -m multiport --dports 7,9 -j ACCEPT",
+    "-p udp -m multiport --dports 53,8000:8080 -j ACCEPT",
+    "-p 47 -j DROP",
+    "-p 4 -j DROP",
+    "-p 253 -j DROP",
+    "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j DROP",
+    "-m set --match-set cali40test src -j RETURN",
+    "-m set ! --match-set cali40test dst -j RETURN",
+    "-m addrtype --dst-type LOCAL -j RETURN",
+    "-m addrtype ! --src-type LOCAL --limit-iface-out -j RETURN",
+    "-p udp -m udp --dport 4789 -m u32 --u32 \"0x0>>0x16&0x3c@0xc>>0x8=0x1000\" -j DROP",
+    "-j NFLOG --nflog-prefix \"manx \" --nflog-group 7",
+    "-j MARK --set-xmark 0x0/0x10000",
+    "-j REJECT --reject-with icmp-port-unreachable",
+    "-m comment --comment \"of a policy: \\\"a\\\" \\\\ b's\" -g cali-b",
+    "-m limit --limit 10/sec -j LOG --log-prefix \"calico-drop: \"",
+];
+
+#[test]
+fn a_second_life_knows_rules_of_every_form_again() {
+    on_both(|node| {
+        let (sets, _) = small();
+        let chains: &[(&str, Option<&[&str]>)] = &[("cali-a", Some(&FORMS)), ("cali-b", Some(&[]))];
+        let mut driver = node.driver();
+        driver.take(&sets, &[write(chains, &[])]);
+        apply(&mut driver);
+        let mut driver = node.driver();
+        driver.take(&sets, &[write(chains, &[])]);
+        let applied = apply(&mut driver);
+        assert_eq!(applied.restores, 0, "{}", node.save(Family::Inet));
+    });
+}
+
+#[test]
+fn a_rule_that_is_printed_in_another_form_is_learned() {
+    on_both(|node| {
+        // Printed with `-m tcp`, as a net, with another name of the option.
+        let rules = [
+            "-p tcp --dport 80 -s 10.0.0.1/255.0.0.0 -j ACCEPT",
+            "-j MARK --or-mark 0x4",
+        ];
+        let wanted = write(
+            &[("cali-a", Some(&rules))],
+            &[("FORWARD", Place::First, &["-p udp --dport 53 -j cali-a"])],
+        );
+        let mut driver = node.driver();
+        driver.take(&[], std::slice::from_ref(&wanted));
+        apply(&mut driver);
+        assert_settled(&mut driver);
+        // Somebody changes a rule, and leaves the comment as it was.
+        let saved = node.save(Family::Inet);
+        let rule = saved.lines().find(|line| line.starts_with("-A cali-a ")).unwrap();
+        let changed = rule
+            .replace("-A cali-a", "-R cali-a 1")
+            .replace("--dport 80", "--dport 81");
+        node.restore(Family::Inet, &format!("*filter\n{changed}\nCOMMIT\n"));
+        assert!(driver.notice());
+        let applied = apply(&mut driver);
+        assert_eq!((applied.mended, applied.tampered), (1, 1), "{applied:?}");
+        assert_eq!(node.save(Family::Inet), saved);
+        // A later life cannot know the form; it writes once, and knows then.
+        let mut driver = node.driver();
+        driver.take(&[], &[wanted]);
+        apply(&mut driver);
+        assert_settled(&mut driver);
+        assert_eq!(node.save(Family::Inet), saved);
+    });
+}
