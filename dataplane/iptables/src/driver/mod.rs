@@ -18,7 +18,7 @@ use crate::ipset::Ipsets;
 use crate::ops::{SetOp, TableWrite};
 use crate::ours::{is_our_chain, is_our_set};
 use crate::programs::Toolset;
-use crate::watch::Watch;
+use crate::watch::{Disturbed, Watch};
 
 use sets::Sets;
 use tables::Tables;
@@ -37,6 +37,8 @@ const LOOK_AFTER: Duration = Duration::from_secs(1);
 pub struct Applied {
     /// Calls of `iptables-restore`.
     pub restores: usize,
+    /// How many of them failed, also those that succeeded when they were tried again.
+    pub restore_errors: usize,
     /// Lines that they were given.
     pub lines: usize,
     /// Calls of `iptables-save`.
@@ -168,14 +170,12 @@ impl Driver {
         let Some(watch) = &mut self.watch else {
             return false;
         };
-        let is_disturbed = watch.is_disturbed(&own).unwrap_or_else(|error| {
+        let disturbed = watch.disturbed(&own).unwrap_or_else(|error| {
             tracing::warn!(%error, "changes by others may have been missed: everything is read");
-            true
+            Disturbed::All
         });
-        if is_disturbed {
-            self.tables.suspect_all();
-        }
-        is_disturbed
+        self.tables.suspect(&disturbed);
+        disturbed != Disturbed::NOTHING
     }
 
     /// Has the next apply read all tables, and the sets whose numbers of members are not as they were left.
@@ -184,14 +184,14 @@ impl Driver {
     /// The sets cannot be listed.
     pub fn look(&mut self) -> Result<(), DriverError> {
         self.look_at = None;
-        self.tables.suspect_all();
+        self.tables.suspect(&Disturbed::All);
         self.sets.compare_headers(&mut self.ipsets)
     }
 
     /// Has the next apply read all tables and all sets with their members.
     pub fn look_at_everything(&mut self) {
         self.look_at = None;
-        self.tables.suspect_all();
+        self.tables.suspect(&Disturbed::All);
         self.sets.suspect_all();
     }
 
@@ -229,7 +229,7 @@ pub fn names_in_force(tools: &Toolset) -> Result<Vec<String>, DriverError> {
     let mut names: Vec<String> = headers.into_iter().map(|header| header.name).collect();
     names.retain(|name| is_our_set(name));
     for family in tools.families() {
-        let tables = persistently(|| tables::read(tools, family, &mut Applied::default()))?;
+        let tables = persistently(|| tables::read(tools, family, &[], &mut Applied::default()))?;
         let chains = tables.into_iter().flat_map(|table| table.chains);
         names.extend(chains.map(|chain| chain.name).filter(|name| is_our_chain(name)));
     }

@@ -9,11 +9,15 @@ use crate::ours::render::{render, render_closed};
 use crate::ours::save::{self, SavedTable};
 use crate::ours::{is_our_chain, text};
 use crate::programs::Toolset;
+use crate::watch::Disturbed;
 
 use super::{Applied, DriverError, FIRST_DELAY, LONGEST_DELAY, TRIES, persistently};
 
 /// How often a table is written, successfully, before it is told that it does not become as it should be.
 const ROUNDS: u32 = 4;
+
+/// Up to how many tables are read one by one.
+const FEW: usize = 2;
 
 /// All tables of all families in use.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ struct State {
     is_suspect: bool,
     /// Whether it was once as it should be, so that what differs later is drift.
     is_settled: bool,
+    /// Whether it is known to be there, so that asking for it does not make it.
+    is_there: bool,
 }
 
 impl Tables {
@@ -45,6 +51,7 @@ impl Tables {
             fresh: BTreeSet::new(),
             is_suspect: true,
             is_settled: false,
+            is_there: false,
         };
         let keys = families.flat_map(|family| Table::ALL.map(|table| (family, table)));
         Self(keys.map(|key| (key, state())).collect())
@@ -68,9 +75,12 @@ impl Tables {
         state.is_suspect |= changed.inserts;
     }
 
-    pub(super) fn suspect_all(&mut self) {
-        for state in self.0.values_mut() {
-            state.is_suspect = true;
+    pub(super) fn suspect(&mut self, disturbed: &Disturbed) {
+        for (key, state) in &mut self.0 {
+            state.is_suspect |= match disturbed {
+                Disturbed::All => true,
+                Disturbed::Tables(tables) => tables.contains(key),
+            };
         }
     }
 
@@ -110,7 +120,11 @@ impl Tables {
         }
         for family in tools.families() {
             if let Err(error) = self.settle(tools, family, own, applied, failures) {
-                return failures.push(error);
+                let is_over = !error.is_passing();
+                failures.push(error);
+                if is_over {
+                    return;
+                }
             }
         }
     }
@@ -140,7 +154,8 @@ impl Tables {
                 std::thread::sleep(delay);
                 delay = (delay * 2).min(LONGEST_DELAY);
             }
-            let saved = persistently(|| read(tools, family, applied))?;
+            let by_name = self.by_name(family, &suspects);
+            let saved = persistently(|| read(tools, family, by_name, applied))?;
             for table in suspects {
                 let Some(state) = self.0.get_mut(&(family, table)) else {
                     continue;
@@ -179,7 +194,7 @@ impl Tables {
     ) -> Result<(), DriverError> {
         let speaks_of = |rule: &save::SavedRule| text::words(&rule.text).any(|word| word == set);
         for family in tools.families() {
-            for found in persistently(|| read(tools, family, applied))? {
+            for found in persistently(|| read(tools, family, &[], applied))? {
                 let Some(table) = Table::ALL.into_iter().find(|table| table.name() == found.name) else {
                     continue;
                 };
@@ -203,6 +218,16 @@ impl Tables {
         Ok(())
     }
 
+    /// Which tables to ask for by name: others may have many more rules in the rest, but only those that are there.
+    fn by_name<'a>(&self, family: Family, suspects: &'a [Table]) -> &'a [Table] {
+        let is_there = |table: &Table| self.0.get(&(family, *table)).is_some_and(|state| state.is_there);
+        if suspects.len() <= FEW && suspects.iter().all(is_there) {
+            suspects
+        } else {
+            &[]
+        }
+    }
+
     fn suspects(&self, family: Family) -> impl Iterator<Item = Table> + '_ {
         let of_family = self.0.iter().filter(move |((of, _), _)| *of == family);
         of_family
@@ -215,6 +240,7 @@ impl State {
     /// Compares with what was read. What has to be written stays suspect, until a reading shows it.
     fn compare(&mut self, found: Option<&SavedTable>, first_round: bool, applied: &mut Applied) -> TablePlan {
         let none = SavedTable::default();
+        self.is_there = found.is_some();
         let found = found.unwrap_or(&none);
         self.learned.learn(&self.desired, found, &self.fresh);
         self.learned.retain(&self.desired);
@@ -248,7 +274,9 @@ impl State {
         };
         applied.restores += 1;
         applied.lines += lines.lines().count();
-        own.push(tools.restore(family, table, &lines)?);
+        let written = tools.restore(family, table, &lines);
+        applied.restore_errors += usize::from(written.is_err());
+        own.push(written?);
         self.fresh
             .extend(plan.rewrite.iter().chain(&plan.insert).cloned());
         self.written.clear();
@@ -257,13 +285,25 @@ impl State {
     }
 }
 
-/// Reads all tables that there are. Not one by its name: that would make a table that is not there.
+/// Reads these tables, which are there; or all that are, where none is named: naming one that is not would make it.
 pub(super) fn read(
     tools: &Toolset,
     family: Family,
+    tables: &[Table],
     applied: &mut Applied,
 ) -> Result<Vec<SavedTable>, DriverError> {
-    applied.saves += 1;
-    let output = tools.save(family, None)?;
-    save::parse(&output).map_err(|source| DriverError::Save { family, source })
+    let mut all = Vec::new();
+    let mut read = |table: Option<Table>| {
+        applied.saves += 1;
+        let output = tools.save(family, table)?;
+        all.extend(save::parse(&output).map_err(|source| DriverError::Save { family, source })?);
+        Ok::<(), DriverError>(())
+    };
+    if tables.is_empty() {
+        read(None)?;
+    }
+    for &table in tables {
+        read(Some(table))?;
+    }
+    Ok(all)
 }

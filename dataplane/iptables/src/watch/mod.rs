@@ -17,9 +17,11 @@ mod nft;
 pub use lock::{LockUse, LockWatch};
 pub use nft::NftWatch;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use crate::ops::{Family, Table};
 use crate::programs::{Toolset, Variant};
 
 /// A watch could not be set up or read. Without it drift is found by the periodic look only.
@@ -65,23 +67,42 @@ impl Watch {
         })
     }
 
-    /// Reads what has come, without waiting, and says whether somebody other than these processes of ours may have changed
-    /// a table. `own` are all whose writes ended since the last call.
+    /// Reads what has come, without waiting, and says which tables somebody other than these processes of ours may have
+    /// changed. `own` are all whose writes ended since the last call.
     ///
     /// A write to a legacy table that overlaps one of ours may be missed: look once more a moment after own writes.
     ///
     /// # Errors
     /// The events cannot be read: look yourself.
-    pub fn is_disturbed(&mut self, own: &[u32]) -> Result<bool, WatchError> {
+    pub fn disturbed(&mut self, own: &[u32]) -> Result<Disturbed, WatchError> {
         match self {
             Self::Lock(watch) => {
                 let LockUse { opened, closed, lost } = watch.take()?;
                 let own = own.len();
-                Ok(lost || closed > own || (opened > own && closed > 0))
+                let is_disturbed = lost || closed > own || (opened > own && closed > 0);
+                Ok(if is_disturbed {
+                    Disturbed::All
+                } else {
+                    Disturbed::NOTHING
+                })
             }
-            Self::Nft(watch) => watch.is_disturbed(own),
+            Self::Nft(watch) => watch.disturbed(own),
         }
     }
+}
+
+/// Which tables others may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disturbed {
+    /// These.
+    Tables(BTreeSet<(Family, Table)>),
+    /// Any.
+    All,
+}
+
+impl Disturbed {
+    /// None.
+    pub const NOTHING: Self = Self::Tables(BTreeSet::new());
 }
 
 impl AsFd for Watch {

@@ -1,14 +1,15 @@
 //! The events of nf_tables about the tables that iptables has there.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use dataplane_nftables::socket::{Event, Monitor};
-use dataplane_nftables::wire::{Family, Object};
+use dataplane_nftables::wire::{self, Object};
 
-use crate::ops::Table;
+use crate::ops::{Family, Table};
 use crate::ours::is_our_chain;
 
-use super::WatchError;
+use super::{Disturbed, WatchError};
 
 /// The kernel's chains.
 const KERNEL_CHAINS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
@@ -30,31 +31,44 @@ impl NftWatch {
         })
     }
 
-    /// Reads what has come, without waiting, and says whether somebody other than these processes changed a table of
-    /// iptables, or may have.
+    /// Reads what has come, without waiting, and says which tables somebody other than these processes may have changed near
+    /// us.
     ///
     /// # Errors
     /// The socket is broken.
-    pub fn is_disturbed(&mut self, own: &[u32]) -> Result<bool, WatchError> {
-        let mut disturbed = false;
+    pub fn disturbed(&mut self, own: &[u32]) -> Result<Disturbed, WatchError> {
+        let mut tables = BTreeSet::new();
+        let mut all = false;
         let mut events = Vec::new();
         while self.monitor.read(&mut events)? {
-            disturbed |= events.drain(..).any(|event| concerns_us(&event, own));
+            for event in events.drain(..) {
+                match event {
+                    Event::Change { port, notice } if !own.contains(&port) => {
+                        tables.extend(table_near_us(notice.object()));
+                    }
+                    Event::Change { .. } => {}
+                    Event::NotUnderstood(_) | Event::Overflow => all = true,
+                }
+            }
         }
-        Ok(disturbed)
+        Ok(if all {
+            Disturbed::All
+        } else {
+            Disturbed::Tables(tables)
+        })
     }
 }
 
-/// Whether an event is of others and may be about something of ours. What others do in chains of their own is not: kube-proxy
+/// The table of an object that is ours or in which ours stand. What others do in chains of their own is not told: kube-proxy
 /// writes thousands of rules there.
-fn concerns_us(event: &Event, own: &[u32]) -> bool {
-    let (port, object) = match event {
-        Event::Change { port, notice } => (port, notice.object()),
-        Event::NotUnderstood(_) | Event::Overflow => return true,
+fn table_near_us(object: &Object) -> Option<(Family, Table)> {
+    let (family, name) = object.table()?;
+    let family = match family {
+        wire::Family::Ipv4 => Family::Inet,
+        wire::Family::Ipv6 => Family::Inet6,
+        _ => return None,
     };
-    let is_iptables = object.table().is_some_and(|(family, table)| {
-        matches!(family, Family::Ipv4 | Family::Ipv6) && Table::ALL.iter().any(|ours| ours.name() == table)
-    });
+    let table = Table::ALL.into_iter().find(|table| table.name() == name)?;
     let is_near = match object {
         Object::Table(_) => true,
         Object::Chain(chain) => is_near_us(&chain.name),
@@ -62,7 +76,7 @@ fn concerns_us(event: &Event, own: &[u32]) -> bool {
         // Sets belong to rules, which have events of their own.
         Object::Set(_) | Object::Elements(_) | Object::Generation(_) | Object::Foreign(..) => false,
     };
-    is_iptables && is_near && !own.contains(port)
+    is_near.then_some((family, table))
 }
 
 /// Whether a chain is ours or one in which ours stand.
@@ -78,15 +92,14 @@ impl AsFd for NftWatch {
 
 #[cfg(test)]
 mod tests {
-    use dataplane_nftables::wire::{Notice, ObservedRule};
+    use dataplane_nftables::wire::ObservedRule;
 
     use super::*;
 
     #[test]
     fn only_what_others_do_near_us_concerns_us() {
-        let rule = |family, table: &str, chain: &str| Event::Change {
-            port: 7,
-            notice: Notice::Gone(Object::Rule(ObservedRule {
+        let rule = |family, table: &str, chain: &str| {
+            Object::Rule(ObservedRule {
                 family,
                 table: table.to_owned(),
                 chain: chain.to_owned(),
@@ -94,19 +107,23 @@ mod tests {
                 after: None,
                 expressions: Vec::new(),
                 comment: None,
-            })),
+            })
         };
-        for (family, table, chain, own, concerns) in [
-            (Family::Ipv4, "filter", "cali-FORWARD", &[][..], true),
-            (Family::Ipv6, "nat", "POSTROUTING", &[1, 2], true),
-            (Family::Ipv4, "filter", "cali-FORWARD", &[1, 7], false),
-            (Family::Ipv4, "nat", "KUBE-SERVICES", &[], false),
-            (Family::Inet, "filter", "FORWARD", &[], false),
-            (Family::Ipv4, "mine", "FORWARD", &[], false),
+        use wire::Family::{Inet, Ipv4, Ipv6};
+        for (object, near) in [
+            (
+                rule(Ipv4, "filter", "cali-FORWARD"),
+                Some((Family::Inet, Table::Filter)),
+            ),
+            (
+                rule(Ipv6, "nat", "POSTROUTING"),
+                Some((Family::Inet6, Table::Nat)),
+            ),
+            (rule(Ipv4, "nat", "KUBE-SERVICES"), None),
+            (rule(Inet, "filter", "FORWARD"), None),
+            (rule(Ipv4, "mine", "FORWARD"), None),
         ] {
-            let event = rule(family, table, chain);
-            assert_eq!(concerns_us(&event, own), concerns, "{event:?}");
+            assert_eq!(table_near_us(&object), near, "{object:?}");
         }
-        assert!(concerns_us(&Event::Overflow, &[]));
     }
 }
