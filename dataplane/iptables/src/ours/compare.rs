@@ -58,7 +58,9 @@ enum Text {
 
 impl Learned {
     fn judge(&self, wanted: &HashedRule, found: &SavedRule) -> Text {
-        if text::normal(&wanted.text) == text::normal(&found.text) {
+        if text::is_verbatim(&wanted.text, &found.text)
+            || text::normal(&wanted.text) == text::normal(&found.text)
+        {
             return Text::Ours;
         }
         match self.0.get(&wanted.hash) {

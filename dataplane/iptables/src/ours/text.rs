@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use super::hash::HASH_LENGTH;
 use super::save::our_comment;
 
 /// Options that every version prints first, in an order of its own.
@@ -67,6 +68,21 @@ fn split_word(text: &str) -> (Cow<'_, str>, &str) {
         }
     }
     (Cow::Owned(word), "")
+}
+
+/// Whether a printed rule is what was written, word for word, but for the comment with the hash. So it is with nearly all,
+/// and it is told without the words being taken apart.
+#[must_use]
+pub fn is_verbatim(written: &str, printed: &str) -> bool {
+    const BEFORE_HASH: &str = "-m comment --comment \"cali:";
+    const AFTER_HASH: &str = "\" ";
+    let Some((head, rest)) = printed.split_once(BEFORE_HASH) else {
+        return false;
+    };
+    let tail = rest
+        .get(HASH_LENGTH..)
+        .and_then(|rest| rest.strip_prefix(AFTER_HASH));
+    tail.is_some_and(|tail| written.strip_prefix(head) == Some(tail))
 }
 
 /// The normal form of a rule of ours: its words without the comment that holds the hash, the basic options first and sorted.
@@ -159,6 +175,26 @@ mod tests {
             ("-p 47 -j DROP", "-p gre -j DROP"),
         ] {
             assert_eq!(normal(written), normal(printed));
+        }
+    }
+
+    #[test]
+    fn most_rules_are_printed_word_for_word() {
+        let written = "-p tcp -m tcp --dport 80 -j ACCEPT";
+        let printed = r#"-p tcp -m comment --comment "cali:0123456789abcdef" -m tcp --dport 80 -j ACCEPT"#;
+        assert!(is_verbatim(written, printed));
+        assert!(is_verbatim(
+            "-j DROP",
+            r#"-m comment --comment "cali:0123456789abcdef" -j DROP"#
+        ));
+        for other in [
+            printed.replace("80", "81"),
+            printed.replace("ACCEPT", "ACCEPT "),
+            printed.replace("-p tcp ", ""),
+            printed.replace("0123", "01234"),
+            "-j ACCEPT".to_owned(),
+        ] {
+            assert!(!is_verbatim(written, &other), "{other}");
         }
     }
 

@@ -8,6 +8,7 @@ use dataplane_iptables::ops::{Family, Table};
 use dataplane_iptables::programs::{
     BackendChoice, Found, ProgramError, ProgramSettings, Reason, Variant, Version, choose, find,
 };
+use dataplane_iptables::watch::LockWatch;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::bed::{Node, apply, assert_settled, fake_programs, in_namespace, settings, small};
@@ -180,6 +181,33 @@ fn a_held_lock_is_waited_for_and_nothing_changes_meanwhile() {
                 outcome = driver.apply();
             }
             waiter.join().unwrap();
+        });
+        assert_settled(&mut driver);
+    });
+}
+
+#[test]
+fn one_call_outlasts_a_lock_that_is_let_go() {
+    in_namespace(|| {
+        let node = Node::with(Variant::Legacy, |settings| {
+            settings.lock.wait = Duration::from_secs(60)
+        });
+        let (sets, tables) = small();
+        let mut driver = node.driver();
+        driver.take(&sets, &tables);
+        let lock = Flock::lock(File::create(&node.lock).unwrap(), FlockArg::LockExclusive).unwrap();
+        let mut watch = LockWatch::open(&node.lock).unwrap();
+        std::thread::scope(|scope| {
+            let holder = scope.spawn(|| {
+                // Held until somebody waits for it.
+                while watch.take().unwrap().opened == 0 {
+                    std::thread::yield_now();
+                }
+                drop(lock.unlock().unwrap());
+            });
+            let applied = driver.apply().unwrap_or_else(|failures| panic!("{failures}"));
+            assert_eq!((applied.restores, applied.restore_errors), (8, 0));
+            holder.join().unwrap();
         });
         assert_settled(&mut driver);
     });

@@ -6,8 +6,9 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use dataplane_iptables::driver::{clean_sets, clean_tables};
 use dataplane_iptables::ipset::Ipsets;
-use dataplane_iptables::ops::{Family, Member, Place, SetKind, SetOp};
+use dataplane_iptables::ops::{Family, Member, Place, SetKind, SetOp, Table, TableWrite};
 
 use crate::bed::{create, in_namespace, on_both, write};
 
@@ -156,5 +157,66 @@ fn speed_of_tables() {
             "{}: 1,000 chains written and read back {first:?}, one of them changed {change:?}, whole look {look:?}, one save {save:?}, the watch read {notice:?}",
             node.tools.variant
         );
+    });
+}
+
+#[test]
+#[ignore = "prints figures"]
+fn speed_of_a_first_load() {
+    on_both(|node| {
+        let times = median(|_| {
+            // 100 interfaces, 500 policies, 2,000 sets of three members, in both families.
+            let (mut sets, mut writes) = (Vec::new(), Vec::new());
+            for (family, letter) in [(Family::Inet, '4'), (Family::Inet6, '6')] {
+                let address = |number: u32| match family {
+                    Family::Inet => address(number),
+                    Family::Inet6 => {
+                        Member::Ip(std::net::Ipv6Addr::from(u128::from(number) + (0xfd << 120)).into())
+                    }
+                };
+                for number in 0..SETS {
+                    let name = format!("cali{letter}0s{number}");
+                    sets.push(create(&name, family, SetKind::HashIp));
+                    sets.push(SetOp::Add(
+                        name,
+                        (0..3).map(|member| address(number * 8 + member)).collect(),
+                    ));
+                }
+                let policies = (0..500).map(|policy| {
+                    let rule = |set: usize| {
+                        format!(
+                            "-p tcp -m set --match-set cali{letter}0s{} src -m multiport --dports 80,443 -j MARK --set-xmark 0x10000/0x10000",
+                            policy * 4 + set
+                        )
+                    };
+                    (format!("cali-pi-{policy}"), Some((0..4).map(rule).collect()))
+                });
+                let interfaces = (0..100).map(|pod| {
+                    let jumps = (0..5).map(|policy| format!("-j cali-pi-{}", pod * 5 + policy));
+                    (format!("cali-tw-{pod}"), Some(jumps.collect()))
+                });
+                let dispatch = (0..100)
+                    .map(|pod| format!("-o cali{pod} -g cali-tw-{pod}"))
+                    .collect();
+                writes.push(TableWrite {
+                    family,
+                    table: Table::Filter,
+                    chains: policies
+                        .chain(interfaces)
+                        .chain([("cali-FORWARD".to_owned(), Some(dispatch))])
+                        .collect(),
+                    inserts: write(&[], &[("FORWARD", Place::First, &["-j cali-FORWARD"])]).inserts,
+                });
+            }
+            let mut driver = node.driver();
+            let time = timed(|| {
+                driver.take(&sets, &writes);
+                driver.apply().unwrap();
+            });
+            clean_tables(&node.tools).unwrap();
+            clean_sets().unwrap();
+            time
+        });
+        println!("{}: first load of both families {times:?}", node.tools.variant);
     });
 }
