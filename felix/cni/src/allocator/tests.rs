@@ -268,7 +268,7 @@ async fn a_named_address_of_the_own_reserve_is_given_and_comes_back() {
 
 #[tokio::test]
 async fn what_somebody_took_from_the_reserve_is_not_given() {
-    let store = world("10.0.0.0/26", 26).await;
+    let store = world("10.0.0.0/25", 25).await;
     let node = Node::start("n0", &store).await;
     let mine = node.add("mine", None).await.unwrap();
     node.allocator.flush().await.unwrap();

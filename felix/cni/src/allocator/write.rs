@@ -21,8 +21,14 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 /// Most records that are written one after the other because the blocks contradict them.
 const MOST_RECORDS: usize = 1000;
-/// How many addresses of a family the reserve holds when it is full, where blocks are large enough.
-const FULL: usize = 16;
+/// How many addresses of a family the reserve holds when it is full, where blocks are large enough ([`LARGE`]).
+///
+/// An address can be given at once when connection tracking was looked through since it was reserved. From the moment when
+/// the reserve is found low until then two writes, a pause and a look pass, some 30 ms: pods that come one after the other
+/// take a dozen meanwhile.
+const FULL: usize = 32;
+/// The size from which a block is large: half of it may be reserved. Of smaller ones it is a quarter.
+const LARGE: usize = 64;
 /// Where a node may use its own blocks only, all of a block is reserved, up to so many addresses.
 const FULL_STRICT: usize = 256;
 
@@ -42,12 +48,14 @@ impl Depth {
         let full = if strict {
             block.min(FULL_STRICT)
         } else {
-            FULL.min(block / 4).max(1)
+            let part = if block >= LARGE { 2 } else { 4 };
+            FULL.min(block / part).max(1)
         };
+        let usual = full.min(FULL);
         Depth {
             full,
-            low: (full.min(FULL) / 2).max(1),
-            least: (full.min(FULL) / 4).max(1),
+            low: (usual * 3 / 4).max(1),
+            least: (usual / 8).max(1),
         }
     }
 }
@@ -319,11 +327,12 @@ mod tests {
             let Depth { full, low, least } = Depth::of(block, strict);
             (full, low, least)
         };
-        assert_eq!(of(64, false), (16, 8, 4));
-        assert_eq!(of(65_536, false), (16, 8, 4));
+        assert_eq!(of(64, false), (32, 24, 4));
+        assert_eq!(of(65_536, false), (32, 24, 4));
+        assert_eq!(of(32, false), (8, 6, 1));
         assert_eq!(of(8, false), (2, 1, 1));
         assert_eq!(of(1, false), (1, 1, 1));
-        assert_eq!(of(64, true), (64, 8, 4));
-        assert_eq!(of(65_536, true), (256, 8, 4));
+        assert_eq!(of(64, true), (64, 24, 4));
+        assert_eq!(of(65_536, true), (256, 24, 4));
     }
 }
