@@ -64,7 +64,6 @@ install_other() {
     [ "$other" = "$1" ] || cluster node-exec "$other" -- /usr/sbin/ip route replace "$range" via "$(address_of_node "$1")" || return 1
   done
 }
-has_release() { helm status manx --namespace "$namespace"; }
 # The routes to pods are the other network's, and none of them is ours to change.
 routes_of() { cluster node-exec "$1" -- /usr/sbin/ip route show | sort; }
 same_routes() {

@@ -27,11 +27,11 @@ ranges_by() {
     done
   done
 }
-# No agent takes blocks that it has no use for.
-no_pod_in_blocks() {
+# none_in_blocks NAMESPACE: no pod of it has its address from a block.
+none_in_blocks() {
   local blocks
   blocks="$(kubectl get ipamblocks.projectcalico.org -o yaml)" || return 1
-  ! grep -q 'pod: ' <<<"$blocks"
+  ! grep -E "^ *namespace: $1\$" <<<"$blocks"
 }
 
 if wanted podcidr; then
@@ -70,7 +70,7 @@ if wanted podcidr; then
   check "the pools say that nothing is wrapped" pools_to Never
   check "and nothing is" within 180 ranges_by eth0 eth0
   check "the pods reach each other" within 60 answers_all
-  check "no block has a pod's address" no_pod_in_blocks
+  check "no block has an address of theirs" none_in_blocks pods
   check "all goes" kubectl delete namespace pods --wait --timeout=240s
   check "helm uninstall" uninstall
   for node in "${nodes[@]}"; do check "nothing of ours is left on $node" within 60 has_nothing "$node"; done

@@ -19,6 +19,7 @@ has_all() {
     grep -qF "$word" <<<"$left" || { echo "without $word: $left"; return 1; }
   done
 }
+has_release() { helm status manx --namespace "$namespace"; }
 has_nothing() {
   local left
   left="$(left_on "$1")"
