@@ -1,9 +1,9 @@
 //! Established flows: those of departed addresses are forgotten, and, with `Recheck`, those that policy denies now.
 
+use crate::backend::{Opening, RulesDriver};
 use dataplane_api::HostPort;
 use dataplane_netlink::conntrack::{Conntrack, Flow, FlowFilter, Layer4, Outcome};
 use dataplane_netlink::{NetlinkError, Patience};
-use dataplane_nftables::layout::{Packet, Planner, Way, simulate};
 use dataplane_tables::Tables;
 use policy_model::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,24 +81,16 @@ impl Flows {
     /// are left alone.
     pub(crate) fn recheck(
         &mut self,
-        planner: &Planner,
+        driver: &RulesDriver,
         tables: &Tables,
         own: &BTreeSet<IpAddr>,
     ) -> Result<usize, NetlinkError> {
-        let mut interface_of: BTreeMap<IpAddr, &str> = BTreeMap::new();
-        for (interface, endpoint) in &planner.state().endpoints {
-            interface_of.extend(endpoint.addresses.iter().map(|a| (*a, interface.as_str())));
-        }
+        let interface_of = driver.interfaces_by_address();
         let denied = |flow: &Flow| {
             if own.contains(&flow.original.source) {
                 return false;
             }
-            let Some((packet, way)) = opening(flow, &interface_of) else {
-                return false;
-            };
-            let identity = |a| tables.peers().exact(a).and_then(|c| planner.identity(c));
-            let is_workload = |i: &str| planner.state().endpoints.contains_key(i);
-            !simulate(planner.state(), identity, is_workload, &packet, way)
+            opening(flow, &interface_of).is_some_and(|packet| !driver.lets_begin(tables, &packet))
         };
         self.conntrack.forget_where(&FlowFilter::default(), denied)
     }
@@ -106,7 +98,7 @@ impl Flows {
 
 /// The packet that opened a flow as the tables saw it, after destination translation (which the reply's source shows),
 /// if a local workload is part of it.
-fn opening<'a>(flow: &Flow, interface_of: &BTreeMap<IpAddr, &'a str>) -> Option<(Packet, Way<'a>)> {
+fn opening<'a>(flow: &Flow, interface_of: &BTreeMap<IpAddr, &'a str>) -> Option<Opening<'a>> {
     let source = flow.original.source;
     let destination = flow.reply.source;
     let from = interface_of.get(&source).copied();
@@ -117,15 +109,13 @@ fn opening<'a>(flow: &Flow, interface_of: &BTreeMap<IpAddr, &'a str>) -> Option<
         (Layer4::Icmp { icmp_type, code, .. }, _) => (u16::from(*icmp_type), u16::from(*code)),
         _ => (0, 0),
     };
-    let protocol = Protocol::from_number(flow.original.protocol);
-    Some((
-        Packet {
-            source,
-            destination,
-            protocol,
-            x,
-            y,
-        },
-        Way { from, to },
-    ))
+    Some(Opening {
+        source,
+        destination,
+        protocol: Protocol::from_number(flow.original.protocol),
+        x,
+        y,
+        from,
+        to,
+    })
 }

@@ -5,6 +5,7 @@
 //! entries of its addresses. Nothing is written before the brain has said everything it knows and the interfaces
 //! have been read. This crate knows no datastore and no Kubernetes.
 
+mod backend;
 mod flows;
 mod interfaces;
 mod pass;
@@ -13,6 +14,7 @@ mod tunnels;
 mod vacancies;
 mod walker;
 
+pub use backend::{BackendError, RulesDriver};
 pub use pass::{ApplyError, Dataplane, FlowWalks, PassReport, Programmed};
 pub use settings::{DataplaneSettings, FlowsOnPolicyChange};
 pub use tunnels::{TunnelSettings, Tunnelling};

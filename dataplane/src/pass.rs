@@ -2,6 +2,7 @@
 
 mod holders;
 
+use crate::backend::{BackendError, RulesDriver};
 use crate::flows::Flows;
 use crate::interfaces::{Interfaces, describe};
 use crate::settings::{DataplaneSettings, FlowsOnPolicyChange};
@@ -10,8 +11,6 @@ use crate::vacancies::Vacancies;
 use crate::walker::Walker;
 use dataplane_api::{EndpointId, HostPort, Update, WorkloadEndpoint};
 use dataplane_netlink::NetlinkError;
-use dataplane_nftables::layout::LayoutSettings;
-use dataplane_nftables::{Driver, DriverError, DriverSettings};
 use dataplane_tables::Tables;
 use policy_model::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +23,7 @@ use std::sync::Arc;
 pub enum ApplyError {
     /// Policy could not be written.
     #[error("programming policy")]
-    Policy(#[source] DriverError),
+    Policy(#[source] BackendError),
     /// Interfaces or routes could not be read or written.
     #[error("programming interfaces and routes")]
     Interfaces(#[source] NetlinkError),
@@ -77,7 +76,7 @@ pub struct FlowWalks {
 pub struct Dataplane {
     settings: DataplaneSettings,
     tables: Tables,
-    driver: Driver,
+    driver: RulesDriver,
     interfaces: Interfaces,
     tunnels: Tunnels,
     flows: Flows,
@@ -113,32 +112,8 @@ impl Dataplane {
     /// # Errors
     /// A privilege or a kernel feature lacks.
     pub fn open(settings: DataplaneSettings) -> Result<Self, ApplyError> {
-        let layout = LayoutSettings {
-            interface_prefixes: settings
-                .workloads
-                .ownership
-                .prefixes
-                .iter()
-                .map(str::to_string)
-                .collect(),
-            endpoint_to_host: settings.endpoint_to_host,
-            refusal: settings.refusal,
-            refuse_midstream: settings.flows_on_policy_change == FlowsOnPolicyChange::Recheck,
-            drop_invalid: settings.drop_invalid,
-            intervals_in_place: settings.intervals_in_place,
-            source_spoofing: settings.source_spoofing,
-            outgoing: settings.outgoing,
-            vxlan_port: settings.tunnels.vxlan_port,
-            vxlan_vni: settings.tunnels.vxlan_vni.number(),
-            tunnels_from_workloads: settings.tunnels_from_workloads,
-        };
-        let mut driver = Driver::open(DriverSettings {
-            layout,
-            owned: settings.owned_table,
-        })
-        .map_err(ApplyError::Policy)?;
         let patience = settings.workloads.patience;
-        driver.set_patience(patience.0).map_err(ApplyError::Policy)?;
+        let driver = RulesDriver::open(&settings, patience).map_err(ApplyError::Policy)?;
         let mut interfaces = Interfaces::open(settings.workloads.clone()).map_err(ApplyError::Interfaces)?;
         interfaces.resync().map_err(ApplyError::Interfaces)?;
         let tunnels = Tunnels::open(settings.tunnels, patience).map_err(ApplyError::Tunnels)?;
@@ -276,7 +251,7 @@ impl Dataplane {
             let own = self.interfaces.own_addresses().map_err(ApplyError::Interfaces)?;
             let removed = self
                 .flows
-                .recheck(self.driver.planner(), &self.tables, &own)
+                .recheck(&self.driver, &self.tables, &own)
                 .map_err(ApplyError::Flows)?;
             report.flows_removed += removed;
         }
@@ -321,7 +296,7 @@ impl Dataplane {
             return Ok(());
         }
         let own = self.interfaces.own_addresses().map_err(ApplyError::Interfaces)?;
-        let leading = &self.driver.planner().state().host_ports;
+        let leading = self.driver.host_ports();
         report.flows_removed += self
             .flows
             .forget_astray(&self.redirected, leading, &own)
@@ -379,7 +354,7 @@ impl Dataplane {
     /// An event socket broke.
     pub fn take_events(&mut self) -> Result<(), ApplyError> {
         self.take_walks();
-        self.driver.touched_by_others().map_err(ApplyError::Policy)?;
+        self.driver.take_events().map_err(ApplyError::Policy)?;
         self.interfaces.take_events().map_err(ApplyError::Interfaces)?;
         self.tunnels.take_events().map_err(ApplyError::Tunnels)?;
         if self.interfaces.take_outside() {
@@ -456,7 +431,7 @@ impl Dataplane {
 
     /// Ports of the node, and where each leads. Of use right after a pass: then all of it is in force.
     pub fn host_ports(&self) -> &BTreeMap<HostPort, SocketAddr> {
-        &self.driver.planner().state().host_ports
+        self.driver.host_ports()
     }
 
     /// The largest packet of workloads that fits into every way to other nodes, in bytes; none as long as it is not
@@ -471,11 +446,12 @@ impl Dataplane {
         self.tunnels.off_unasked()
     }
 
-    /// The descriptors to poll: nf_tables events, interface events, looks through connection tracking that ended, and
+    /// The descriptors to poll: events of rules, interface events, looks through connection tracking that ended, and
     /// news of tunnels and of their checksums.
     pub fn event_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let always = [self.driver.as_fd(), self.interfaces.as_fd(), self.walker.as_fd()];
-        always.into_iter().chain(self.tunnels.event_fds())
+        let always = [self.interfaces.as_fd(), self.walker.as_fd()];
+        let others = self.driver.event_fd().into_iter().chain(always);
+        others.chain(self.tunnels.event_fds())
     }
 
     /// Whether others cannot write to the policy table.
@@ -488,8 +464,8 @@ impl Dataplane {
         &self.tables
     }
 
-    /// The driver of the policy table, for status and metrics.
-    pub fn driver(&self) -> &Driver {
+    /// The driver of rules, for status and metrics.
+    pub fn driver(&self) -> &RulesDriver {
         &self.driver
     }
 

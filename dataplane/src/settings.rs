@@ -2,7 +2,7 @@
 
 use crate::tunnels::TunnelSettings;
 use dataplane_netlink::workload::WorkloadSettings;
-use dataplane_nftables::layout::{EndpointToHost, Outgoing, Refusal, TunnelsFromWorkloads};
+use dataplane_tables::{EndpointToHost, Outgoing, Refusal, TunnelsFromWorkloads};
 
 /// What happens to established flows that a changed policy would not let begin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +56,14 @@ impl Default for DataplaneSettings {
             outgoing: Outgoing::default(),
             tunnels_from_workloads: TunnelsFromWorkloads::default(),
         }
+    }
+}
+
+impl DataplaneSettings {
+    /// How the names of workloads' interfaces begin.
+    pub(crate) fn interface_prefixes(&self) -> Vec<String> {
+        let prefixes = self.workloads.ownership.prefixes.iter();
+        prefixes.map(str::to_string).collect()
     }
 }
 

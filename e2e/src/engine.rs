@@ -3,7 +3,7 @@
 //! Time is a number that the test gives, so that what waits for its removal can be removed at once.
 
 use crate::wire::PATIENCE;
-use dataplane::{ApplyError, Dataplane, DataplaneSettings, PassReport};
+use dataplane::{ApplyError, BackendError, Dataplane, DataplaneSettings, PassReport};
 use dataplane_netlink::NetworkNamespace;
 use dataplane_nftables::DriverError;
 use felix_calc::{CalcConfig, CalcGraph};
@@ -88,7 +88,9 @@ impl Core {
         loop {
             match self.dataplane.apply(self.now) {
                 Ok(report) => return report,
-                Err(ApplyError::Policy(DriverError::OwnedByAnother { .. })) if Instant::now() < deadline => {
+                Err(ApplyError::Policy(BackendError::Nftables(DriverError::OwnedByAnother { .. })))
+                    if Instant::now() < deadline =>
+                {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 Err(error) => panic!("apply: {}", Dataplane::describe(&error)),

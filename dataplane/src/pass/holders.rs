@@ -59,7 +59,7 @@ impl Dataplane {
     pub(super) fn guard_vacant(&mut self, report: &mut PassReport) -> Result<(), ApplyError> {
         let is_vacant = |address: &&IpAddr| !self.attached.contains_key(*address);
         let vacant: BTreeSet<IpAddr> = self.kept.iter().filter(is_vacant).copied().collect();
-        if self.driver.planner().state().vacant != vacant {
+        if *self.driver.vacant() != vacant {
             let applied = self
                 .driver
                 .set_vacant(&self.tables, &vacant)

@@ -13,7 +13,8 @@ use crate::engine::{Core, NODE};
 use crate::packet::Probe;
 use crate::random::{Change, Cluster, flow_from};
 use crate::world::{Place, World};
-use dataplane_nftables::layout::{Packet, Way, dangling, simulate};
+use dataplane::Dataplane;
+use dataplane_nftables::layout::{Packet, Planner, Way, dangling, simulate};
 use policy_model::{
     HostEndpointSpec, Kind, LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT, Object, Resource,
 };
@@ -132,7 +133,7 @@ impl Enforced {
                     "{differing} objects in the kernel are not as they were written"
                 ));
             }
-            dangling(core.dataplane.driver().planner().state())
+            dangling(planner(&core.dataplane).state())
         })
     }
 
@@ -191,7 +192,7 @@ impl Enforced {
         };
         let packets: Vec<Owned> = flows.iter().map(packet).collect();
         self.world.engine.run(move |core| {
-            let (planner, tables) = (core.dataplane.driver().planner(), core.dataplane.tables());
+            let (planner, tables) = (planner(&core.dataplane), core.dataplane.tables());
             let identity = |a| tables.peers().exact(a).and_then(|class| planner.identity(class));
             let answer = |(packet, from, to): &Owned| {
                 let way = Way {
@@ -287,4 +288,10 @@ pub fn explain(resources: &[Resource], probe: &Probe) -> String {
     facts
         .judge(&flow_from(probe))
         .map_or_else(|e| e.to_string(), |judgement| judgement.to_string())
+}
+
+/// What our table says.
+fn planner(dataplane: &Dataplane) -> &Planner {
+    let driver = dataplane.driver().nftables();
+    driver.expect("this suite asks the nftables driver").planner()
 }

@@ -81,13 +81,15 @@ fn type_of(update: &Update) -> &'static str {
 
 /// Says what the kernel has of ours now.
 pub(super) fn sizes(dataplane: &Dataplane, metrics: &DataplaneMetrics) {
-    let table = dataplane.driver().planner().table_size();
-    metrics.set_nft_size(TableSize {
-        chains: table.chains,
-        rules: table.rules,
-        sets: table.sets,
-        maps: table.maps,
-    });
+    if let Some(driver) = dataplane.driver().nftables() {
+        let table = driver.planner().table_size();
+        metrics.set_nft_size(TableSize {
+            chains: table.chains,
+            rules: table.rules,
+            sets: table.sets,
+            maps: table.maps,
+        });
+    }
     metrics.set_routes(MAIN_TABLE, dataplane.route_count());
     metrics.set_tunnels_with_own_checksums(dataplane.tunnels_with_own_checksums());
 }

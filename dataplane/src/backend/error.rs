@@ -1,0 +1,11 @@
+//! What a driver of rules could not do.
+
+use dataplane_nftables::DriverError;
+
+/// What a driver of rules could not do; what is in force stays.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// By nftables.
+    #[error(transparent)]
+    Nftables(#[from] DriverError),
+}
