@@ -14,7 +14,9 @@ mod tunnels;
 mod vacancies;
 mod walker;
 
-pub use backend::{BackendError, RulesDriver};
+pub use backend::{
+    BackendError, Iptables, IptablesError, IptablesSettings, RulesBackend, RulesDriver, remove_iptables_rules,
+};
 pub use pass::{ApplyError, Dataplane, FlowWalks, PassReport, Programmed};
 pub use settings::{DataplaneSettings, FlowsOnPolicyChange};
 pub use tunnels::{TunnelSettings, Tunnelling};

@@ -41,9 +41,9 @@ pub enum ApplyError {
 /// What one pass did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PassReport {
-    /// nftables transactions.
+    /// Transactions of nftables, or calls of `iptables-restore`.
     pub transactions: usize,
-    /// Messages in them.
+    /// Messages in them; of iptables, lines, and changes of IP sets.
     pub messages: usize,
     /// Objects of ours that somebody else had changed and that were mended.
     pub mended: usize,

@@ -1,5 +1,6 @@
 //! What an operator may choose about the kernel side.
 
+use crate::backend::RulesBackend;
 use crate::tunnels::TunnelSettings;
 use dataplane_netlink::workload::WorkloadSettings;
 use dataplane_tables::{EndpointToHost, Outgoing, Refusal, TunnelsFromWorkloads};
@@ -17,6 +18,8 @@ pub enum FlowsOnPolicyChange {
 /// Settings of the dataplane.
 #[derive(Clone, Debug)]
 pub struct DataplaneSettings {
+    /// What holds policy in the kernel.
+    pub rules: RulesBackend,
     /// How workload interfaces and routes are made and recognised.
     pub workloads: WorkloadSettings,
     /// What happens to a workload's packet to its own node, once its egress policy let it pass.
@@ -44,6 +47,7 @@ pub struct DataplaneSettings {
 impl Default for DataplaneSettings {
     fn default() -> Self {
         DataplaneSettings {
+            rules: RulesBackend::default(),
             workloads: WorkloadSettings::default(),
             endpoint_to_host: EndpointToHost::Drop,
             refusal: Refusal::Drop,

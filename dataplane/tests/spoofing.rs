@@ -7,6 +7,9 @@
     reason = "a panic is the failure itself"
 )]
 
+#[path = "support/mod.rs"]
+mod support;
+
 use dataplane::{Dataplane, DataplaneSettings};
 use dataplane_api::{EndpointId, Policy, PolicyId, Update, WorkloadEndpoint};
 use dataplane_netlink::addresses::{self, AddressStep};
@@ -21,6 +24,7 @@ use policy_model_selector::Selector;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
+use support::Backend;
 
 /// How long a packet that has to arrive is waited for; only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -118,6 +122,10 @@ fn a_workload_sends_from_the_networks_of_its_endpoint_only_where_the_settings_ha
         nix::unistd::geteuid().is_root(),
         "this test makes network namespaces and has to run as root"
     );
+    Backend::all().for_each(|backend| spoof(&backend));
+}
+
+fn spoof(backend: &Backend) {
     let node = NetworkNamespace::anonymous().unwrap();
     let pod = NetworkNamespace::anonymous().unwrap();
     node.run(|| {
@@ -158,6 +166,7 @@ fn a_workload_sends_from_the_networks_of_its_endpoint_only_where_the_settings_ha
                 workloads: workloads.clone(),
                 endpoint_to_host: EndpointToHost::Accept,
                 source_spoofing,
+                rules: backend.settings(),
                 ..DataplaneSettings::default()
             };
             let mut dataplane = Dataplane::open(settings).unwrap();

@@ -176,6 +176,12 @@ pub fn is_our_set(name: &str) -> bool {
     name.starts_with("cali40") || name.starts_with("cali60")
 }
 
+/// The family of a set of ours, by its name.
+pub fn family_of_set(name: &str) -> Option<Family> {
+    let begins = |family: &Family| name.starts_with(&set(*family, ""));
+    Family::BOTH.into_iter().find(begins)
+}
+
 fn set(family: Family, what: &str) -> String {
     format!("cali{}0{what}", family.number())
 }

@@ -1,5 +1,6 @@
 //! What a driver of rules could not do.
 
+use super::iptables::IptablesError;
 use dataplane_nftables::DriverError;
 
 /// What a driver of rules could not do; what is in force stays.
@@ -8,4 +9,7 @@ pub enum BackendError {
     /// By nftables.
     #[error(transparent)]
     Nftables(#[from] DriverError),
+    /// By iptables.
+    #[error(transparent)]
+    Iptables(#[from] IptablesError),
 }

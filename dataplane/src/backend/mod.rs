@@ -4,9 +4,11 @@
 //! exhaustive, so that a further way cannot be forgotten anywhere. What only one of them has stays behind it.
 
 mod error;
+mod iptables;
 mod nftables;
 
 pub use error::BackendError;
+pub use iptables::{Iptables, IptablesError, IptablesSettings, remove_iptables_rules};
 
 use crate::settings::DataplaneSettings;
 use dataplane_api::HostPort;
@@ -45,26 +47,50 @@ pub(crate) struct Opening<'a> {
     pub(crate) to: Option<&'a str>,
 }
 
+/// Which driver holds policy in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RulesBackend {
+    /// A table of our own in nf_tables.
+    #[default]
+    Nftables,
+    /// Chains of our own in the tables of iptables, and IP sets.
+    Iptables(IptablesSettings),
+}
+
 /// What holds policy in the kernel.
 #[derive(Debug)]
 pub enum RulesDriver {
     /// A table of our own in nf_tables.
     Nftables(Box<Nftables>),
+    /// Chains of our own in the tables of iptables, and IP sets.
+    Iptables(Box<Iptables>),
 }
 
 impl RulesDriver {
     /// Opens what the settings choose, in the network namespace of the calling thread. Nothing is written. `patience` is
     /// how long the kernel may take to answer.
     pub(crate) fn open(settings: &DataplaneSettings, patience: Patience) -> Result<Self, BackendError> {
-        Ok(RulesDriver::Nftables(Box::new(nftables::open(
-            settings, patience,
-        )?)))
+        Ok(match &settings.rules {
+            RulesBackend::Nftables => RulesDriver::Nftables(Box::new(nftables::open(settings, patience)?)),
+            RulesBackend::Iptables(own) => {
+                RulesDriver::Iptables(Box::new(Iptables::open(own, settings, patience)?))
+            }
+        })
     }
 
     /// The nftables driver, where it is that.
     pub fn nftables(&self) -> Option<&Nftables> {
         match self {
             RulesDriver::Nftables(driver) => Some(driver),
+            RulesDriver::Iptables(_) => None,
+        }
+    }
+
+    /// The iptables driver, where it is that.
+    pub fn iptables(&self) -> Option<&Iptables> {
+        match self {
+            RulesDriver::Nftables(_) => None,
+            RulesDriver::Iptables(driver) => Some(driver),
         }
     }
 
@@ -72,6 +98,7 @@ impl RulesDriver {
     pub fn is_suspect(&self) -> bool {
         match self {
             RulesDriver::Nftables(driver) => driver.is_suspect(),
+            RulesDriver::Iptables(driver) => driver.is_suspect(),
         }
     }
 
@@ -79,6 +106,7 @@ impl RulesDriver {
     pub fn is_owned(&self) -> bool {
         match self {
             RulesDriver::Nftables(driver) => driver.is_owned(),
+            RulesDriver::Iptables(_) => false,
         }
     }
 
@@ -91,6 +119,7 @@ impl RulesDriver {
     ) -> Result<Applied, BackendError> {
         match self {
             RulesDriver::Nftables(driver) => Ok(driver.apply(tables, changes, now)?.into()),
+            RulesDriver::Iptables(driver) => Ok(driver.apply(tables, changes, now)?),
         }
     }
 
@@ -98,6 +127,7 @@ impl RulesDriver {
     pub(crate) fn resync(&mut self, tables: &Tables) -> Result<Applied, BackendError> {
         match self {
             RulesDriver::Nftables(driver) => Ok(driver.resync(tables)?.into()),
+            RulesDriver::Iptables(driver) => Ok(driver.resync()?),
         }
     }
 
@@ -105,6 +135,7 @@ impl RulesDriver {
     pub(crate) fn want_tunnels(&mut self, tunnels: TunnelsInUse) -> bool {
         match self {
             RulesDriver::Nftables(driver) => driver.want_tunnels(tunnels),
+            RulesDriver::Iptables(driver) => driver.want_tunnels(tunnels),
         }
     }
 
@@ -112,6 +143,7 @@ impl RulesDriver {
     pub(crate) fn vacant(&self) -> &BTreeSet<IpAddr> {
         match self {
             RulesDriver::Nftables(driver) => &driver.planner().state().vacant,
+            RulesDriver::Iptables(driver) => driver.vacant(),
         }
     }
 
@@ -124,6 +156,7 @@ impl RulesDriver {
     ) -> Result<Applied, BackendError> {
         match self {
             RulesDriver::Nftables(driver) => Ok(driver.set_vacant(tables, vacant)?.into()),
+            RulesDriver::Iptables(driver) => Ok(driver.set_vacant(vacant)?),
         }
     }
 
@@ -131,6 +164,7 @@ impl RulesDriver {
     pub(crate) fn retire(&mut self, tables: &Tables, now: u64) -> Result<Applied, BackendError> {
         match self {
             RulesDriver::Nftables(driver) => Ok(driver.retire(tables, now)?.into()),
+            RulesDriver::Iptables(driver) => Ok(driver.retire(now)?),
         }
     }
 
@@ -138,6 +172,7 @@ impl RulesDriver {
     pub(crate) fn next_retirement(&self) -> Option<u64> {
         match self {
             RulesDriver::Nftables(driver) => driver.next_retirement(),
+            RulesDriver::Iptables(driver) => driver.next_retirement(),
         }
     }
 
@@ -145,6 +180,7 @@ impl RulesDriver {
     pub(crate) fn take_events(&mut self) -> Result<(), BackendError> {
         match self {
             RulesDriver::Nftables(driver) => driver.touched_by_others().map(drop)?,
+            RulesDriver::Iptables(driver) => driver.take_events(),
         }
         Ok(())
     }
@@ -153,6 +189,7 @@ impl RulesDriver {
     pub(crate) fn event_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             RulesDriver::Nftables(driver) => Some(driver.as_fd()),
+            RulesDriver::Iptables(driver) => driver.event_fd(),
         }
     }
 
@@ -160,6 +197,7 @@ impl RulesDriver {
     pub(crate) fn host_ports(&self) -> &BTreeMap<HostPort, SocketAddr> {
         match self {
             RulesDriver::Nftables(driver) => &driver.planner().state().host_ports,
+            RulesDriver::Iptables(driver) => driver.host_ports(),
         }
     }
 
@@ -167,6 +205,7 @@ impl RulesDriver {
     pub(crate) fn interfaces_by_address(&self) -> BTreeMap<IpAddr, &str> {
         match self {
             RulesDriver::Nftables(driver) => nftables::interfaces_by_address(driver),
+            RulesDriver::Iptables(driver) => driver.interfaces_by_address(),
         }
     }
 
@@ -174,6 +213,7 @@ impl RulesDriver {
     pub(crate) fn lets_begin(&self, tables: &Tables, opening: &Opening<'_>) -> bool {
         match self {
             RulesDriver::Nftables(driver) => nftables::lets_begin(driver, tables, opening),
+            RulesDriver::Iptables(driver) => driver.lets_begin(tables, opening),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A node with two workloads and a neighbour outside, and what each of them reaches.
 
+use crate::support::Backend;
 use dataplane::{Dataplane, DataplaneSettings};
 use dataplane_api::{
     AtomId, AtomScope, EndpointId, HostPort, Member, Policy, PolicyId, TierPolicies, Update, WorkloadEndpoint,
@@ -47,22 +48,21 @@ pub(crate) fn run_ip(arguments: &str) {
     assert!(status.expect("ip (iproute2)").success(), "ip {arguments}");
 }
 
-/// What `nft` prints, of either stream.
-pub(crate) fn nft(arguments: &[&str]) -> String {
-    let output = Command::new("nft").args(arguments).output().expect("nft");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text + &String::from_utf8_lossy(&output.stderr)
-}
-
 /// The namespaces. The test itself runs in the node's.
 pub(crate) struct Bed {
+    /// What holds policy there.
+    pub(crate) backend: Backend,
     pub(crate) outside: NetworkNamespace,
     pub(crate) server: NetworkNamespace,
     pub(crate) other: NetworkNamespace,
 }
 
-/// Makes a node and runs a test there.
-pub(crate) fn on_a_node(test: impl FnOnce(&Bed) + Send) {
+/// Makes a node for each way to hold policy, and runs a test there.
+pub(crate) fn on_a_node(test: impl Fn(&Bed) + Sync) {
+    Backend::all().for_each(|backend| on_one(backend, &test));
+}
+
+fn on_one(backend: Backend, test: &(impl Fn(&Bed) + Sync)) {
     assert!(
         nix::unistd::geteuid().is_root(),
         "this test makes network namespaces and has to run as root"
@@ -70,6 +70,7 @@ pub(crate) fn on_a_node(test: impl FnOnce(&Bed) + Send) {
     let namespace = || NetworkNamespace::anonymous().unwrap();
     let node = namespace();
     let bed = Bed {
+        backend,
         outside: namespace(),
         server: namespace(),
         other: namespace(),
@@ -118,6 +119,47 @@ impl Bed {
                 })
                 .unwrap();
         }
+    }
+
+    /// The dataplane of the node: the server lets in one neighbour, everything else is open.
+    pub(crate) fn dataplane(&self) -> Dataplane {
+        let friends = AtomId(1);
+        let members = FRIEND.iter().map(|a| Member::Net(ip(a).into())).collect();
+        let id = PolicyId::namespaced("ns", "friends-only");
+        let updates = [
+            Update::AtomCreated {
+                atom: friends,
+                scope: AtomScope::Peer,
+            },
+            Update::Members {
+                atom: friends,
+                added: members,
+                removed: Vec::new(),
+            },
+            policy(PolicyId::profile("open"), allow(0, Vec::new())),
+            policy(id.clone(), allow(0, vec![friends])),
+            endpoint("cali1", SERVER, vec![id]),
+            endpoint("cali2", OTHER, Vec::new()),
+            Update::InSync,
+        ];
+        let mut dataplane = self.open();
+        let is_iptables = dataplane.driver().iptables().is_some();
+        assert_eq!(is_iptables, self.backend.variant.is_some());
+        dataplane.take(&updates);
+        apply(&mut dataplane);
+        dataplane
+    }
+
+    fn open(&self) -> Dataplane {
+        Dataplane::open(DataplaneSettings {
+            endpoint_to_host: EndpointToHost::Accept,
+            // Who is denied hears of it at once.
+            refusal: Refusal::Reject,
+            owned_table: false,
+            rules: self.backend.settings(),
+            ..DataplaneSettings::default()
+        })
+        .unwrap()
     }
 }
 
@@ -179,44 +221,6 @@ fn endpoint(interface: &str, addresses: [&str; 2], policies: Vec<PolicyId>) -> U
         egress: Vec::new(),
         profiles: vec![PolicyId::profile("open")],
     }))
-}
-
-/// The dataplane of the node: the server lets in one neighbour, everything else is open.
-pub(crate) fn dataplane() -> Dataplane {
-    let friends = AtomId(1);
-    let members = FRIEND.iter().map(|a| Member::Net(ip(a).into())).collect();
-    let id = PolicyId::namespaced("ns", "friends-only");
-    let updates = [
-        Update::AtomCreated {
-            atom: friends,
-            scope: AtomScope::Peer,
-        },
-        Update::Members {
-            atom: friends,
-            added: members,
-            removed: Vec::new(),
-        },
-        policy(PolicyId::profile("open"), allow(0, Vec::new())),
-        policy(id.clone(), allow(0, vec![friends])),
-        endpoint("cali1", SERVER, vec![id]),
-        endpoint("cali2", OTHER, Vec::new()),
-        Update::InSync,
-    ];
-    let mut dataplane = open();
-    dataplane.take(&updates);
-    apply(&mut dataplane);
-    dataplane
-}
-
-fn open() -> Dataplane {
-    Dataplane::open(DataplaneSettings {
-        endpoint_to_host: EndpointToHost::Accept,
-        // Who is denied hears of it at once.
-        refusal: Refusal::Reject,
-        owned_table: false,
-        ..DataplaneSettings::default()
-    })
-    .unwrap()
 }
 
 /// Lets everybody in.

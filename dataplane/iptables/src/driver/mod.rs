@@ -6,6 +6,7 @@
 //! work.
 
 mod error;
+mod found;
 mod sets;
 mod tables;
 
@@ -13,6 +14,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 pub use error::{DriverError, Failures};
+pub use found::found;
+
+use dataplane_netlink::Patience;
 
 use crate::ipset::Ipsets;
 use crate::ops::{SetOp, TableWrite};
@@ -88,6 +92,16 @@ impl Driver {
             own: Vec::new(),
             look_at: None,
         })
+    }
+
+    /// Says how long the kernel may take to answer about IP sets, ten seconds if nobody says. How long the programs may take
+    /// stands in their own settings.
+    ///
+    /// # Errors
+    /// The kernel gives no socket.
+    pub fn set_patience(&mut self, patience: Patience) -> Result<(), DriverError> {
+        self.ipsets = Ipsets::open_with(patience)?;
+        Ok(())
     }
 
     /// The programs in use.

@@ -76,6 +76,17 @@ impl Planner {
         &self.host_ports
     }
 
+    /// The addresses of this node that nobody has, as they were said last or found.
+    pub fn vacant(&self) -> &BTreeSet<IpAddr> {
+        &self.vacant
+    }
+
+    /// The interfaces of endpoints here, each with the addresses that it may send from, as of the last pass.
+    pub fn interfaces(&self) -> impl Iterator<Item = (&str, &[IpAddr])> {
+        let endpoints = self.endpoints.iter();
+        endpoints.map(|(name, endpoint)| (name.as_str(), endpoint.addresses.as_slice()))
+    }
+
     pub(super) fn write_host_ports(&mut self, pass: &Pass<'_>) {
         if !pass.all && pass.changes.host_ports.is_empty() {
             return;
