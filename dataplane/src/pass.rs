@@ -334,6 +334,7 @@ impl Dataplane {
             .driver
             .retire(&self.tables, now)
             .map_err(ApplyError::Policy)?;
+        self.doubt_vacancies(applied.mended);
         Ok(PassReport {
             transactions: applied.transactions,
             messages: applied.messages,
@@ -396,10 +397,7 @@ impl Dataplane {
             return Ok(PassReport::default());
         }
         let applied = self.driver.resync(&self.tables).map_err(ApplyError::Policy)?;
-        if applied.mended > 0 {
-            self.vacancies.doubt();
-            self.vacancies_stirred = true;
-        }
+        self.doubt_vacancies(applied.mended);
         Ok(PassReport {
             transactions: applied.transactions,
             mended: applied.mended,

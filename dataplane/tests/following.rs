@@ -7,6 +7,9 @@
     reason = "a panic is the failure itself"
 )]
 
+#[path = "support/mod.rs"]
+mod support;
+
 use dataplane::{Dataplane, DataplaneSettings};
 use dataplane_api::{EndpointId, NodeRoute, Update, Way, WorkloadEndpoint};
 use dataplane_netlink::links::{self, VethEnd};
@@ -16,6 +19,7 @@ use dataplane_netlink::{InterfaceName, InterfacePrefixes, NetworkNamespace, Rtne
 use std::net::IpAddr;
 use std::process::Command;
 use std::sync::Arc;
+use support::Backend;
 
 /// How many pods a node has before the one that is looked at.
 const PODS: u8 = 20;
@@ -41,14 +45,20 @@ fn workload_settings() -> WorkloadSettings {
     }
 }
 
-fn on_a_node(test: impl FnOnce(Node) + Send) {
+/// Runs a test on a node of its own for each way to hold policy.
+fn on_a_node(test: impl Fn(Node) + Sync) {
     assert!(
         nix::unistd::geteuid().is_root(),
         "this test makes network namespaces and has to run as root"
     );
+    Backend::all().for_each(|backend| on_one(&backend, &test));
+}
+
+fn on_one(backend: &Backend, test: &(impl Fn(Node) + Sync)) {
     let namespace = NetworkNamespace::anonymous().unwrap();
     let begin = || {
         let settings = DataplaneSettings {
+            rules: backend.settings(),
             workloads: workload_settings(),
             ..DataplaneSettings::default()
         };

@@ -76,6 +76,14 @@ impl Dataplane {
         Ok(())
     }
 
+    /// What somebody changed between two passes may have left vacant addresses without their guard.
+    pub(super) fn doubt_vacancies(&mut self, mended: usize) {
+        if mended > 0 {
+            self.vacancies.doubt();
+            self.vacancies_stirred = true;
+        }
+    }
+
     /// Takes in what the walker has done.
     pub(super) fn take_walks(&mut self) {
         for walked in self.walker.ended() {

@@ -20,7 +20,6 @@ use dataplane_netlink::Patience;
 
 use crate::ipset::Ipsets;
 use crate::ops::{SetOp, TableWrite};
-use crate::ours::{is_our_chain, is_our_set};
 use crate::programs::Toolset;
 use crate::watch::{Disturbed, Watch};
 
@@ -232,22 +231,6 @@ impl Driver {
     pub fn watch(&self) -> Option<BorrowedFd<'_>> {
         self.watch.as_ref().map(AsFd::as_fd)
     }
-}
-
-/// The names of all chains and sets of ours that the kernel has, whoever made them: a new life must not give them to others.
-///
-/// # Errors
-/// The tables or the sets cannot be read.
-pub fn names_in_force(tools: &Toolset) -> Result<Vec<String>, DriverError> {
-    let headers = Ipsets::open()?.headers()?;
-    let mut names: Vec<String> = headers.into_iter().map(|header| header.name).collect();
-    names.retain(|name| is_our_set(name));
-    for family in tools.families() {
-        let tables = persistently(|| tables::read(tools, family, &[], &mut Applied::default()))?;
-        let chains = tables.into_iter().flat_map(|table| table.chains);
-        names.extend(chains.map(|chain| chain.name).filter(|name| is_our_chain(name)));
-    }
-    Ok(names)
 }
 
 /// Removes everything of ours from the tables that these programs write, and nothing else. Tables that are not there are not

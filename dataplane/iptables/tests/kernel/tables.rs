@@ -1,6 +1,6 @@
 //! Tables written, read back, changed, taken over.
 
-use dataplane_iptables::driver::{clean_sets, clean_tables, names_in_force};
+use dataplane_iptables::driver::{clean_sets, clean_tables, found};
 use dataplane_iptables::ops::{Family, Place, SetKind, SetOp};
 
 use crate::bed::{Node, apply, assert_settled, change, create, ipset, on_both, small, write};
@@ -20,13 +20,20 @@ fn what_is_written_is_read_back_and_nothing_is_written_twice() {
         // Another life of the agent finds everything as it should be.
         let saved = node.save(Family::Inet6);
         drop(driver);
-        let names = names_in_force(&node.tools).unwrap();
+        let found = found(&node.tools).unwrap();
+        let names: Vec<&str> = found.sets.keys().map(String::as_str).collect();
+        assert_eq!(names, ["cali40test", "cali60test"]);
+        assert_eq!(found.sets["cali60test"].kind, SetKind::HashNet);
+        assert_eq!(found.sets["cali60test"].members.len(), 1);
+        assert_eq!(found.chains.len(), 4 * 2, "{found:?}");
         assert!(
-            ["cali40test", "cali-hook"]
-                .iter()
-                .all(|name| names.contains(&(*name).to_owned()))
+            found
+                .chains
+                .values()
+                .all(|names| names.len() == 4 && names.contains("cali-hook"))
         );
-        assert_eq!(names.len(), 2 + 4 * 4 * 2, "{names:?}");
+        let last = (Family::Inet, "cali-pi-one".to_owned());
+        assert_eq!(found.leads[&last], "cali-fw2");
         let mut driver = node.driver();
         driver.take(&sets, &tables);
         let applied = apply(&mut driver);

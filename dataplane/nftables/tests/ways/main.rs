@@ -11,7 +11,7 @@
 mod bed;
 mod guards;
 mod outgoing;
-#[path = "../../../tests/host_ports/sctp.rs"]
+#[path = "../../../tests/packets/sctp.rs"]
 mod sctp;
 #[path = "../support/mod.rs"]
 mod support;

@@ -154,7 +154,11 @@ impl Iptables {
         if self.look_at.is_some_and(|due| due <= now) {
             self.look_at = None;
             self.suspect = true;
-            self.hands.look().map_err(IptablesError::Read)?;
+            if let Err(error) = self.hands.look() {
+                // The next apply finds out.
+                self.hands.look_at_everything();
+                return Err(IptablesError::Read(error));
+            }
             self.carry_out(&mut applied)?;
         }
         Ok(applied)

@@ -1,7 +1,7 @@
 //! A node with two workloads and a neighbour outside, and what each of them reaches.
 
 use crate::support::Backend;
-use dataplane::{Dataplane, DataplaneSettings};
+use dataplane::{Dataplane, DataplaneSettings, IptablesSettings, PassReport, RulesBackend};
 use dataplane_api::{
     AtomId, AtomScope, EndpointId, HostPort, Member, Policy, PolicyId, TierPolicies, Update, WorkloadEndpoint,
 };
@@ -62,6 +62,15 @@ pub(crate) fn on_a_node(test: impl Fn(&Bed) + Sync) {
     Backend::all().for_each(|backend| on_one(backend, &test));
 }
 
+/// The same with both variants of iptables, for what is theirs alone.
+pub(crate) fn on_a_node_with_iptables(test: impl Fn(&Bed, &IptablesSettings) + Sync) {
+    for backend in Backend::all() {
+        if let RulesBackend::Iptables(settings) = backend.settings() {
+            on_one(backend, &|bed| test(bed, &settings));
+        }
+    }
+}
+
 fn on_one(backend: Backend, test: &(impl Fn(&Bed) + Sync)) {
     assert!(
         nix::unistd::geteuid().is_root(),
@@ -85,6 +94,10 @@ fn on_one(backend: Backend, test: &(impl Fn(&Bed) + Sync)) {
 impl Bed {
     fn connect(&self) {
         sysctl::Sysctls::default().apply(&sysctl::forwarding()).unwrap();
+        // Who is denied hears of it each time.
+        for limit in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
+            std::fs::write(format!("/proc/sys/net/{limit}"), "0").unwrap();
+        }
         run_ip("link set lo up");
         let outside = format!("/proc/{}/fd/{}", std::process::id(), self.outside.as_raw_fd());
         run_ip(&format!("link add up0 type veth peer name eth0 netns {outside}"));
@@ -123,43 +136,28 @@ impl Bed {
 
     /// The dataplane of the node: the server lets in one neighbour, everything else is open.
     pub(crate) fn dataplane(&self) -> Dataplane {
-        let friends = AtomId(1);
-        let members = FRIEND.iter().map(|a| Member::Net(ip(a).into())).collect();
-        let id = PolicyId::namespaced("ns", "friends-only");
-        let updates = [
-            Update::AtomCreated {
-                atom: friends,
-                scope: AtomScope::Peer,
-            },
-            Update::Members {
-                atom: friends,
-                added: members,
-                removed: Vec::new(),
-            },
-            policy(PolicyId::profile("open"), allow(0, Vec::new())),
-            policy(id.clone(), allow(0, vec![friends])),
-            endpoint("cali1", SERVER, vec![id]),
-            endpoint("cali2", OTHER, Vec::new()),
-            Update::InSync,
-        ];
-        let mut dataplane = self.open();
-        let is_iptables = dataplane.driver().iptables().is_some();
-        assert_eq!(is_iptables, self.backend.variant.is_some());
-        dataplane.take(&updates);
-        apply(&mut dataplane);
-        dataplane
+        self.start(self.settings()).0
     }
 
-    fn open(&self) -> Dataplane {
-        Dataplane::open(DataplaneSettings {
+    /// The same with other settings, and what its first pass did.
+    pub(crate) fn start(&self, settings: DataplaneSettings) -> (Dataplane, PassReport) {
+        let mut dataplane = Dataplane::open(settings).unwrap();
+        let is_iptables = dataplane.driver().iptables().is_some();
+        assert_eq!(is_iptables, self.backend.variant.is_some());
+        dataplane.take(&updates());
+        let report = apply(&mut dataplane);
+        (dataplane, report)
+    }
+
+    pub(crate) fn settings(&self) -> DataplaneSettings {
+        DataplaneSettings {
             endpoint_to_host: EndpointToHost::Accept,
             // Who is denied hears of it at once.
             refusal: Refusal::Reject,
             owned_table: false,
             rules: self.backend.settings(),
             ..DataplaneSettings::default()
-        })
-        .unwrap()
+        }
     }
 }
 
@@ -223,15 +221,54 @@ fn endpoint(interface: &str, addresses: [&str; 2], policies: Vec<PolicyId>) -> U
     }))
 }
 
+/// Everything that is said to the dataplane of the node first.
+pub(crate) fn updates() -> Vec<Update> {
+    let friends = AtomId(1);
+    let members = FRIEND.iter().map(|a| Member::Net(ip(a).into())).collect();
+    let id = friends_only();
+    vec![
+        Update::AtomCreated {
+            atom: friends,
+            scope: AtomScope::Peer,
+        },
+        Update::Members {
+            atom: friends,
+            added: members,
+            removed: Vec::new(),
+        },
+        policy(PolicyId::profile("open"), allow(0, Vec::new())),
+        policy(id.clone(), allow(0, vec![friends])),
+        endpoint("cali1", SERVER, vec![id]),
+        endpoint("cali2", OTHER, Vec::new()),
+        Update::InSync,
+    ]
+}
+
+fn friends_only() -> PolicyId {
+    PolicyId::namespaced("ns", "friends-only")
+}
+
+/// Lets one neighbour in and nobody else.
+pub(crate) fn close_the_server(dataplane: &mut Dataplane) -> PassReport {
+    dataplane.take(&[endpoint("cali1", SERVER, vec![friends_only()])]);
+    apply(dataplane)
+}
+
+/// What lets everybody in.
+pub(crate) fn opening() -> Update {
+    endpoint("cali1", SERVER, Vec::new())
+}
+
 /// Lets everybody in.
 pub(crate) fn open_the_server(dataplane: &mut Dataplane) {
-    dataplane.take(&[endpoint("cali1", SERVER, Vec::new())]);
+    dataplane.take(&[opening()]);
     apply(dataplane);
 }
 
-pub(crate) fn apply(dataplane: &mut Dataplane) {
+pub(crate) fn apply(dataplane: &mut Dataplane) -> PassReport {
     let report = dataplane.apply(0).unwrap();
     assert_eq!(report.faults, Vec::<String>::new());
+    report
 }
 
 pub(crate) fn host_port(protocol: Protocol, address: &str, port: u16) -> HostPort {

@@ -1,25 +1,14 @@
 //! Ports of the node that lead to workloads, with real packets from everywhere.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a panic is the failure itself"
-)]
-
-mod bed;
-mod sctp;
-#[path = "../support/mod.rs"]
-mod support;
-
-use bed::{
+use crate::bed::{
     ALSO_NODE, FRIEND, NODE, OTHER, SERVER, STRANGER, apply, at, host_port, ip, lead, listen, next,
     on_a_node, open_the_server, run_ip, seen, udp,
 };
+use crate::sctp;
+use crate::support::Backend;
 use dataplane_api::Update;
 use policy_model::Protocol;
 use std::net::UdpSocket;
-use support::Backend;
 
 #[test]
 fn a_port_is_reached_from_everywhere_and_policy_sees_who_asks() {
