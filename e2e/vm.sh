@@ -91,6 +91,8 @@ udevadm udev
 nft nftables
 ip iproute2
 conntrack conntrack
+iptables-restore iptables
+ipset ipset
 ping iputils-ping
 LIST
   [ -n "$(stock_kernel)" ] || missing+=(linux-image-amd64)

@@ -103,13 +103,20 @@ pub fn takes_from_pools(text: &str) -> bool {
     any_plugin(&read, takes)
 }
 
-/// Whether what calls by a rendered configuration gives addresses from the ranges that the cluster gave its nodes.
+/// Whether what calls by a rendered configuration gives addresses from the ranges that the cluster gave its nodes: where
+/// `host-local` names them, or names no range at all.
 pub fn takes_from_node_ranges(text: &str) -> bool {
     let read: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
     any_plugin(&read, |plugin| {
         let ipam = &plugin["ipam"];
-        ipam["type"] == "host-local" && names_node_range(ipam)
+        ipam["type"] == "host-local" && (names_node_range(ipam) || names_no_range(ipam))
     })
+}
+
+fn names_no_range(section: &serde_json::Value) -> bool {
+    let subnet = section["subnet"].as_str().unwrap_or_default();
+    let ranges = section["ranges"].as_array().map_or(&[][..], Vec::as_slice);
+    subnet.is_empty() && ranges.is_empty()
 }
 
 /// Whether a word for the node's own range stands anywhere in a `host-local` section: alone, or in one of its lists.
@@ -242,6 +249,8 @@ mod tests {
     #[test]
     fn who_takes_from_nodes_ranges_is_told() {
         for (expected, ipam) in [
+            (true, r#"{"type": "host-local"}"#),
+            (true, r#"{"type": "host-local", "subnet": "", "ranges": []}"#),
             (true, r#"{"type": "host-local", "subnet": "usePodCidr"}"#),
             (
                 true,
