@@ -11,6 +11,7 @@
 
 mod address;
 mod chain;
+mod claims;
 mod group;
 mod nets;
 mod row;
@@ -20,6 +21,7 @@ mod tables;
 mod ways;
 
 pub use address::{AddressChanges, AddressIndex, ClassId, Interval};
+pub use claims::InterfaceClaims;
 pub use group::{Direction, GroupKey, OwnSide};
 pub use row::{
     Area, EVERYTHING, Painter, Plane, Protocols, Row, Span, Strip, Verdict, complement, intersect, spans,

@@ -8,7 +8,6 @@ use crate::layout::side::{Side, SideId};
 use crate::layout::skeleton;
 use crate::names::{self, Toward};
 use crate::ops::{Family, Member, SetOp, Table};
-use dataplane_api::EndpointId;
 use dataplane_tables::Placed;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,7 +116,7 @@ impl Planner {
         if !is_workload || !names::is_interface(interface) {
             return None;
         }
-        pass.tables.endpoint(self.claims.get(interface)?.first()?)
+        self.claims.holder(interface, pass.tables)
     }
 
     fn endpoint_state(&self, placed: &Placed) -> EndpointState {
@@ -143,39 +142,8 @@ impl Planner {
 
     /// Brings claims up to date, and names the interfaces concerned.
     fn follow_claims(&mut self, pass: &Pass<'_>) -> BTreeSet<String> {
-        let mut concerned: BTreeSet<String> = BTreeSet::new();
-        let ids: Vec<EndpointId> = if pass.all {
-            pass.tables.endpoints().map(|p| p.endpoint.id.clone()).collect()
-        } else {
-            let gone = pass.changes.gone_endpoints.iter().map(|e| e.id.clone());
-            pass.changes
-                .changed_endpoints
-                .iter()
-                .cloned()
-                .chain(gone)
-                .collect()
-        };
-        for id in ids {
-            if let Some(before) = self.interfaces.remove(&id) {
-                if let Some(claims) = self.claims.get_mut(&before) {
-                    claims.remove(&id);
-                    if claims.is_empty() {
-                        self.claims.remove(&before);
-                    }
-                }
-                concerned.insert(before);
-            }
-            if let Some(placed) = pass.tables.endpoint(&id) {
-                let interface = placed.endpoint.interface.clone();
-                self.claims
-                    .entry(interface.clone())
-                    .or_default()
-                    .insert(id.clone());
-                concerned.insert(interface.clone());
-                self.interfaces.insert(id, interface);
-            }
-        }
-        concerned
+        let changes = (!pass.all).then_some(pass.changes);
+        self.claims.follow(pass.tables, changes)
     }
 
     /// Writes the chains of interfaces, and the trees that lead to them.

@@ -22,8 +22,10 @@ use crate::ops::{Family, SetOp, TableWrite};
 use adoption::Leftover;
 pub use adoption::{Found, FoundSet};
 pub use contents::{Contents, Layout};
-use dataplane_api::{EndpointId, HostPort};
-use dataplane_tables::{Changes, ClassId, GroupId, Interval, Row, RowRef, Tables, TunnelsInUse};
+use dataplane_api::HostPort;
+use dataplane_tables::{
+    Changes, ClassId, GroupId, InterfaceClaims, Interval, Row, RowRef, Tables, TunnelsInUse,
+};
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,10 +86,8 @@ pub struct Planner {
     around: FxHashMap<ClassId, ClassId>,
     /// Intervals of each family, as of the last pass.
     intervals: [Vec<Interval>; 2],
-    /// The interface of each endpoint.
-    interfaces: FxHashMap<EndpointId, String>,
     /// The endpoints that say that an interface is theirs; the first one has it.
-    claims: BTreeMap<String, BTreeSet<EndpointId>>,
+    claims: InterfaceClaims,
     endpoints: BTreeMap<String, EndpointState>,
     /// Interfaces with an address of each family.
     names: [BTreeSet<String>; 2],
@@ -118,8 +118,7 @@ impl Planner {
             inside: FxHashMap::default(),
             around: FxHashMap::default(),
             intervals: [Vec::new(), Vec::new()],
-            interfaces: FxHashMap::default(),
-            claims: BTreeMap::new(),
+            claims: InterfaceClaims::default(),
             endpoints: BTreeMap::new(),
             names: [BTreeSet::new(), BTreeSet::new()],
             shared: BTreeMap::new(),

@@ -6,7 +6,6 @@ use crate::layout::ops::Op;
 use crate::layout::skeleton;
 use crate::layout::state::EndpointState;
 use crate::wire::{Element, Value, Verdict as Nft};
-use dataplane_api::EndpointId;
 use dataplane_tables::{Direction, GroupId, Placed, Tables};
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -82,43 +81,15 @@ impl Planner {
 
     /// The endpoint that has an interface.
     fn placed<'a>(&self, tables: &'a Tables, interface: &str) -> Option<&'a Placed> {
-        tables.endpoint(self.claims.get(interface)?.first()?)
+        self.claims.holder(interface, tables)
     }
 
     /// Brings claims up to date, and names the interfaces concerned.
     fn follow_claims(&mut self, pass: &Pass<'_>) -> BTreeSet<String> {
-        let mut concerned: BTreeSet<String> = BTreeSet::new();
-        let ids: Vec<EndpointId> = if pass.all {
+        let changes = (!pass.all).then_some(pass.changes);
+        let mut concerned = self.claims.follow(pass.tables, changes);
+        if pass.all {
             concerned.extend(self.state.endpoints.keys().cloned());
-            pass.tables.endpoints().map(|p| p.endpoint.id.clone()).collect()
-        } else {
-            let gone = pass.changes.gone_endpoints.iter().map(|e| e.id.clone());
-            pass.changes
-                .changed_endpoints
-                .iter()
-                .cloned()
-                .chain(gone)
-                .collect()
-        };
-        for id in ids {
-            if let Some(before) = self.interfaces.remove(&id) {
-                if let Some(claims) = self.claims.get_mut(&before) {
-                    claims.remove(&id);
-                    if claims.is_empty() {
-                        self.claims.remove(&before);
-                    }
-                }
-                concerned.insert(before);
-            }
-            if let Some(placed) = pass.tables.endpoint(&id) {
-                let interface = placed.endpoint.interface.clone();
-                self.claims
-                    .entry(interface.clone())
-                    .or_default()
-                    .insert(id.clone());
-                concerned.insert(interface.clone());
-                self.interfaces.insert(id, interface);
-            }
         }
         concerned
     }
@@ -189,7 +160,7 @@ impl Planner {
             let gone: Vec<String> = self.groups[n].get(*number).map_or(Vec::new(), |m| {
                 m.members
                     .iter()
-                    .filter(|i| !self.claims.contains_key(*i))
+                    .filter(|i| !self.claims.is_claimed(i))
                     .cloned()
                     .collect()
             });

@@ -38,14 +38,13 @@ use super::state::{GroupState, State};
 use super::tunnels::RefusedTunnels;
 use crate::wire::{Element, SetData, Value};
 pub(crate) use addresses::Move;
-use dataplane_api::EndpointId;
-use dataplane_tables::{Changes, ClassId, Direction, Row, Tables, TunnelsInUse};
+use dataplane_tables::{Changes, ClassId, Direction, InterfaceClaims, Row, Tables, TunnelsInUse};
 pub(crate) use endpoints::endpoint_elements;
 pub(crate) use nets::net_element;
 use retire::Retired;
 pub(crate) use rows::row_elements;
 use rustc_hash::FxHashMap;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 
@@ -100,10 +99,8 @@ pub struct Planner {
     row_uses: FxHashMap<u32, usize>,
     rows_unused: Vec<u32>,
     next_row: u32,
-    /// The interface of each endpoint.
-    interfaces: FxHashMap<EndpointId, String>,
     /// The endpoints that say that an interface is theirs; the first one has it.
-    claims: BTreeMap<String, BTreeSet<EndpointId>>,
+    claims: InterfaceClaims,
     retired: BTreeMap<u64, Vec<Retired>>,
     compact_at: Option<u64>,
     /// When the intervals of a family changed last, in milliseconds. IPv4 is 0, IPv6 is 1.
@@ -160,8 +157,7 @@ impl Planner {
             row_uses: FxHashMap::default(),
             rows_unused: Vec::new(),
             next_row: FIRST_ROW,
-            interfaces: FxHashMap::default(),
-            claims: BTreeMap::new(),
+            claims: InterfaceClaims::default(),
             retired: BTreeMap::new(),
             compact_at: None,
             nets_changed: [None; 2],
