@@ -124,6 +124,15 @@ pub fn is_pods(address: IpAddr) -> bool {
     }
 }
 
+/// Whether an address is that of a tunnel's device of a node.
+pub fn is_tunnels(address: IpAddr) -> bool {
+    let place = match address {
+        IpAddr::V4(a) => u16::from(a.octets()[3]),
+        IpAddr::V6(a) => a.segments()[7],
+    };
+    is_pods(address) && [VXLAN_ORDINAL, IPIP_ORDINAL].map(u16::from).contains(&place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +146,8 @@ mod tests {
                 assert!(range(family, r).contains(&pod), "{pod}");
                 assert!(range(family, r).contains(&block(family, r, n)));
                 assert!(is_pods(pod) && !block(family, r, n + 1).contains(&pod));
+                let device = in_block(family, r, n, VXLAN_ORDINAL);
+                assert!(is_tunnels(device) && !is_tunnels(pod), "{device} {pod}");
             }
             assert!(!is_pods(in_subnet(family, 2, 3)) && !is_pods(outside(family, 2)));
         }
