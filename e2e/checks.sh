@@ -5,7 +5,8 @@ passed=0
 failed=0
 skipped=0
 
-part() { printf '\n== %s\n' "$*"; }
+# Says how long the suite has run already, so that what takes its time can be told from its output.
+part() { printf '\n== %s (after %d s)\n' "$*" "$SECONDS"; }
 pass() { passed=$((passed + 1)); }
 fail() { failed=$((failed + 1)); printf 'FAILED: %s\n' "$1"; shift; [ $# = 0 ] || printf '    %s\n' "$@" | head -20; }
 

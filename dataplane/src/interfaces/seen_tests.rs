@@ -19,6 +19,7 @@ fn link(index: u32, name: &str, up: bool) -> Link {
         peer: None,
         peer_namespace: None,
         master: None,
+        group: 0,
     }
 }
 

@@ -197,6 +197,7 @@ mod tests {
             peer: None,
             peer_namespace: None,
             master: None,
+            group: 0,
         }
     }
 

@@ -7,7 +7,7 @@ use dataplane_netlink::links::{self, AdminState, LinkStep};
 use dataplane_netlink::routes;
 use dataplane_netlink::workload::{ConnectRequest, WorkloadError, WorkloadSettings, Workloads};
 use dataplane_netlink::{InterfaceName, NetlinkError, NetworkNamespace, Rtnetlink};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -140,12 +140,26 @@ pub(crate) fn cut(settings: &WorkloadSettings, interface: &str) -> Result<(), Fa
     }
 }
 
-/// Removes an interface of the node, if there is one.
-pub(crate) fn disconnect(settings: WorkloadSettings, interface: &str) -> Result<(), Failure> {
-    let name = InterfaceName::new(interface).map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
+/// Removes interfaces of the node, those that are there, and says which could not be removed.
+pub(crate) fn disconnect_all(
+    settings: WorkloadSettings,
+    interfaces: BTreeSet<String>,
+) -> Result<BTreeMap<String, Failure>, Failure> {
     let mut workloads = Workloads::open(settings).map_err(|e| kernel_failure(&e))?;
-    workloads.disconnect(&name).map_err(workload_failure)?;
-    Ok(())
+    let mut failures = BTreeMap::new();
+    let mut names = Vec::with_capacity(interfaces.len());
+    for interface in interfaces {
+        match InterfaceName::new(interface.clone()) {
+            Ok(name) => names.push(name),
+            Err(error) => drop(failures.insert(interface, Failure::new(code::INVALID_REQUEST, error))),
+        }
+    }
+    for (name, removed) in names.iter().zip(workloads.disconnect_all(&names)) {
+        if let Err(error) = removed {
+            failures.insert(name.to_string(), workload_failure(error));
+        }
+    }
+    Ok(failures)
 }
 
 /// Removes the flows of addresses, in one look through connection tracking.

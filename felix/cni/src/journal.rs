@@ -209,13 +209,27 @@ impl Journal {
     /// # Errors
     /// It could not be written; the attachment stays then.
     pub async fn remove(&self, key: &AttachmentKey) -> Result<(), JournalError> {
-        if !self.known().entries.contains_key(key) {
-            return Ok(());
+        self.remove_all(&[key]).await.into_iter().collect()
+    }
+
+    /// Removes several attachments, which the disk is waited for once or twice; says of each, in their order, whether it is
+    /// gone from there.
+    pub async fn remove_all(&self, keys: &[&AttachmentKey]) -> Vec<Result<(), JournalError>> {
+        // All are handed over before the first is waited for.
+        let mut handed = Vec::with_capacity(keys.len());
+        for key in keys {
+            let is_known = self.known().entries.contains_key(key);
+            handed.push(is_known.then(|| self.log.remove(key)));
         }
-        self.log.remove(key).await?;
-        self.known().entries.remove(key);
+        let mut removed = Vec::with_capacity(keys.len());
+        for (key, written) in keys.iter().zip(handed) {
+            removed.push(match written {
+                None => Ok(()),
+                Some(written) => written.await.inspect(|()| drop(self.known().entries.remove(key))),
+            });
+        }
         self.publish();
-        Ok(())
+        removed
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -8,6 +8,7 @@
 //! Rooms: `request` (what is asked, and errors), `spec` (what that means on either side), `pairing` (what is
 //! already there), `side` (bringing one side to it), `ready` (waiting for the kernel's background work).
 
+mod ending;
 mod pairing;
 mod ready;
 mod request;
@@ -223,6 +224,18 @@ impl Workloads {
             });
         }
         self.remove(interface)
+    }
+
+    /// Removes the interfaces of several workloads, as [`Workloads::disconnect`] does with one; says of each, in their
+    /// order, whether it is gone. Many take the kernel hardly longer than one, and it does nothing else meanwhile.
+    pub fn disconnect_all(&mut self, interfaces: &[InterfaceName]) -> Vec<Result<(), WorkloadError>> {
+        if let Err(error) = ending::remove_together(&mut self.netlink, &self.settings, interfaces) {
+            tracing::debug!(%error, "interfaces cannot be removed together: they go one by one");
+        }
+        // Those that have gone by now are absent.
+        let each = interfaces.iter();
+        each.map(|interface| self.disconnect(interface).map(drop))
+            .collect()
     }
 
     fn remove(&mut self, interface: &InterfaceName) -> Result<Disconnected, WorkloadError> {

@@ -62,6 +62,7 @@ mod tests {
             peer: Some(peer),
             peer_namespace: Some(peer_namespace),
             master: None,
+            group: 0,
         }
     }
 

@@ -414,6 +414,47 @@ fn disconnecting_removes_all_and_may_be_repeated() {
 }
 
 #[test]
+fn several_end_together_and_nobody_else() {
+    on_a_node(|| {
+        let mut driver = workloads();
+        let pods = [pod(), pod(), pod()];
+        let names = ["cali1", "cali2", "cali3"].map(name);
+        let connect = |driver: &mut Workloads| {
+            for (at, pod) in pods.iter().enumerate() {
+                let address = format!("10.65.0.{}", 5 + at);
+                driver
+                    .connect(&request(pod, names[at].as_str(), &[&address]))
+                    .unwrap();
+            }
+        };
+        connect(&mut driver);
+        // Two of ours, one that has gone, and one that is not ours.
+        iproute("link add eth7 type bridge");
+        let asked = [names[0].clone(), name("cali9"), names[1].clone(), name("eth7")];
+        let ended = driver.disconnect_all(&asked);
+        assert!(ended[..3].iter().all(Result::is_ok), "{ended:?}");
+        assert!(ended[3].is_err(), "{ended:?}");
+        let left = driver.list().unwrap();
+        let left: Vec<&str> = left.iter().map(|link| link.name.as_str()).collect();
+        assert_eq!(left, ["cali3"]);
+        assert!(iproute("-o link show eth7").contains("eth7"));
+
+        // Whoever else is in the group of those that end stays, and they end all the same.
+        connect(&mut driver);
+        let ending = u32::from_be_bytes(*b"manx");
+        iproute(&format!("link set eth7 group {ending}"));
+        iproute(&format!("link set cali3 group {ending}"));
+        let ended = driver.disconnect_all(&names[..2]);
+        assert!(ended.iter().all(Result::is_ok), "{ended:?}");
+        let left = driver.list().unwrap();
+        let left: Vec<&str> = left.iter().map(|link| link.name.as_str()).collect();
+        assert_eq!(left, ["cali3"]);
+        assert!(iproute("-o link show eth7").contains("eth7"));
+        assert!(driver.disconnect_all(&[]).is_empty());
+    });
+}
+
+#[test]
 fn the_routes_that_were_asked_for_take_the_place_of_the_default_route() {
     on_a_node(|| {
         let mut driver = workloads();

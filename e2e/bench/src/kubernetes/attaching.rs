@@ -14,18 +14,23 @@ const AT_ONCE: usize = 20;
 /// Measures, and leaves all pods of the node connected and running.
 pub(super) fn measure(world: &mut World) -> anyhow::Result<Vec<Figure>> {
     let rounds = from_environment("MANX_BENCH_KUBERNETES_PLUGIN_ROUNDS", 3);
-    let [mut alone, mut together, mut gone, mut gone_together] = [const { Vec::new() }; 4];
+    let [mut alone, mut together, mut behind, mut gone, mut gone_together] = [const { Vec::new() }; 5];
     for round in 0..rounds {
         eprintln!("  pods come and go: round {} of {rounds}", round + 1);
-        let (plugin, sandboxes) = (&world.plugin, &world.sandboxes);
+        let (node, plugin, sandboxes) = (&world.measured, &world.plugin, &world.sandboxes);
         alone.extend(plugin.one_by_one(Deed::Add, sandboxes)?);
         gone.extend(plugin.one_by_one(Deed::Delete, sandboxes)?);
+        // The kernel is not done with those that went, and a pod that comes now waits for its turn.
+        behind.extend(plugin.one_by_one(Deed::Add, sandboxes)?);
+        plugin.one_by_one(Deed::Delete, sandboxes)?;
+        node.rest()?;
         together.extend(plugin.at_once(Deed::Add, sandboxes, AT_ONCE)?);
         gone_together.extend(plugin.at_once(Deed::Delete, sandboxes, AT_ONCE)?);
+        node.rest()?;
     }
     connect_all(world)?;
     let samples = |calls: &[Call]| calls.iter().map(|call| call.took).collect::<Samples>();
-    let (alone, together) = (samples(&alone), samples(&together));
+    let (alone, together, behind) = (samples(&alone), samples(&together), samples(&behind));
     let (gone, gone_together) = (samples(&gone), samples(&gone_together));
     let how = |samples: &Samples| {
         format!(
@@ -63,6 +68,11 @@ pub(super) fn measure(world: &mut World) -> anyhow::Result<Vec<Figure>> {
             format!("{}; the reference plugin as long as ADD", how(&gone)),
         ),
     ];
+    figures.push(Figure::beside(
+        "CNI ADD, one by one, right behind the DEL of as many, median",
+        duration(behind.median()),
+        how(&behind),
+    ));
     figures.push(Figure::beside(
         format!("CNI DEL with {AT_ONCE} at once, median"),
         duration(gone_together.median()),

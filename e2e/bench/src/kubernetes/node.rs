@@ -4,7 +4,7 @@ use super::process;
 use super::server::ADDRESS;
 use crate::bed::succeeded;
 use anyhow::Context;
-use dataplane_netlink::NetworkNamespace;
+use dataplane_netlink::{NetworkNamespace, Rtnetlink, links};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -23,6 +23,8 @@ const LENGTH: u8 = 16;
 const STEP: Duration = Duration::from_millis(10);
 /// How long felix may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What follows the end of pods' interfaces is over by then.
+const REST: Duration = Duration::from_millis(500);
 /// How long felix may take to end.
 const FAREWELL: Duration = Duration::from_secs(15);
 /// Where felix answers.
@@ -183,6 +185,27 @@ impl Node {
             }
             std::thread::sleep(STEP);
         }
+        Ok(())
+    }
+
+    /// Waits until the interfaces of pods that went are gone, and a little longer, for what follows them.
+    pub(super) fn rest(&self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        self.namespace.run(|| {
+            let mut netlink = Rtnetlink::open()?;
+            while links::list(&mut netlink)?
+                .iter()
+                .any(|link| link.is_veth() && link.name.as_str().starts_with("cali"))
+            {
+                anyhow::ensure!(
+                    begun.elapsed() < PATIENCE,
+                    "interfaces of pods that went are still there"
+                );
+                std::thread::sleep(STEP);
+            }
+            anyhow::Ok(())
+        })??;
+        std::thread::sleep(REST);
         Ok(())
     }
 

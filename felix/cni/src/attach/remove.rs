@@ -1,23 +1,35 @@
 //! An attachment ends: interface, flows, journal, addresses.
 
 use super::{Attacher, EndpointView, gate, journal_failure};
-use crate::interface::{blocking, cut, disconnect, forget_flows};
+use crate::interface::{blocking, cut, disconnect_all, forget_flows};
 use crate::journal::{Attachment, Origin};
 use crate::protocol::{AttachmentKey, Failure, Success, Valid, code};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 
 /// Pause before what could not be removed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 /// The removal of interfaces begins when none has been cut for so long. It keeps everybody else from the kernel's routing
-/// side for 20 ms each; and most interfaces go with their sandboxes meanwhile, many at once.
+/// side; and most interfaces go with their sandboxes meanwhile, many at once.
 const QUIET: Duration = Duration::from_millis(50);
+/// So many interfaces are removed at once: that keeps others waiting hardly longer than one does, for 20 ms.
+const AT_ONCE: usize = 16;
 /// It waits no longer for that than so.
 const BUSY: Duration = Duration::from_millis(500);
 /// How long the dataplane may take to forget the flows of an address that it guards, before it is done here.
 const UNTIL_CLEAN: Duration = Duration::from_secs(1);
+
+fn warn(attachment: &Attachment, failure: &Failure) {
+    tracing::warn!(key = %attachment.key, %failure, "cannot remove what is left of an attachment; it is tried again");
+}
+
+fn interfaces<'a>(attachments: impl IntoIterator<Item = &'a Attachment>) -> BTreeSet<String> {
+    let each = attachments.into_iter();
+    each.map(|attachment| attachment.host_interface.clone()).collect()
+}
 
 impl Attacher {
     /// Undoes an attachment that did not come to be. What cannot be undone now is undone by the removal.
@@ -122,25 +134,10 @@ impl Attacher {
     /// Interfaces first, then the flows of all their addresses, then the journal's entries, then the addresses: none is
     /// given again while something of the old holder is left, and whatever dies in between is found by who comes next.
     pub(super) async fn end_leaving(&self) {
-        let warn = |attachment: &Attachment, failure: &Failure| {
-            tracing::warn!(key = %attachment.key, %failure, "cannot remove what is left of an attachment; it is tried again");
-        };
+        let leaving = self.journal.leaving();
         let mut ending = Vec::new();
-        for attachment in self.journal.leaving() {
-            let gate = gate(&self.interfaces, &attachment.host_interface);
-            let _turn = gate.lock().await;
-            if !self.journal.is_leaving(&attachment.key) {
-                continue;
-            }
-            if self.has_interface(&attachment) {
-                let settings = self.settings.workloads.clone();
-                let interface = attachment.host_interface.clone();
-                if let Err(failure) = blocking(move || disconnect(settings, &interface)).await {
-                    warn(&attachment, &failure);
-                    continue;
-                }
-            }
-            ending.push(attachment);
+        for some in leaving.chunks(AT_ONCE) {
+            ending.extend(self.remove_interfaces(some).await);
         }
         let living = ending
             .iter()
@@ -152,19 +149,62 @@ impl Attacher {
             ending.iter().for_each(|attachment| warn(attachment, &failure));
             return;
         }
-        for attachment in ending {
-            let gate = gate(&self.interfaces, &attachment.host_interface);
-            let _turn = gate.lock().await;
-            // The same sandbox may have been attached anew meanwhile, and released these addresses by that.
-            if !self.journal.is_leaving(&attachment.key)
-                || self.recorded(&attachment.key).as_ref() != Some(&attachment)
-            {
-                continue;
-            }
-            if let Err(failure) = self.release(&attachment).await {
-                warn(&attachment, &failure);
+        for some in ending.chunks(AT_ONCE) {
+            self.release_all(some).await;
+        }
+    }
+
+    /// Removes the interfaces of attachments that are ending, and returns those of which none is left.
+    async fn remove_interfaces<'a>(&self, leaving: &'a [Attachment]) -> Vec<&'a Attachment> {
+        let _turns = self.turns(interfaces(leaving)).await;
+        let mut ending: Vec<&Attachment> = leaving
+            .iter()
+            .filter(|attachment| self.journal.is_leaving(&attachment.key))
+            .collect();
+        let had = ending.iter().copied();
+        let had = interfaces(had.filter(|attachment| self.has_interface(attachment)));
+        if had.is_empty() {
+            return ending;
+        }
+        let settings = self.settings.workloads.clone();
+        match blocking(move || disconnect_all(settings, had)).await {
+            Ok(failures) => ending.retain(|attachment| {
+                let failure = failures.get(&attachment.host_interface);
+                failure.inspect(|failure| warn(attachment, failure)).is_none()
+            }),
+            Err(failure) => ending.drain(..).for_each(|attachment| warn(attachment, &failure)),
+        }
+        ending
+    }
+
+    /// Ends for good those of which nothing else is left.
+    async fn release_all(&self, ending: &[&Attachment]) {
+        let _turns = self.turns(interfaces(ending.iter().copied())).await;
+        // The same sandbox may have been attached anew meanwhile, and released these addresses by that.
+        let still = ending.iter().filter(|attachment| {
+            self.journal.is_leaving(&attachment.key)
+                && self.recorded(&attachment.key).as_ref() == Some(**attachment)
+        });
+        let still: Vec<&Attachment> = still.copied().collect();
+        let keys: Vec<&AttachmentKey> = still.iter().map(|attachment| &attachment.key).collect();
+        for (attachment, removed) in still.iter().zip(self.journal.remove_all(&keys).await) {
+            match removed {
+                Ok(()) => self
+                    .allocator
+                    .free(&attachment.addresses, &attachment.key.handle()),
+                Err(error) => warn(attachment, &journal_failure(&error)),
             }
         }
+    }
+
+    /// Lets nobody else work on these interfaces. Two sandboxes of one pod have one name for theirs, and a gate lets one
+    /// through.
+    async fn turns(&self, interfaces: BTreeSet<String>) -> Vec<OwnedMutexGuard<()>> {
+        let mut turns = Vec::with_capacity(interfaces.len());
+        for interface in &interfaces {
+            turns.push(gate(&self.interfaces, interface).lock_owned().await);
+        }
+        turns
     }
 
     /// Removes every attachment of a network that is not named. All are tried, whatever becomes of one.

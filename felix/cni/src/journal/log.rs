@@ -51,13 +51,16 @@ pub(super) struct Opened {
     pub(super) is_new: bool,
 }
 
+/// Whether something is on the disk.
+type Written = Result<(), JournalError>;
+
 struct Order {
     key: AttachmentKey,
     /// The line with its end.
     line: Vec<u8>,
     /// Whether the line holds until another of its key comes.
     stays: bool,
-    done: oneshot::Sender<Result<(), JournalError>>,
+    done: oneshot::Sender<Written>,
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> JournalError {
@@ -108,32 +111,44 @@ impl Log {
         })
     }
 
-    pub(super) async fn put(&self, attachment: &Attachment, origin: Origin) -> Result<(), JournalError> {
-        let line = line_of(attachment, origin).map_err(failed("encode an entry of", &self.path))?;
-        self.order(attachment.key.clone(), line, true).await
+    /// Hands an entry over to be written; who awaits what is returned hears that it is on the disk.
+    pub(super) fn put(
+        &self,
+        attachment: &Attachment,
+        origin: Origin,
+    ) -> impl Future<Output = Written> + use<> {
+        self.order(attachment.key.clone(), line_of(attachment, origin), true)
     }
 
-    pub(super) async fn remove(&self, key: &AttachmentKey) -> Result<(), JournalError> {
-        let line = encode(&Line::Gone(key.clone())).map_err(failed("encode an entry of", &self.path))?;
-        self.order(key.clone(), line, false).await
+    /// The same for the word that an attachment is gone.
+    pub(super) fn remove(&self, key: &AttachmentKey) -> impl Future<Output = Written> + use<> {
+        self.order(key.clone(), encode(&Line::Gone(key.clone())), false)
     }
 
-    async fn order(&self, key: AttachmentKey, line: Vec<u8>, stays: bool) -> Result<(), JournalError> {
+    fn order(
+        &self,
+        key: AttachmentKey,
+        line: std::io::Result<Vec<u8>>,
+        stays: bool,
+    ) -> impl Future<Output = Written> + use<> {
         let (done, answer) = oneshot::channel();
-        let order = Order {
-            key,
-            line,
-            stays,
-            done,
-        };
-        let ended = || failed("write", &self.path)(std::io::Error::other("its thread has ended"));
-        let sent = self
-            .orders
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .send(order);
-        sent.map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
+        let sent = line.map(|line| {
+            let order = Order {
+                key,
+                line,
+                stays,
+                done,
+            };
+            let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+            orders.send(order)
+        });
+        let path = self.path.clone();
+        async move {
+            let ended = || failed("write", &path)(std::io::Error::other("its thread has ended"));
+            sent.map_err(failed("encode an entry of", &path))?
+                .map_err(|_| ended())?;
+            answer.await.map_err(|_| ended())?
+        }
     }
 }
 

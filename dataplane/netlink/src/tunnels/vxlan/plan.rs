@@ -191,6 +191,7 @@ mod tests {
                 peer: None,
                 peer_namespace: None,
                 master: None,
+                group: 0,
             },
             vxlan: Some(VxlanAttributes {
                 vni: 4096,
