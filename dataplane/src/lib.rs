@@ -15,7 +15,8 @@ mod vacancies;
 mod walker;
 
 pub use backend::{
-    BackendError, Iptables, IptablesError, IptablesSettings, RulesBackend, RulesDriver, remove_iptables_rules,
+    BackendError, Iptables, IptablesCounts, IptablesError, IptablesSettings, Removal, RulesBackend,
+    RulesDriver, RulesKind, remove_iptables_rules, remove_rules_but,
 };
 pub use pass::{ApplyError, Dataplane, FlowWalks, PassReport, Programmed};
 pub use settings::{DataplaneSettings, FlowsOnPolicyChange};

@@ -1,8 +1,9 @@
 //! One apply pass: from the brain's updates to the kernel, in the order that keeps the laws.
 
 mod holders;
+mod predecessors;
 
-use crate::backend::{BackendError, RulesDriver};
+use crate::backend::{Applied, BackendError, RulesDriver};
 use crate::flows::Flows;
 use crate::interfaces::{Interfaces, describe};
 use crate::settings::{DataplaneSettings, FlowsOnPolicyChange};
@@ -13,6 +14,7 @@ use dataplane_api::{EndpointId, HostPort, Update, WorkloadEndpoint};
 use dataplane_netlink::NetlinkError;
 use dataplane_tables::Tables;
 use policy_model::Protocol;
+use predecessors::Predecessors;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -104,6 +106,7 @@ pub struct Dataplane {
     synced_once: bool,
     /// What could not be done with tunnels at the last look at them.
     tunnel_faults: Vec<String>,
+    predecessors: Predecessors,
 }
 
 impl Dataplane {
@@ -139,6 +142,7 @@ impl Dataplane {
             recheck: false,
             synced_once: false,
             tunnel_faults: Vec::new(),
+            predecessors: Predecessors::default(),
         })
     }
 
@@ -198,6 +202,7 @@ impl Dataplane {
                 || self.driver.is_suspect()
                 || !self.departed.is_empty()
                 || self.vacancies_stirred
+                || self.predecessors.are_due()
                 || !self.redirected.is_empty())
     }
 
@@ -270,6 +275,7 @@ impl Dataplane {
             })
             .collect();
         self.synced_once = true;
+        self.remove_predecessors(&mut report)?;
         Ok(report)
     }
 
@@ -334,13 +340,7 @@ impl Dataplane {
             .driver
             .retire(&self.tables, now)
             .map_err(ApplyError::Policy)?;
-        self.doubt_vacancies(applied.mended);
-        Ok(PassReport {
-            transactions: applied.transactions,
-            messages: applied.messages,
-            mended: applied.mended,
-            ..PassReport::default()
-        })
+        Ok(self.mended(&applied))
     }
 
     /// When [`Dataplane::retire`] has something to do.
@@ -397,12 +397,29 @@ impl Dataplane {
             return Ok(PassReport::default());
         }
         let applied = self.driver.resync(&self.tables).map_err(ApplyError::Policy)?;
+        Ok(self.mended(&applied))
+    }
+
+    /// Compares IP sets alone with the kernel at once, where policy is held in any.
+    ///
+    /// # Errors
+    /// The kernel could not be read or written.
+    pub fn resync_sets(&mut self) -> Result<PassReport, ApplyError> {
+        if !self.synced_once {
+            return Ok(PassReport::default());
+        }
+        let applied = self.driver.resync_sets().map_err(ApplyError::Policy)?;
+        Ok(self.mended(&applied))
+    }
+
+    fn mended(&mut self, applied: &Applied) -> PassReport {
         self.doubt_vacancies(applied.mended);
-        Ok(PassReport {
+        PassReport {
             transactions: applied.transactions,
+            messages: applied.messages,
             mended: applied.mended,
             ..PassReport::default()
-        })
+        }
     }
 
     /// How many routes are wanted of us: to workloads here and to other nodes.
@@ -414,6 +431,7 @@ impl Dataplane {
     pub fn retry_faults(&mut self) {
         self.interfaces.retry();
         self.tunnels.retry();
+        self.predecessors.retry();
     }
 
     /// How many lists of interfaces, addresses, routes and neighbours were read from the kernel so far. Each costs it a

@@ -2,6 +2,7 @@
 
 use crate::backend::RulesBackend;
 use crate::tunnels::TunnelSettings;
+use dataplane_iptables::programs::ProgramSettings;
 use dataplane_netlink::workload::WorkloadSettings;
 use dataplane_tables::{EndpointToHost, Outgoing, Refusal, TunnelsFromWorkloads};
 
@@ -20,6 +21,8 @@ pub enum FlowsOnPolicyChange {
 pub struct DataplaneSettings {
     /// What holds policy in the kernel.
     pub rules: RulesBackend,
+    /// The programs of iptables, for what an earlier life left there that held policy otherwise.
+    pub programs: ProgramSettings,
     /// How workload interfaces and routes are made and recognised.
     pub workloads: WorkloadSettings,
     /// What happens to a workload's packet to its own node, once its egress policy let it pass.
@@ -48,6 +51,7 @@ impl Default for DataplaneSettings {
     fn default() -> Self {
         DataplaneSettings {
             rules: RulesBackend::default(),
+            programs: ProgramSettings::default(),
             workloads: WorkloadSettings::default(),
             endpoint_to_host: EndpointToHost::Drop,
             refusal: Refusal::Drop,

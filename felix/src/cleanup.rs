@@ -4,21 +4,22 @@
 //! nothing is cut that could go on.
 
 use crate::agent::{of_tunnels, workload_settings};
+use crate::rules;
 use crate::settings::Settings;
-use dataplane::TunnelSettings;
+use dataplane::{TunnelSettings, remove_rules_but};
+use dataplane_iptables::programs::ProgramSettings;
 use dataplane_netlink::routes::{self, RouteOwnership, RouteTable};
 use dataplane_netlink::tunnels::ipip::{self, IPIP_DEVICE};
 use dataplane_netlink::tunnels::vxlan::{self, Family, VxlanIdentity};
 use dataplane_netlink::{InterfaceName, NetlinkError, Rtnetlink, addresses};
-use dataplane_nftables::DriverError;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// What could not be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
-    /// Our nftables table.
-    #[error("removing our nftables table")]
-    Table(#[source] DriverError),
+    /// What holds policy: our nftables table, our chains in iptables, our IP sets. Whatever could be removed is.
+    #[error("{}", .0.join("; "))]
+    Rules(Vec<String>),
     /// Our routes.
     #[error("removing our routes")]
     Routes(#[source] NetlinkError),
@@ -66,41 +67,45 @@ impl Marks {
     }
 }
 
-/// Removes our table, our routes and our tunnel devices in the calling thread's network namespace, by the marks that they
+/// Removes our rules, our routes and our tunnel devices in the calling thread's network namespace, by the marks that they
 /// have without settings. Workload interfaces belong to their workloads and go with them.
 ///
 /// # Errors
 /// See [`CleanupError`].
 pub fn everything() -> Result<Vec<String>, CleanupError> {
     let (tunnels, routes) = (TunnelSettings::default(), RouteOwnership::default());
-    of_kernel(Some(&Marks::of_tunnels("", &tunnels, routes)))
+    let marks = Marks::of_tunnels("", &tunnels, routes);
+    of_kernel(&ProgramSettings::default(), Some(&marks))
 }
 
-/// The same by the marks that these settings give. Where routes are left to another network, only the table goes.
+/// The same by the marks that these settings give. Where routes are left to another network, only the rules go.
 ///
 /// # Errors
 /// See [`CleanupError`].
 pub fn by(settings: &Settings) -> Result<Vec<String>, CleanupError> {
+    let programs = rules::programs(settings);
     if settings.route_sync_disabled {
-        return of_kernel(None);
+        return of_kernel(&programs, None);
     }
     match workload_settings(settings) {
-        Ok(workloads) => of_kernel(Some(&Marks::of(settings, workloads.ownership))),
+        Ok(workloads) => of_kernel(&programs, Some(&Marks::of(settings, workloads.ownership))),
         // No agent works with such settings.
         Err(_) => everything(),
     }
 }
 
-/// Removes our table, and the routes and tunnel devices that are ours by these marks; without marks none of these. Says
-/// what was there.
+/// Removes what holds policy, whatever it is, and the routes and tunnel devices that are ours by these marks; without marks
+/// none of these. `programs` are iptables'. Says what was there.
 ///
 /// # Errors
 /// See [`CleanupError`].
-pub fn of_kernel(marks: Option<&Marks>) -> Result<Vec<String>, CleanupError> {
-    let mut done = Vec::new();
-    if dataplane_nftables::cleanup().map_err(CleanupError::Table)? {
-        done.push("removed the nftables table 'manx'".to_string());
+pub fn of_kernel(programs: &ProgramSettings, marks: Option<&Marks>) -> Result<Vec<String>, CleanupError> {
+    let rules = remove_rules_but(None, programs);
+    if !rules.failures.is_empty() {
+        return Err(CleanupError::Rules(rules.failures));
     }
+    let mut done = rules.removed;
+    let notes = rules.notes;
     if let Some(marks) = marks {
         let mut netlink = Rtnetlink::open().map_err(CleanupError::Routes)?;
         let has_ipip = has_ipip(&mut netlink, marks).map_err(CleanupError::Tunnels)?;
@@ -126,6 +131,7 @@ pub fn of_kernel(marks: Option<&Marks>) -> Result<Vec<String>, CleanupError> {
     if done.is_empty() {
         done.push("there was nothing of ours".to_string());
     }
+    done.extend(notes);
     Ok(done)
 }
 

@@ -118,10 +118,10 @@ fn the_ipip_device_is_released_only_where_it_is_ours() {
             marks.with_ipip_address(address.map(|address| address.parse().unwrap()))
         };
         for others in [None, Some("10.1.0.2")] {
-            of_kernel(Some(&marks(others))).unwrap();
+            of_kernel(&ProgramSettings::default(), Some(&marks(others))).unwrap();
             assert!(has_address(), "it is somebody else's");
         }
-        of_kernel(Some(&marks(Some("10.1.0.1")))).unwrap();
+        of_kernel(&ProgramSettings::default(), Some(&marks(Some("10.1.0.1")))).unwrap();
         assert!(!has_address());
         ip("link set tunl0 up");
         ip("addr add 10.1.0.1/32 dev tunl0");

@@ -14,5 +14,6 @@ pub mod logging;
 pub mod metrics;
 pub mod node_address;
 pub mod privileges;
+pub mod rules;
 pub mod settings;
 pub mod uninstall;

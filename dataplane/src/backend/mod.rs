@@ -6,9 +6,11 @@
 mod error;
 mod iptables;
 mod nftables;
+mod others;
 
 pub use error::BackendError;
-pub use iptables::{Iptables, IptablesError, IptablesSettings, remove_iptables_rules};
+pub use iptables::{Iptables, IptablesCounts, IptablesError, IptablesSettings, remove_iptables_rules};
+pub use others::{Removal, RulesKind, remove_rules_but};
 
 use crate::settings::DataplaneSettings;
 use dataplane_api::HostPort;
@@ -94,6 +96,14 @@ impl RulesDriver {
         }
     }
 
+    /// Which way to hold policy it is; none while the programs of iptables are still looked for.
+    pub fn kind(&self) -> Option<RulesKind> {
+        match self {
+            RulesDriver::Nftables(_) => Some(RulesKind::Nftables),
+            RulesDriver::Iptables(driver) => driver.tools().map(|tools| RulesKind::Iptables(tools.variant)),
+        }
+    }
+
     /// Whether the kernel may differ from what was written.
     pub fn is_suspect(&self) -> bool {
         match self {
@@ -128,6 +138,14 @@ impl RulesDriver {
         match self {
             RulesDriver::Nftables(driver) => Ok(driver.resync(tables)?.into()),
             RulesDriver::Iptables(driver) => Ok(driver.resync()?),
+        }
+    }
+
+    /// Compares IP sets alone with what should be there, where there are any, and mends what differs.
+    pub(crate) fn resync_sets(&mut self) -> Result<Applied, BackendError> {
+        match self {
+            RulesDriver::Nftables(_) => Ok(Applied::default()),
+            RulesDriver::Iptables(driver) => Ok(driver.resync_sets()?),
         }
     }
 

@@ -62,6 +62,11 @@ pub(crate) fn on_a_node(test: impl Fn(&Bed) + Sync) {
     Backend::all().for_each(|backend| on_one(backend, &test));
 }
 
+/// Makes one node, for tests that choose how to hold policy themselves.
+pub(crate) fn on_one_node(test: impl Fn(&Bed) + Sync) {
+    Backend::all().take(1).for_each(|backend| on_one(backend, &test));
+}
+
 /// The same with both variants of iptables, for what is theirs alone.
 pub(crate) fn on_a_node_with_iptables(test: impl Fn(&Bed, &IptablesSettings) + Sync) {
     for backend in Backend::all() {

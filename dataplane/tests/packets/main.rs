@@ -13,3 +13,4 @@ mod rules;
 mod sctp;
 #[path = "../support/mod.rs"]
 mod support;
+mod switching;

@@ -7,11 +7,12 @@ use crate::bed::{
 use dataplane::{
     DataplaneSettings, FlowsOnPolicyChange, IptablesSettings, RulesBackend, remove_iptables_rules,
 };
+use dataplane_iptables::programs::Variant;
 use policy_model::Protocol;
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Addresses that nobody has, and that lead outside.
@@ -20,7 +21,7 @@ const VACANT: [&str; 2] = ["10.65.0.99", "fd00:65::99"];
 const LATE: u64 = 100_000;
 
 /// Whether the server is reached by the friend, by the stranger, and by the other workload, alike in both families.
-fn reached(bed: &Bed, listener: &TcpListener) -> [bool; 3] {
+pub(crate) fn reached(bed: &Bed, listener: &TcpListener) -> [bool; 3] {
     // All at once: it is a second until somebody who is denied by IPv6 takes the word for it.
     let by_family = std::thread::scope(|scope| {
         let asking = [0, 1].map(|n| {
@@ -39,8 +40,8 @@ fn reached(bed: &Bed, listener: &TcpListener) -> [bool; 3] {
     by_family[0]
 }
 
-const FRIENDS_ONLY: [bool; 3] = [true, false, false];
-const EVERYBODY: [bool; 3] = [true; 3];
+pub(crate) const FRIENDS_ONLY: [bool; 3] = [true, false, false];
+pub(crate) const EVERYBODY: [bool; 3] = [true; 3];
 
 #[test]
 fn another_life_takes_over_what_is_in_force() {
@@ -177,22 +178,28 @@ fn sets_that_others_change_are_mended_by_the_next_look() {
     });
 }
 
-/// Programs that fail while a file is there, in the place of a variant's own.
-fn failing(folder: &Path, settings: &IptablesSettings) -> RulesBackend {
-    let variant = settings.variant.name();
+/// Puts programs into a folder that fail while the file is there whose name is returned, in the place of a variant's own.
+pub(crate) fn broken_programs(folder: &Path, variant: Variant) -> PathBuf {
+    let sign = folder.join("broken");
     for base in ["iptables", "ip6tables"] {
         for action in ["restore", "save"] {
             let name = format!("{base}-{variant}-{action}");
             let path = folder.join(&name);
-            let sign = folder.join("broken");
             let script = format!(
-                "#!/bin/sh\n[ -e {} ] && {{ echo broken >&2; exit 1; }}\nexec /usr/sbin/{name} \"$@\"\n",
+                "#!/bin/sh\n[ \"$1\" != --version ] && [ -e {} ] && {{ echo broken >&2; exit 1; }}\nexec /usr/sbin/{name} \"$@\"\n",
                 sign.display()
             );
             std::fs::write(&path, script).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
     }
+    sign
+}
+
+/// The settings with programs that fail at times.
+fn failing(folder: &Path, bed: &Bed, settings: &IptablesSettings) -> RulesBackend {
+    let variant = bed.backend.variant.expect("a variant of iptables");
+    broken_programs(folder, variant);
     let mut settings = settings.clone();
     settings.programs.folders = vec![folder.to_owned()];
     RulesBackend::Iptables(settings)
@@ -204,7 +211,7 @@ fn what_programs_failed_to_do_is_done_once_they_work_again() {
         let folder = tempfile::tempdir().unwrap();
         let sign = folder.path().join("broken");
         let settings = DataplaneSettings {
-            rules: failing(folder.path(), own),
+            rules: failing(folder.path(), bed, own),
             ..bed.settings()
         };
         let mut dataplane = dataplane::Dataplane::open(settings).unwrap();
@@ -243,6 +250,42 @@ fn what_programs_failed_to_do_is_done_once_they_work_again() {
         assert_eq!((resynced.transactions, resynced.mended), (0, 0));
         close_the_server(&mut dataplane);
         assert_eq!(reached(bed, &listener), FRIENDS_ONLY);
+    });
+}
+
+#[test]
+fn programs_that_move_are_found_again() {
+    on_a_node_with_iptables(|bed, own| {
+        let variant = bed.backend.variant.expect("a variant of iptables");
+        let [old, new] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        broken_programs(old.path(), variant);
+        let mut own = own.clone();
+        own.programs.folders = [&old, &new].map(|folder| folder.path().to_owned()).into();
+        let (mut dataplane, _) = bed.start(DataplaneSettings {
+            rules: RulesBackend::Iptables(own),
+            ..bed.settings()
+        });
+        let listener = listen(&bed.server, 80);
+        for program in std::fs::read_dir(old.path()).unwrap() {
+            std::fs::remove_file(program.unwrap().path()).unwrap();
+        }
+        dataplane.take(&[opening()]);
+        dataplane.apply(0).unwrap_err();
+        let text = dataplane::Dataplane::describe(&dataplane.apply(0).unwrap_err());
+        assert!(text.contains("install iptables"), "{text}");
+        // Whatever happens meanwhile, what is in force stays.
+        bed.backend.run("iptables -N theirs");
+        dataplane.take_events().unwrap();
+        dataplane.apply(0).unwrap_err();
+        assert_eq!(reached(bed, &listener), FRIENDS_ONLY);
+        broken_programs(new.path(), variant);
+        close_the_server(&mut dataplane);
+        assert_eq!(reached(bed, &listener), FRIENDS_ONLY);
+        assert!(!dataplane.is_dirty());
+        let resynced = dataplane.resync_policy().unwrap();
+        assert_eq!((resynced.transactions, resynced.mended), (0, 0));
+        open_the_server(&mut dataplane);
+        assert_eq!(reached(bed, &listener), EVERYBODY);
     });
 }
 

@@ -4,20 +4,21 @@
 //! and no lock. The thread waits for the datastore, for the kernel's events and for its own deadlines, whichever
 //! comes first.
 
+mod telling;
+
 use super::attached::Attached;
 use super::figures::{self, Invalid};
 use super::handle::{EngineError, EngineHandle, EngineOptions, Input};
 use super::host_ports::HostPorts;
 use super::timers::Timers;
-use crate::health::{Report, Reporter};
+use crate::health::Reporter;
 use crate::metrics::{Metrics, calculation::ClusterSize, calculation::ResyncState};
-use dataplane::{ApplyError, Dataplane, PassReport};
+use dataplane::{ApplyError, Dataplane, IptablesCounts, PassReport};
 use felix_calc::{CalcConfig, CalcGraph};
-use felix_cni::{EndpointView, InForce, ProgrammedEndpoint};
+use felix_cni::EndpointView;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use policy_model::Resource;
 use policy_model_datastore::{SyncEvent, SyncStatus};
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -59,6 +60,8 @@ pub struct Engine {
     last_error: Option<String>,
     /// When the oldest event arrived that is not in force yet.
     waiting_since: Option<Instant>,
+    /// What the metrics were told of iptables.
+    iptables_counted: IptablesCounts,
 }
 
 impl std::fmt::Debug for Engine {
@@ -122,6 +125,7 @@ impl Engine {
                 invalid: Invalid::default(),
                 last_error: None,
                 waiting_since: None,
+                iptables_counted: IptablesCounts::default(),
             }
             .run();
         };
@@ -155,9 +159,13 @@ impl Engine {
                 self.failed(&error);
             }
             self.apply();
-            self.retire();
-            self.refresh();
+            // How it stands is said before anything else is tried: what hangs, hangs for a minute each time.
             self.report();
+            if !self.is_backing_off() {
+                self.retire();
+                self.refresh();
+                self.report();
+            }
             self.wait();
         }
     }
@@ -281,9 +289,11 @@ impl Engine {
             self.revisit_at = None;
             self.dataplane.retry_faults();
         }
-        if self.retry_at.is_some_and(|at| Instant::now() < at) || !self.dataplane.is_dirty() {
+        if self.is_backing_off() || !self.dataplane.is_dirty() {
             if !self.dataplane.is_dirty() {
                 self.waiting_since = None;
+                // A pause that is over and has nothing to try again would end each wait at once.
+                self.retry_at = self.retry_at.filter(|at| Instant::now() < *at);
             }
             return;
         }
@@ -317,27 +327,13 @@ impl Engine {
             }
             Err(error) => {
                 self.metrics.dataplane().applied(begun.elapsed(), false);
-                self.metrics.dataplane().nft_transaction(false);
+                if self.dataplane.driver().nftables().is_some() {
+                    self.metrics.dataplane().nft_transaction(false);
+                }
+                self.tell_sizes();
                 self.failed(&error);
             }
         }
-    }
-
-    fn count(&self, report: &PassReport) {
-        for _ in 0..report.transactions {
-            self.metrics.dataplane().nft_transaction(true);
-        }
-        if report.mended > 0 {
-            tracing::warn!(
-                objects = report.mended,
-                "somebody else changed our nftables table; it is mended"
-            );
-            self.metrics.dataplane().nft_drift_mended(report.mended as u64);
-        }
-        self.metrics
-            .dataplane()
-            .conntrack_removed(report.flows_removed as u64);
-        figures::sizes(&self.dataplane, self.metrics.dataplane());
     }
 
     /// Has what a pass could not do with single interfaces and routes tried again, ever later while it is the same. It
@@ -347,10 +343,7 @@ impl Engine {
         if self.last_error != text {
             self.revisits = 0;
             for fault in faults {
-                tracing::warn!(
-                    fault,
-                    "an interface or route could not be programmed; it is tried again"
-                );
+                tracing::warn!(fault, "not everything could be done; it is tried again");
             }
         }
         self.revisit_at = text.as_ref().map(|_| Instant::now() + pause_after(self.revisits));
@@ -370,6 +363,11 @@ impl Engine {
         self.back_off();
     }
 
+    /// Whether something failed just now, so that nothing is tried for a moment.
+    fn is_backing_off(&self) -> bool {
+        self.retry_at.is_some_and(|at| Instant::now() < at)
+    }
+
     fn back_off(&mut self) {
         self.retry_at = Some(Instant::now() + pause_after(self.failures));
         self.failures = self.failures.saturating_add(1);
@@ -380,10 +378,8 @@ impl Engine {
         if self.dataplane.next_retirement().is_none_or(|due| due > now) {
             return;
         }
-        match self.dataplane.retire(now) {
-            Ok(report) => self.count(&report),
-            Err(error) => self.failed(&error),
-        }
+        let retired = self.dataplane.retire(now);
+        self.looked(retired);
     }
 
     fn refresh(&mut self) {
@@ -397,10 +393,13 @@ impl Engine {
             self.failed(&error);
         }
         if due.policy {
-            match self.dataplane.resync_policy() {
-                Ok(report) => self.count(&report),
-                Err(error) => self.failed(&error),
-            }
+            let looked = self.dataplane.resync_policy();
+            self.looked(looked);
+        }
+        // The look at everything has looked at them.
+        if due.sets && !due.policy {
+            let looked = self.dataplane.resync_sets();
+            self.looked(looked);
         }
         if due.routes || due.interfaces {
             // What was found is mended now, not at the next event.
@@ -408,49 +407,11 @@ impl Engine {
         }
     }
 
-    fn publish(&self) {
-        if self.dataplane.is_programmed() {
-            self.options.mtu.tell(self.dataplane.workload_mtu());
+    fn looked(&mut self, looked: Result<PassReport, ApplyError>) {
+        match looked {
+            Ok(report) => self.count(&report),
+            Err(error) => self.failed(&error),
         }
-        let endpoints: BTreeMap<String, ProgrammedEndpoint> = self
-            .dataplane
-            .programmed()
-            .values()
-            .map(|p| {
-                let programmed = ProgrammedEndpoint {
-                    addresses: p.endpoint.addresses.clone(),
-                    interface_up: p.interface_up,
-                };
-                (p.endpoint.interface.clone(), programmed)
-            })
-            .collect();
-        let view = Arc::new(InForce {
-            endpoints,
-            host_ports: self.dataplane.host_ports().clone(),
-            clean: self.dataplane.clean_addresses(),
-        });
-        self.view.send_if_modified(|old| {
-            let changed = *old != view;
-            *old = view;
-            changed
-        });
-    }
-
-    fn report(&self) {
-        let report = if let Some(error) = &self.last_error {
-            Report::not_ready(error.clone())
-        } else if let Some(bypass) = self.bypasses.first() {
-            Report::not_ready(format!("policy can be by-passed: {bypass}"))
-        } else if !self.in_sync {
-            Report::not_ready("waiting for everything that the datastore holds")
-        } else if !self.dataplane.is_programmed() {
-            Report::not_ready("not programmed yet")
-        } else if self.store == Some(SyncStatus::WaitForDatastore) {
-            Report::ready().with_detail("the datastore is away; what is in force stays in force")
-        } else {
-            Report::ready()
-        };
-        self.reporter.report(report);
     }
 
     fn wait(&mut self) {
@@ -459,7 +420,11 @@ impl Engine {
             .dataplane
             .next_retirement()
             .map(|due| self.started + Duration::from_millis(due));
-        let deadlines = [retirement, self.retry_at, self.revisit_at, self.timers.next()];
+        let deadlines = if self.is_backing_off() {
+            [self.retry_at, None, None, None]
+        } else {
+            [retirement, self.retry_at, self.revisit_at, self.timers.next()]
+        };
         let until = deadlines
             .into_iter()
             .flatten()

@@ -1,7 +1,7 @@
 //! What the metrics are told of one pass. Nothing here is in proportion to what is in force.
 
 use crate::metrics::{DataplaneMetrics, Metrics, TableSize};
-use dataplane::Dataplane;
+use dataplane::{Dataplane, IptablesCounts};
 use dataplane_api::Update;
 use policy_model::{Key, Kind};
 use std::collections::{BTreeMap, HashSet};
@@ -79,8 +79,8 @@ fn type_of(update: &Update) -> &'static str {
     }
 }
 
-/// Says what the kernel has of ours now.
-pub(super) fn sizes(dataplane: &Dataplane, metrics: &DataplaneMetrics) {
+/// Says what the kernel has of ours now; `counted` is what was told of iptables before.
+pub(super) fn sizes(dataplane: &Dataplane, metrics: &DataplaneMetrics, counted: &mut IptablesCounts) {
     if let Some(driver) = dataplane.driver().nftables() {
         let table = driver.planner().table_size();
         metrics.set_nft_size(TableSize {
@@ -89,6 +89,9 @@ pub(super) fn sizes(dataplane: &Dataplane, metrics: &DataplaneMetrics) {
             sets: table.sets,
             maps: table.maps,
         });
+    }
+    if let Some(driver) = dataplane.driver().iptables() {
+        metrics.iptables().tell(driver, counted);
     }
     metrics.set_routes(MAIN_TABLE, dataplane.route_count());
     metrics.set_tunnels_with_own_checksums(dataplane.tunnels_with_own_checksums());

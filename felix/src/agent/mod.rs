@@ -2,6 +2,7 @@
 
 mod announcing;
 mod attached;
+mod dataplane_settings;
 mod engine;
 mod figures;
 mod following;

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 /// How often each part is looked at; zero is never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RefreshIntervals {
-    /// The policy table.
+    /// What holds policy.
     pub policy: Duration,
+    /// The IP sets alone, where policy is held in iptables.
+    pub sets: Duration,
     /// The routes.
     pub routes: Duration,
     /// The interfaces.
@@ -19,6 +21,7 @@ pub struct RefreshIntervals {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Due {
     pub(super) policy: bool,
+    pub(super) sets: bool,
     pub(super) routes: bool,
     pub(super) interfaces: bool,
 }
@@ -27,6 +30,7 @@ pub(super) struct Due {
 #[derive(Debug)]
 pub(super) struct Timers {
     policy: Timer,
+    sets: Timer,
     routes: Timer,
     interfaces: Timer,
 }
@@ -41,11 +45,13 @@ impl Timers {
     pub(super) fn new(intervals: RefreshIntervals, now: Instant) -> Self {
         let RefreshIntervals {
             policy,
+            sets,
             routes,
             interfaces,
         } = intervals;
         Timers {
             policy: Timer::new(policy, now),
+            sets: Timer::new(sets, now),
             routes: Timer::new(routes, now),
             interfaces: Timer::new(interfaces, now),
         }
@@ -55,6 +61,7 @@ impl Timers {
     pub(super) fn take_due(&mut self, now: Instant) -> Due {
         Due {
             policy: self.policy.take(now),
+            sets: self.sets.take(now),
             routes: self.routes.take(now),
             interfaces: self.interfaces.take(now),
         }
@@ -62,10 +69,8 @@ impl Timers {
 
     /// When the next part is due.
     pub(super) fn next(&self) -> Option<Instant> {
-        [self.policy.due, self.routes.due, self.interfaces.due]
-            .into_iter()
-            .flatten()
-            .min()
+        let all = [&self.policy, &self.sets, &self.routes, &self.interfaces];
+        all.into_iter().filter_map(|timer| timer.due).min()
     }
 }
 
@@ -100,6 +105,7 @@ mod tests {
         let at = |seconds| begin + Duration::from_secs(seconds);
         let intervals = RefreshIntervals {
             policy: Duration::from_secs(10),
+            sets: Duration::from_secs(40),
             routes: Duration::from_secs(4),
             interfaces: Duration::ZERO,
         };

@@ -1,28 +1,26 @@
 //! Makes each part and gives it to the next.
 
 use super::announcing::Announcement;
+use super::dataplane_settings::dataplane_settings;
 use super::engine::Engine;
 use super::following;
 use super::handle::{EngineError, EngineHandle, EngineOptions, Input};
 use super::network_config::{self, NetworkConfig, has_tunnels, takes_from_pools};
 use super::state::{StateError, StateFolder};
-use super::timers::RefreshIntervals;
 use super::workload_mtu::WorkloadMtu;
-use super::{shortages, tunnel_notes, tunnel_settings};
+use super::{shortages, tunnel_notes};
 use crate::health::{Counts, HealthAggregator, HealthPages};
 use crate::http::{BindError, Limits, Pages, Purpose, ServerThread, bind};
 use crate::metrics::{Metrics, MetricsPages};
-use crate::settings::parse::{
-    DenyAction, EndpointToHostAction, FlowsOnPolicyChange as FlowsSetting, SpoofingAllowed, Switch,
-};
+use crate::rules;
+use crate::settings::parse::{SpoofingAllowed, Switch};
 use crate::settings::{ClusterSettings, Settings};
 use crate::uninstall::{Door, Guarded, Orders, Reports, until_empty};
-use dataplane::{DataplaneSettings, FlowsOnPolicyChange};
+use dataplane::RulesBackend;
 use dataplane_netlink::routes::RouteOwnership;
 use dataplane_netlink::sysctl::{self, SysctlKey, Sysctls};
 use dataplane_netlink::workload::{ReversePath, RouteSources, WorkloadSettings};
 use dataplane_netlink::{InterfacePrefixes, Patience};
-use dataplane_nftables::layout::{EndpointToHost, Refusal};
 use felix_cni::{AttachSettings, Attacher, ClusterView, EndpointView, StatedAddresses};
 use policy_model::UninstallOrder;
 use policy_model_datastore::Datastore;
@@ -128,17 +126,15 @@ pub async fn run(
     }
     let (view, programmed) = watch::channel(EndpointView::default());
     let mtu = WorkloadMtu::default();
+    let dataplane = dataplane_settings(settings, &workloads);
+    let backend = dataplane.rules.clone();
     let options = EngineOptions {
         node: settings.felix_hostname.clone(),
         node_ranges: network_config
             .as_ref()
             .is_some_and(NetworkConfig::takes_from_node_ranges),
-        dataplane: dataplane_settings(settings, &workloads),
-        refresh: RefreshIntervals {
-            policy: settings.nftables_refresh_interval,
-            routes: settings.route_refresh_interval,
-            interfaces: settings.interface_refresh_interval,
-        },
+        refresh: rules::refresh(settings, &backend),
+        dataplane,
         mtu: mtu.clone(),
     };
     let engine = Arc::new(Engine::start(options, view, engine_reporter, metrics.clone())?);
@@ -220,7 +216,7 @@ pub async fn run(
         sync_reporter,
     ));
     let mut other_settings = tokio::spawn(following::settings(store, cluster));
-    let bypasses = tokio::spawn(look_for_bypasses(engine.clone()));
+    let bypasses = tokio::spawn(look_for_bypasses(engine.clone(), backend));
     let lacking = tokio::spawn(lacking);
     let announced = kubernetes.map(|store| {
         let reporter = health.register("node", Counts::Readiness, Duration::ZERO, now);
@@ -334,11 +330,13 @@ async fn wait_for_end(
 
 /// Looks now and then for what lets traffic by-pass policy on this node (kube-proxy in IPVS mode, a kernel that is too
 /// old): felix is not ready there.
-async fn look_for_bypasses(engine: Arc<EngineHandle>) {
+async fn look_for_bypasses(engine: Arc<EngineHandle>, backend: RulesBackend) {
     let mut look = tokio::time::interval(BYPASS_INTERVAL);
     loop {
         look.tick().await;
-        if let Ok(found) = tokio::task::spawn_blocking(crate::checks::bypasses).await {
+        let backend = backend.clone();
+        let found = tokio::task::spawn_blocking(move || crate::checks::bypasses(&backend));
+        if let Ok(found) = found.await {
             engine.send(Input::Bypasses(found));
         }
     }
@@ -423,7 +421,7 @@ pub(crate) fn workload_settings(settings: &Settings) -> Result<WorkloadSettings,
     })
 }
 
-fn may_spoof(settings: &Settings) -> bool {
+pub(super) fn may_spoof(settings: &Settings) -> bool {
     settings.workload_source_spoofing == Some(SpoofingAllowed::Any)
 }
 
@@ -437,35 +435,5 @@ fn reverse_path_for_spoofing(sysctls: &Sysctls) -> ReversePath {
     match sysctls.read(&all).as_deref() {
         Ok("1") => ReversePath::Loose,
         _ => ReversePath::Off,
-    }
-}
-
-fn dataplane_settings(settings: &Settings, workloads: &WorkloadSettings) -> DataplaneSettings {
-    let (tunnels, warnings) = tunnel_settings::of_tunnels(settings);
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    DataplaneSettings {
-        tunnels,
-        outgoing: tunnel_settings::of_outgoing(settings),
-        tunnels_from_workloads: tunnel_settings::of_workloads(settings),
-        workloads: workloads.clone(),
-        endpoint_to_host: match settings.default_endpoint_to_host_action {
-            EndpointToHostAction::Drop => EndpointToHost::Drop,
-            EndpointToHostAction::Return => EndpointToHost::Return,
-            EndpointToHostAction::Accept => EndpointToHost::Accept,
-        },
-        refusal: match settings.nftables_filter_deny_action {
-            DenyAction::Drop => Refusal::Drop,
-            DenyAction::Reject => Refusal::Reject,
-        },
-        flows_on_policy_change: match settings.flows_on_policy_change {
-            FlowsSetting::Keep => FlowsOnPolicyChange::Keep,
-            FlowsSetting::Recheck => FlowsOnPolicyChange::Recheck,
-        },
-        drop_invalid: !settings.disable_conntrack_invalid_check,
-        owned_table: settings.nftables_owned_table,
-        source_spoofing: may_spoof(settings),
-        ..DataplaneSettings::default()
     }
 }

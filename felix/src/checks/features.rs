@@ -16,6 +16,8 @@ use dataplane_nftables::wire::{
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
 
+/// What the finding about nf_tables is called.
+pub(super) const NF_TABLES: &str = "nf_tables";
 const TABLE: &str = "probe";
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Linux that has tables which are owned and persist.
@@ -50,7 +52,7 @@ pub(super) fn findings() -> Vec<Finding> {
 
 fn look() -> Vec<Finding> {
     let tried = NetworkNamespace::anonymous().and_then(|namespace| namespace.run(try_all));
-    tried.unwrap_or_else(|error| vec![Finding::unseen("nf_tables", chain(&error), "run it as root")])
+    tried.unwrap_or_else(|error| vec![Finding::unseen(NF_TABLES, chain(&error), "run it as root")])
 }
 
 /// Tries everything in the calling thread's network namespace.
@@ -62,7 +64,7 @@ fn try_all() -> Vec<Finding> {
             findings.push(owned(&mut link));
         }
         Err(error) => findings.push(Finding::new(
-            "nf_tables",
+            NF_TABLES,
             Severity::Fatal,
             format!("this kernel has no nf_tables: {}", chain(&error)),
             "modprobe nf_tables; a kernel without it must be built with CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET",
@@ -73,7 +75,7 @@ fn try_all() -> Vec<Finding> {
 }
 
 fn nf_tables(link: &mut Link) -> Finding {
-    let name = "nf_tables";
+    let name = NF_TABLES;
     let mut refused = Vec::new();
     for (feature, fill) in WANTED {
         match attempt(link, TableFlags::NONE, fill) {

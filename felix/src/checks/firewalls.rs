@@ -5,6 +5,9 @@
 
 use super::machine::accept_commands;
 use super::{Finding, Severity, chain};
+use dataplane_iptables::names::FORWARD;
+use dataplane_iptables::ours::is_our_chain;
+use dataplane_iptables::programs::Variant;
 use dataplane_nftables::layout::names::TABLE;
 use dataplane_nftables::socket::{DumpError, Link};
 use dataplane_nftables::wire::{
@@ -18,20 +21,26 @@ const FAMILIES: [(Family, &str); 3] = [
 ];
 const NAME: &str = "other-firewalls";
 
-/// The findings, of the calling thread's network namespace.
-pub(super) fn findings(prefixes: &[String]) -> Vec<Finding> {
+/// The findings, of the calling thread's network namespace. `held` is the variant of iptables in which policy is held.
+pub(super) fn findings(prefixes: &[String], held: Option<Variant>) -> Vec<Finding> {
     let mut link = match Link::open() {
         Ok(link) => link,
         Err(error) => return vec![Finding::unseen(NAME, chain(&error), "run it as root")],
     };
-    match look(&mut link, prefixes) {
+    match look(&mut link, prefixes, held) {
         Ok(findings) => findings,
         Err(error) => vec![Finding::unseen(NAME, chain(&error), "run it as root")],
     }
 }
 
-fn look(link: &mut Link, prefixes: &[String]) -> Result<Vec<Finding>, DumpError> {
+fn look(link: &mut Link, prefixes: &[String], held: Option<Variant>) -> Result<Vec<Finding>, DumpError> {
     let mut findings = Vec::new();
+    if let Some(variant) = held {
+        findings.push(Finding::ok(
+            "felix",
+            format!("policy is held in iptables ({variant})"),
+        ));
+    }
     for (family, word) in FAMILIES {
         for table in link
             .tables(family)?
@@ -43,7 +52,7 @@ fn look(link: &mut Link, prefixes: &[String]) -> Result<Vec<Finding>, DumpError>
                 continue;
             }
             let chains = link.chains(family, &table.name)?;
-            if is_of_calico(&table, &chains) {
+            if is_of_calico(&table, &chains, held) {
                 findings.push(Finding::new(
                     "other-agents",
                     Severity::Warning,
@@ -56,7 +65,10 @@ fn look(link: &mut Link, prefixes: &[String]) -> Result<Vec<Finding>, DumpError>
             }
             for chain in chains.iter().filter(|chain| is_forward(chain)) {
                 let rules = link.rules_of(family, &table.name, &chain.name)?;
-                findings.extend(dropping(word, chain, &rules, prefixes));
+                // What ours accepts there, nothing behind it in the same chain drops.
+                if !rules.iter().any(leads_to_ours) {
+                    findings.extend(dropping(word, chain, &rules, prefixes));
+                }
             }
         }
     }
@@ -79,8 +91,19 @@ fn ours(table: &ObservedTable) -> Finding {
     }
 }
 
-fn is_of_calico(table: &ObservedTable, chains: &[ObservedChain]) -> bool {
-    table.name == "calico" || chains.iter().any(|chain| chain.name.starts_with("cali-"))
+fn is_of_calico(table: &ObservedTable, chains: &[ObservedChain], held: Option<Variant>) -> bool {
+    // Where policy is held in the same tables, chains of that name are ours.
+    let has_chains = || chains.iter().any(|chain| is_our_chain(&chain.name));
+    table.name == "calico" || (held != Some(Variant::Nft) && has_chains())
+}
+
+fn leads_to_ours(rule: &ObservedRule) -> bool {
+    let verdicts = rule.expressions.iter();
+    let mut targets = verdicts.filter_map(|expr| match expr {
+        Expr::Verdict(verdict) => verdict.chain(),
+        _ => None,
+    });
+    targets.any(|target| target == FORWARD)
 }
 
 fn is_forward(chain: &ObservedChain) -> bool {

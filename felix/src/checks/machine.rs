@@ -3,11 +3,15 @@
 //! Files below `net` and `sys/net` show the network namespace of the thread that reads them, hence `thread-self`.
 
 use super::{Finding, Severity};
+use dataplane_iptables::programs::Variant;
 use std::io;
 use std::path::PathBuf;
 
 /// Oldest kernel: catch-all elements of maps are younger than 5.10, and what is older than 5.14 is not tested.
 const OLDEST: (u32, u32) = (5, 14);
+/// Oldest kernel where policy is held in iptables: the programs that write it are waited for by descriptors of processes,
+/// which are as old as 5.3. What is older than [`OLDEST`] is not tested there either.
+const OLDEST_FOR_IPTABLES: (u32, u32) = (5, 4);
 /// Capability to change the network, by its number.
 const CAP_NET_ADMIN: u32 = 12;
 /// How full the table of connections may be, in hundredths.
@@ -37,15 +41,25 @@ impl Proc {
         std::fs::read_to_string(self.root.join(file)).map(|text| text.trim().to_string())
     }
 
+    /// Whether the kernel is new enough for policy in nftables.
     pub(super) fn kernel(&self) -> Finding {
+        self.kernel_since(OLDEST)
+    }
+
+    /// The same for policy in iptables.
+    pub(super) fn kernel_for_iptables(&self) -> Finding {
+        self.kernel_since(OLDEST_FOR_IPTABLES)
+    }
+
+    fn kernel_since(&self, oldest: (u32, u32)) -> Finding {
         let name = "kernel";
-        let (major, minor) = OLDEST;
+        let (major, minor) = oldest;
         let release = match self.read("sys/kernel/osrelease") {
             Ok(release) => release,
             Err(error) => return Finding::unseen(name, error, "mount /proc"),
         };
         match version(&release) {
-            Some(found) if found >= OLDEST => Finding::ok(name, format!("Linux {release}")),
+            Some(found) if found >= oldest => Finding::ok(name, format!("Linux {release}")),
             Some(_) => Finding::new(
                 name,
                 Severity::Fatal,
@@ -192,8 +206,9 @@ impl Proc {
         }
     }
 
-    /// The tables of the older iptables are not nftables', and netlink shows nothing of them.
-    pub(super) fn old_iptables(&self, prefixes: &[String]) -> Vec<Finding> {
+    /// The tables of the older iptables are not nftables', and netlink shows nothing of them. What policy that is held there
+    /// accepts, nothing behind it in the same table drops.
+    pub(super) fn old_iptables(&self, prefixes: &[String], held: Option<Variant>) -> Vec<Finding> {
         let families = [
             ("old-iptables", "ip_tables_names", "iptables-legacy"),
             ("old-ip6tables", "ip6_tables_names", "ip6tables-legacy"),
@@ -201,6 +216,9 @@ impl Proc {
         let look = |(name, file, program): (&'static str, &str, &str)| match self
             .read(&format!("thread-self/net/{file}"))
         {
+            Ok(tables) if tables.lines().any(|table| table == "filter") && held == Some(Variant::Legacy) => {
+                Finding::ok(name, format!("policy is held in the table 'filter' of {program}"))
+            }
             Ok(tables) if tables.lines().any(|table| table == "filter") => Finding::new(
                 name,
                 Severity::Warning,

@@ -7,12 +7,15 @@
 //! |---|---|
 //! | `machine` | `/proc`: kernel, privileges, forwarding, reverse-path filter, connection tracking, IPVS, old iptables |
 //! | `features` | what nf_tables and rtnetlink of this kernel can do |
+//! | `iptables` | its programs, and whether policy is held there |
 //! | `firewalls` | other nftables tables that drop what Manx accepts, and other agents |
 
 mod features;
 mod firewalls;
+mod iptables;
 mod machine;
 
+use dataplane::RulesBackend;
 use serde::Serialize;
 use std::fmt;
 
@@ -108,30 +111,53 @@ impl fmt::Display for Finding {
 /// `interface_prefixes` are the beginnings of workload interfaces' names.
 pub fn run(interface_prefixes: &[String]) -> Vec<Finding> {
     let proc = machine::Proc::default();
+    let held = iptables::held();
+    let programs = iptables::programs();
     let mut findings = vec![proc.kernel(), proc.privileges()];
-    findings.extend(features::findings());
+    findings.extend(iptables::replacing(features::findings(), &programs));
+    findings.push(programs);
     findings.extend(proc.forwarding());
     findings.push(proc.reverse_path());
     findings.push(proc.connection_table());
     findings.push(proc.ipvs());
-    findings.extend(proc.old_iptables(interface_prefixes));
-    findings.extend(firewalls::findings(interface_prefixes));
+    findings.extend(proc.old_iptables(interface_prefixes, held));
+    findings.extend(firewalls::findings(interface_prefixes, held));
     findings
 }
 
-/// Why policy could be by-passed on this node now, a sentence each with its remedy; empty where it cannot.
+/// Why policy could be by-passed on this node now, a sentence each with its remedy; empty where it cannot. `backend` is what
+/// holds policy.
 ///
 /// Quick enough for every half minute: what the kernel can do is tried until it is found sufficient, once. What could
 /// not be looked at does not count.
-pub fn bypasses() -> Vec<String> {
+pub fn bypasses(backend: &RulesBackend) -> Vec<String> {
     let proc = machine::Proc::default();
-    let mut findings = vec![proc.kernel(), proc.ipvs()];
-    findings.extend(features::findings());
+    let mut findings = vec![proc.ipvs()];
+    match backend {
+        RulesBackend::Nftables => {
+            findings.push(proc.kernel());
+            findings.extend(features::findings());
+        }
+        RulesBackend::Iptables(_) => {
+            findings.push(proc.kernel_for_iptables());
+            let others = features::findings().into_iter();
+            findings.extend(others.filter(|finding| finding.name != features::NF_TABLES));
+        }
+    }
     findings
         .iter()
         .filter(|finding| finding.forbids_readiness())
         .map(ToString::to_string)
         .collect()
+}
+
+/// What nf_tables of this kernel lacks of what policies need, in a sentence; nothing where it lacks nothing, or where that
+/// cannot be tried.
+pub(crate) fn lacking_features() -> Option<String> {
+    let is_lack =
+        |finding: &Finding| finding.name == features::NF_TABLES && finding.severity == Severity::Fatal;
+    let findings = features::findings().into_iter();
+    findings.filter(is_lack).map(|finding| finding.what).next()
 }
 
 /// An error with all of its causes.

@@ -2,6 +2,7 @@
 
 use super::machine::Proc;
 use super::*;
+use dataplane_iptables::programs::Variant;
 use std::fs;
 
 /// A `/proc` with some files.
@@ -36,6 +37,11 @@ fn the_kernel_must_be_new_enough() {
         assert_eq!(of(new), Severity::Ok, "{new}");
     }
     assert_eq!(of("unknown"), Severity::Warning);
+    let for_iptables = |release| severity("sys/kernel/osrelease", release, Proc::kernel_for_iptables);
+    assert_eq!(
+        ["5.3.0", "5.4.0-1-amd64", "6.1"].map(for_iptables),
+        [Severity::Fatal, Severity::Ok, Severity::Ok]
+    );
     assert_eq!(
         proc(&[]).1.kernel().severity,
         Severity::Warning,
@@ -120,7 +126,10 @@ fn privileges_and_old_tables_are_seen() {
         ("thread-self/net/ip_tables_names", "nat\nfilter\n"),
         ("thread-self/net/ip6_tables_names", "nat\n"),
     ]);
-    let found = with_table.old_iptables(&["cali".to_string()]);
+    let prefixes = ["cali".to_string()];
+    let held = with_table.old_iptables(&prefixes, Some(Variant::Legacy));
+    assert!(held.iter().all(|finding| finding.severity == Severity::Ok));
+    let found = with_table.old_iptables(&prefixes, Some(Variant::Nft));
     assert_eq!(
         [found[0].severity, found[1].severity],
         [Severity::Warning, Severity::Ok]
@@ -190,5 +199,58 @@ fn this_machine_is_sufficient_and_other_firewalls_are_named() {
     let firewall = of(&after, "other-firewalls");
     assert_eq!(firewall.severity, Severity::Warning);
     assert!(firewall.what.contains("'ip filter FORWARD'"), "{firewall}");
-    assert_eq!(namespace.run(bypasses).unwrap(), Vec::<String>::new());
+    let iptables = dataplane::IptablesSettings::of(Variant::Legacy);
+    for backend in [RulesBackend::Nftables, RulesBackend::Iptables(iptables)] {
+        assert_eq!(
+            namespace.run(|| bypasses(&backend)).unwrap(),
+            Vec::<String>::new()
+        );
+    }
+}
+
+/// What is looked at where policy is held in iptables: ours is no other agent, and no other firewall.
+#[test]
+fn policy_in_iptables_is_known_as_ours() {
+    for variant in Variant::ALL {
+        let namespace = dataplane_netlink::NetworkNamespace::anonymous()
+            .expect("these tests make network namespaces, which needs root");
+        let folder = tempfile::tempdir().unwrap();
+        let lock = folder.path().join("xtables.lock");
+        let found = namespace.run(|| {
+            let closed = std::process::Command::new(format!("iptables-{variant}"))
+                .args(["-P", "FORWARD", "DROP"])
+                .env("XTABLES_LOCKFILE", &lock)
+                .status();
+            assert!(closed.expect("the tests need iptables").success());
+            let before = run(&["cali".to_string()]);
+            let mut own = dataplane::IptablesSettings::of(variant);
+            own.programs.lock.file.clone_from(&lock);
+            let mut dataplane = dataplane::Dataplane::open(dataplane::DataplaneSettings {
+                programs: own.programs.clone(),
+                rules: RulesBackend::Iptables(own),
+                ..dataplane::DataplaneSettings::default()
+            })
+            .unwrap();
+            dataplane.take(&[dataplane_api::Update::InSync]);
+            dataplane.apply(0).unwrap();
+            [before, run(&["cali".to_string()])]
+        });
+        let [before, after] = found.unwrap();
+        let warnings = |found: &[Finding]| -> Vec<String> {
+            let names = ["other-firewalls", "other-agents", "old-iptables"];
+            let of = found.iter().filter(|finding| names.contains(&finding.name));
+            of.filter(|finding| finding.severity != Severity::Ok)
+                .map(ToString::to_string)
+                .collect()
+        };
+        assert_eq!(warnings(&before).len(), 1, "{variant}: {before:?}");
+        assert_eq!(warnings(&after), Vec::<String>::new(), "{variant}");
+        let said = after.iter().find(|finding| finding.name == "felix").unwrap();
+        assert!(said.what.contains(variant.name()), "{said}");
+        let programs = after
+            .iter()
+            .find(|finding| finding.name == iptables::IPTABLES)
+            .unwrap();
+        assert!(programs.what.contains(variant.name()), "{programs}");
+    }
 }

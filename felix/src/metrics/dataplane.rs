@@ -1,5 +1,6 @@
 //! What is in the kernel and what it cost to get it there.
 
+use super::iptables::IptablesMetrics;
 use super::summary::Summary;
 use super::{MetricsError, add, counter, counter_vec, gauge, gauge_vec, whole};
 use prometheus::{
@@ -35,6 +36,7 @@ pub struct DataplaneMetrics {
     nft_sets: IntGauge,
     nft_maps: IntGauge,
     nft_drift: IntCounter,
+    iptables: IptablesMetrics,
     routes: IntGaugeVec,
     tunnels_with_own_checksums: IntGauge,
     conntrack_removed: IntCounter,
@@ -100,6 +102,7 @@ impl DataplaneMetrics {
                 "felix_nft_drift_total",
                 "Number of times that somebody else's change to our nftables table was found and mended.",
             )?,
+            iptables: IptablesMetrics::register(to)?,
             routes: gauge_vec(
                 to,
                 "felix_route_table_num_routes",
@@ -180,6 +183,11 @@ impl DataplaneMetrics {
     /// Counts changes of others to our table that were mended.
     pub fn nft_drift_mended(&self, number: u64) {
         self.nft_drift.inc_by(number);
+    }
+
+    /// What is measured where policy is held in iptables.
+    pub fn iptables(&self) -> &IptablesMetrics {
+        &self.iptables
     }
 
     /// Says how many routes are managed in a routing table.

@@ -8,17 +8,20 @@
 //! |---|---|
 //! | [`calculation`] | what the calculation graph has and does |
 //! | [`dataplane`] | what is in the kernel and what it cost |
+//! | [`iptables`] | the same where policy is held in iptables |
 //! | [`summary`] | quantiles of recent times, which Calico's graphs use and the library lacks |
 //! | [`on_scrape`] | figures of the process and of connection tracking, read when they are asked for |
 
 pub mod calculation;
 pub mod dataplane;
+pub mod iptables;
 pub mod on_scrape;
 mod page;
 pub mod summary;
 
 pub use calculation::{CalculationMetrics, ClusterSize, ResyncState};
 pub use dataplane::{DataplaneMetrics, TableSize};
+pub use iptables::IptablesMetrics;
 pub use page::MetricsPages;
 
 use prometheus::core::Collector;

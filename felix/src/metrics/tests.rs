@@ -92,6 +92,16 @@ fn names_and_types_are_those_of_the_graphs() {
         ("felix_int_dataplane_msg_batch_size", "summary"),
         ("felix_invalid_objects", "gauge"),
         ("felix_ipam_exhausted", "gauge"),
+        ("felix_ipset_calls", "counter"),
+        ("felix_ipset_errors", "counter"),
+        ("felix_iptables_drift_total", "counter"),
+        ("felix_iptables_lines_executed", "counter"),
+        ("felix_iptables_lock_timeouts_total", "counter"),
+        ("felix_iptables_restore_calls", "counter"),
+        ("felix_iptables_restore_errors", "counter"),
+        ("felix_iptables_restore_seconds_total", "counter"),
+        ("felix_iptables_save_calls", "counter"),
+        ("felix_iptables_save_errors", "counter"),
         ("felix_log_errors", "counter"),
         ("felix_nft_calls", "counter"),
         ("felix_nft_chains", "gauge"),
@@ -174,7 +184,7 @@ fn values_are_what_was_measured() {
 #[test]
 fn own_names_follow_the_conventions() {
     /// Names and types that are Calico's, whatever today's conventions say.
-    const CALICO: [&str; 10] = [
+    const CALICO: [&str; 17] = [
         "felix_calc_graph_output_events",
         "felix_calc_graph_updates_processed",
         "felix_int_dataplane_failures",
@@ -185,6 +195,13 @@ fn own_names_follow_the_conventions() {
         "felix_resyncs_started",
         "felix_host",
         "felix_nft_chains",
+        "felix_ipset_calls",
+        "felix_ipset_errors",
+        "felix_iptables_lines_executed",
+        "felix_iptables_restore_calls",
+        "felix_iptables_restore_errors",
+        "felix_iptables_save_calls",
+        "felix_iptables_save_errors",
     ];
     let text = used().render().unwrap();
     for (name, kind) in types(&text) {

@@ -65,8 +65,6 @@ pub const ELSEWHERE: &[&str] = &[
     "GoMaxProcs",
     "GoMemoryLimitMB",
     "IgnoreLooseRPF",
-    "IptablesLockFilePath",
-    "IptablesLockTimeoutSecs",
     "IPv4ElevatedRoutePriority",
     "IPv6ElevatedRoutePriority",
     "IPv6VXLANTunnelAddr",

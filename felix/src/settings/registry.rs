@@ -59,8 +59,9 @@ settings_table! {
     NftablesFilterDenyAction nftables_filter_deny_action: OneOf<DenyAction> = "DROP" [non_zero die_on_fail];
     /// Packet mark bits that may be used.
     NftablesMarkMask nftables_mark_mask: MarkBitmask = "0xffff0000" [non_zero die_on_fail inert];
-    /// Whether rules go to nftables or to iptables.
-    NFTablesMode nftables_mode: OneOfOrNone<NftablesMode> = "Auto" [inert];
+    /// Whether policy is held in nftables or in iptables. Auto takes nftables wherever the kernel has what is needed, also
+    /// beside a kube-proxy in iptables mode.
+    NFTablesMode nftables_mode: OneOfOrNone<NftablesMode> = "Auto" [];
 
     // Interfaces and routes.
     /// How often routes are compared with what they should be, beside every notification of a change; 0 is never.
@@ -153,30 +154,35 @@ settings_table! {
     DataplaneDriver dataplane_driver: Executable = "" [non_zero die_on_fail inert];
     /// Whether eBPF takes the place of nftables.
     BPFEnabled bpf_enabled: Bool = "false" [inert];
-    /// Which iptables is used.
-    IptablesBackend iptables_backend: OneOfOrNone<IptablesVariant> = "auto" [inert];
-    /// How often iptables rules are compared with what they should be.
-    IptablesRefreshInterval iptables_refresh_interval: Seconds = "180" [inert];
-    /// How soon after a write iptables rules are read back.
-    IptablesPostWriteCheckIntervalSecs iptables_post_write_check_interval: Seconds = "5" [inert];
-    /// How often a lock on iptables that somebody else holds is tried.
-    IptablesLockProbeIntervalMillis iptables_lock_probe_interval: Millis = "50" [inert];
+    /// Which variant of iptables is used where policy is held there. Auto follows kube-proxy, the kubelet and the rules of others.
+    IptablesBackend iptables_backend: OneOfOrNone<IptablesVariant> = "auto" [];
+    /// How often iptables rules are compared with what they should be, beside every notification of a change; 0 is never.
+    IptablesRefreshInterval iptables_refresh_interval: Seconds = "180" [];
+    /// How soon after a write iptables rules are read back; 0 is never. Calico's default is 5: what another program writes at
+    /// the same moment may be heard of by nothing else.
+    IptablesPostWriteCheckIntervalSecs iptables_post_write_check_interval: Seconds = "1" [];
+    /// How often an iptables before 1.8.8 looks whether the lock is free that somebody else holds.
+    IptablesLockProbeIntervalMillis iptables_lock_probe_interval: Millis = "50" [];
+    /// How long one write waits for that lock: whole seconds, at least one.
+    IptablesLockTimeoutSecs iptables_lock_timeout: Seconds = "10" [];
+    /// Where that lock is. All programs of a node have to use the same file.
+    IptablesLockFilePath iptables_lock_file_path: File = "/run/xtables.lock" [non_zero die_on_fail];
     /// What iptables does with a forwarded packet that policy allows.
-    IptablesFilterAllowAction iptables_filter_allow_action: OneOf<AllowAction> = "ACCEPT" [non_zero die_on_fail inert];
+    IptablesFilterAllowAction iptables_filter_allow_action: OneOf<AllowAction> = "ACCEPT" [non_zero die_on_fail];
     /// What iptables does with a packet that policy allows before it is routed.
     IptablesMangleAllowAction iptables_mangle_allow_action: OneOf<AllowAction> = "ACCEPT" [non_zero die_on_fail inert];
     /// What iptables does with a packet that policy denies.
-    IptablesFilterDenyAction iptables_filter_deny_action: OneOf<DenyAction> = "DROP" [non_zero die_on_fail inert];
-    /// Packet mark bits that may be used in iptables.
-    IptablesMarkMask iptables_mark_mask: MarkBitmask = "0xffff0000" [non_zero die_on_fail inert];
+    IptablesFilterDenyAction iptables_filter_deny_action: OneOf<DenyAction> = "DROP" [non_zero die_on_fail];
+    /// Packet mark bits that may be used in iptables: the lowest that kube-proxy leaves is.
+    IptablesMarkMask iptables_mark_mask: IptablesMarks = "0xffff0000" [non_zero die_on_fail];
     /// Interfaces whose outgoing traffic is given the node's address.
     IptablesNATOutgoingInterfaceFilter iptables_nat_outgoing_interface_filter: InterfacePattern = "" [inert];
     /// Where rules are put in chains that others share.
-    ChainInsertMode chain_insert_mode: OneOf<InsertMode> = "insert" [non_zero die_on_fail inert];
-    /// How often ip sets are compared with what they should be.
-    IpsetsRefreshInterval ipsets_refresh_interval: Seconds = "90" [inert];
-    /// How many members an ip set may have.
-    MaxIpsetSize max_ipset_size: Int<1, { u32::MAX as i64 }> = "1048576" [non_zero inert];
+    ChainInsertMode chain_insert_mode: OneOf<InsertMode> = "insert" [non_zero die_on_fail];
+    /// How often IP sets are compared with what they should be; 0 is never.
+    IpsetsRefreshInterval ipsets_refresh_interval: Seconds = "90" [];
+    /// How many members an IP set may have.
+    MaxIpsetSize max_ipset_size: Int<1, { u32::MAX as i64 }> = "1048576" [non_zero];
     /// How often XDP programs are compared with what they should be.
     XDPRefreshInterval xdp_refresh_interval: Seconds = "90" [inert];
     /// Whether XDP speeds up what it can.

@@ -19,6 +19,7 @@ const RENAMED: &[(&str, &str)] = &[
     ("ipipEnabled", "IpInIpEnabled"),
     ("ipipMTU", "IpInIpMtu"),
     ("iptablesLockProbeInterval", "IptablesLockProbeIntervalMillis"),
+    ("iptablesLockTimeout", "IptablesLockTimeoutSecs"),
     (
         "iptablesPostWriteCheckInterval",
         "IptablesPostWriteCheckIntervalSecs",

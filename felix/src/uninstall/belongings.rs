@@ -10,7 +10,9 @@ use crate::agent::{
     AgentError, NetworkConfig, StateError, StateFolder, chain, has_tunnels, workload_settings,
 };
 use crate::cleanup::{self, Marks};
+use crate::rules;
 use crate::settings::Settings;
+use dataplane_iptables::programs::ProgramSettings;
 use dataplane_netlink::conntrack::Conntrack;
 use dataplane_netlink::links::{self, AdminState, Link, LinkStep};
 use dataplane_netlink::routes;
@@ -27,6 +29,8 @@ pub(crate) struct Belongings {
     /// Where the agent connects pods.
     pub(super) network_config: Option<NetworkConfig>,
     pub(super) workloads: WorkloadSettings,
+    /// The programs of iptables.
+    pub(super) programs: ProgramSettings,
     /// By what routes and tunnels of ours are known; nothing where they are somebody else's.
     pub(super) marks: Option<Marks>,
     /// Whether the node's tunnels have addresses that this agent took.
@@ -50,6 +54,7 @@ impl Belongings {
             has_tunnels: has_tunnels(network_config.as_ref(), settings),
             network_config,
             workloads,
+            programs: rules::programs(settings),
             marks,
             state: PathBuf::from(&settings.state_dir),
             socket: PathBuf::from(&settings.cni_socket_path),
@@ -97,7 +102,7 @@ impl Belongings {
             return troubles;
         }
         let marks = self.marks.clone().map(|marks| marks.with_ipip_address(ipip));
-        match cleanup::of_kernel(marks.as_ref()) {
+        match cleanup::of_kernel(&self.programs, marks.as_ref()) {
             Ok(done) => done.into_iter().for_each(|line| tracing::info!("{line}")),
             Err(error) => troubles.push(chain(&error)),
         }

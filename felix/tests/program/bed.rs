@@ -55,6 +55,8 @@ impl Node {
             .env("FELIX_STATEDIR", self.path("state"))
             .env("FELIX_CNISOCKETPATH", self.path("cni.sock"))
             .env("FELIX_LOGFILEPATH", "none")
+            // The machine's own is none of a test's.
+            .env("FELIX_IPTABLESLOCKFILEPATH", self.path("xtables.lock"))
             .arg("--config-file")
             .arg(self.path("felix.cfg"))
             .stdin(Stdio::null())
@@ -90,6 +92,19 @@ impl Node {
     /// Asks a page of the agent's; none while nobody answers.
     pub(crate) fn get(&self, port: u16, path: &str) -> Option<(u16, String)> {
         self.namespace.run(|| get(port, path)).unwrap()
+    }
+
+    /// Runs a command in the node's namespace and returns what it printed.
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env("XTABLES_LOCKFILE", self.path("xtables.lock"));
+        let output = self.namespace.run(|| command.output()).unwrap();
+        let output = output.unwrap_or_else(|error| panic!("the tests need {program}: {error}"));
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {arguments:?}: {complaint}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Waits for the answer 200 and returns the page.

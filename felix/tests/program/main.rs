@@ -8,7 +8,9 @@
 )]
 
 mod bed;
+mod iptables;
 mod metrics;
+mod programs;
 mod settings;
 mod start;
 mod text_format;

@@ -7,7 +7,7 @@ use dataplane_nftables::socket::Link;
 use dataplane_nftables::wire::SetData;
 use std::collections::BTreeMap;
 
-fn value(families: &BTreeMap<String, Family>, name: &str) -> f64 {
+pub(crate) fn value(families: &BTreeMap<String, Family>, name: &str) -> f64 {
     families[name].samples[&(name.to_owned(), Labels::new())]
 }
 

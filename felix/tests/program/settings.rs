@@ -7,7 +7,7 @@ use policy_model::{FelixConfigurationSpec, Key, Kind, Object, Resource};
 use policy_model_datastore::Datastore;
 use serde_json::{Value, json};
 
-fn configuration(name: &str, settings: &[(&str, Value)]) -> Resource {
+pub(crate) fn configuration(name: &str, settings: &[(&str, Value)]) -> Resource {
     let settings = settings
         .iter()
         .map(|(name, value)| ((*name).to_owned(), value.clone()))

@@ -76,7 +76,16 @@ pub struct Failures {
     /// What could not be done.
     pub failures: Vec<DriverError>,
     /// What was done.
-    pub applied: Applied,
+    pub applied: Box<Applied>,
+}
+
+impl Failures {
+    /// Whether a program could not be started: it may be elsewhere now, or not at all.
+    #[must_use]
+    pub fn lack_programs(&self) -> bool {
+        let lacks = |failure: &DriverError| matches!(failure, DriverError::Program(error) if matches!(**error, ProgramError::Start { .. }));
+        self.failures.iter().any(lacks)
+    }
 }
 
 impl fmt::Display for Failures {

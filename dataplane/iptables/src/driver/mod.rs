@@ -19,8 +19,8 @@ pub use found::found;
 use dataplane_netlink::Patience;
 
 use crate::ipset::Ipsets;
-use crate::ops::{SetOp, TableWrite};
-use crate::programs::Toolset;
+use crate::ops::{Family, SetOp, Table, TableWrite};
+use crate::programs::{ProgramError, Toolset};
 use crate::watch::{Disturbed, Watch};
 
 use sets::Sets;
@@ -42,12 +42,20 @@ pub struct Applied {
     pub restores: usize,
     /// How many of them failed, also those that succeeded when they were tried again.
     pub restore_errors: usize,
+    /// How long all of them took, with their waiting for the lock.
+    pub restore_time: Duration,
+    /// How often the lock was waited for in vain.
+    pub lock_timeouts: usize,
     /// Lines that they were given.
     pub lines: usize,
     /// Calls of `iptables-save`.
     pub saves: usize,
+    /// How many of them failed, also those that succeeded when they were tried again.
+    pub save_errors: usize,
     /// Operations on sets.
     pub set_operations: usize,
+    /// How often operations on sets failed, though they were tried several times.
+    pub set_errors: usize,
     /// Chains, rules and sets that were not as they were left, and are again.
     pub mended: usize,
     /// Of those, rules that somebody changed under our comment.
@@ -152,10 +160,22 @@ impl Driver {
         if applied.restores > 0 {
             self.look_at = Some(Instant::now() + LOOK_AFTER);
         }
+        for failure in &failures {
+            match failure {
+                DriverError::Sets(_) | DriverError::SetInTheWay { .. } => applied.set_errors += 1,
+                DriverError::Program(error) if matches!(**error, ProgramError::Locked { .. }) => {
+                    applied.lock_timeouts += 1;
+                }
+                DriverError::Program(_) | DriverError::Save { .. } | DriverError::Unsettled { .. } => {}
+            }
+        }
         if failures.is_empty() {
             Ok(applied)
         } else {
-            Err(Failures { failures, applied })
+            Err(Failures {
+                failures,
+                applied: Box::new(applied),
+            })
         }
     }
 
@@ -208,6 +228,11 @@ impl Driver {
         self.sets.suspect_all();
     }
 
+    /// Has the next apply read all sets with their members.
+    pub fn look_at_sets(&mut self) {
+        self.sets.suspect_all();
+    }
+
     /// When [`Driver::look`] should be called because of a write of ours, if it should.
     #[must_use]
     pub fn look_at(&self) -> Option<Instant> {
@@ -218,6 +243,17 @@ impl Driver {
     #[must_use]
     pub fn wanted(&self) -> (usize, usize) {
         self.tables.wanted()
+    }
+
+    /// The same by family and table.
+    pub fn wanted_by_table(&self) -> impl Iterator<Item = (Family, Table, usize, usize)> + '_ {
+        self.tables.wanted_by_table()
+    }
+
+    /// How many sets of a family should be there.
+    #[must_use]
+    pub fn wanted_sets_of(&self, family: Family) -> usize {
+        self.sets.wanted_of(family)
     }
 
     /// How many sets should be there.
@@ -245,7 +281,10 @@ pub fn clean_tables(tools: &Toolset) -> Result<Applied, Failures> {
     if failures.is_empty() {
         Ok(applied)
     } else {
-        Err(Failures { failures, applied })
+        Err(Failures {
+            failures,
+            applied: Box::new(applied),
+        })
     }
 }
 

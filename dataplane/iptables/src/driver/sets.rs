@@ -58,6 +58,11 @@ impl Sets {
         self.desired.len()
     }
 
+    pub(super) fn wanted_of(&self, family: Family) -> usize {
+        let is_of = |set: &&DesiredSet| set.spec.family == family;
+        self.desired.values().filter(is_of).count()
+    }
+
     pub(super) fn suspect_all(&mut self) {
         self.is_suspect = true;
     }

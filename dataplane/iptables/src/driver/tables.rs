@@ -1,6 +1,7 @@
 //! The tables: what is wanted in each, what of it is written, and whether the kernel's have to be read first.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use crate::ops::{Family, Table, TableWrite};
 use crate::ours::compare::{Learned, TablePlan, compare};
@@ -85,11 +86,16 @@ impl Tables {
     }
 
     pub(super) fn wanted(&self) -> (usize, usize) {
-        let desired = || self.0.values().map(|state| &state.desired);
-        (
-            desired().map(|table| table.chains().len()).sum(),
-            desired().map(DesiredTable::rules).sum(),
-        )
+        let count = |(chains, rules), (_, _, more, further)| (chains + more, rules + further);
+        self.wanted_by_table().fold((0, 0), count)
+    }
+
+    /// How many chains and rules of ours should be in each table.
+    pub(super) fn wanted_by_table(&self) -> impl Iterator<Item = (Family, Table, usize, usize)> + '_ {
+        self.0.iter().map(|(&(family, table), state)| {
+            let desired = &state.desired;
+            (family, table, desired.chains().len(), desired.rules())
+        })
     }
 
     /// Writes what differs. A table that fails does not keep the others from being written.
@@ -274,7 +280,9 @@ impl State {
         };
         applied.restores += 1;
         applied.lines += lines.lines().count();
+        let begun = Instant::now();
         let written = tools.restore(family, table, &lines);
+        applied.restore_time += begun.elapsed();
         applied.restore_errors += usize::from(written.is_err());
         own.push(written?);
         self.fresh
@@ -295,7 +303,9 @@ pub(super) fn read(
     let mut all = Vec::new();
     let mut read = |table: Option<Table>| {
         applied.saves += 1;
-        let output = tools.save(family, table)?;
+        let output = tools
+            .save(family, table)
+            .inspect_err(|_| applied.save_errors += 1)?;
         all.extend(save::parse(&output).map_err(|source| DriverError::Save { family, source })?);
         Ok::<(), DriverError>(())
     };

@@ -30,6 +30,26 @@ pub enum BackendChoice {
     Nft,
 }
 
+impl From<Variant> for BackendChoice {
+    fn from(variant: Variant) -> Self {
+        match variant {
+            Variant::Legacy => Self::Legacy,
+            Variant::Nft => Self::Nft,
+        }
+    }
+}
+
+impl fmt::Display for BackendChoice {
+    /// As the setting is written.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Auto => "Auto",
+            Self::Legacy => "Legacy",
+            Self::Nft => "NFT",
+        })
+    }
+}
+
 /// A setting that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("IptablesBackend {0:?} is not known: use Auto, Legacy or NFT")]
@@ -63,7 +83,7 @@ pub struct Evidence {
 pub enum Reason {
     /// The setting says so.
     Setting,
-    /// The other one's programs are not there.
+    /// The other one's programs are not there, or the kernel lacks what they need.
     OnlyOne,
     /// The kubelet left its sign there.
     Kubelet,
@@ -131,9 +151,19 @@ pub fn choose(setting: BackendChoice, found: &Found) -> Result<Choice, &ProgramE
         (BackendChoice::Legacy, _, _) => only(Variant::Legacy, Reason::Setting),
         (BackendChoice::Nft, _, _) => only(Variant::Nft, Reason::Setting),
         (BackendChoice::Auto, Ok(legacy), Ok(nft)) => {
-            // What cannot be read holds nobody's rules that could be lived beside.
-            let seen = |tools| Evidence::gather(tools).unwrap_or_default();
-            Ok(weigh(seen(legacy), seen(nft)))
+            Ok(match (Evidence::gather(legacy), Evidence::gather(nft)) {
+                (Ok(legacy), Ok(nft)) => weigh(legacy, nft),
+                // What cannot be read could not be written either: the kernel lacks it.
+                (Ok(_), Err(_)) => Choice {
+                    variant: Variant::Legacy,
+                    reason: Reason::OnlyOne,
+                },
+                (Err(_), Ok(_)) => Choice {
+                    variant: Variant::Nft,
+                    reason: Reason::OnlyOne,
+                },
+                (Err(_), Err(_)) => weigh(Evidence::default(), Evidence::default()),
+            })
         }
         (BackendChoice::Auto, Ok(_), Err(_)) => only(Variant::Legacy, Reason::OnlyOne),
         (BackendChoice::Auto, Err(_), _) => only(Variant::Nft, Reason::OnlyOne),

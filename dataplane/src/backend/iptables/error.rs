@@ -1,16 +1,16 @@
 //! What could not be done with iptables.
 
 use dataplane_iptables::driver::{DriverError, Failures};
-use dataplane_iptables::programs::{ProgramError, Variant};
+use dataplane_iptables::programs::{BackendChoice, ProgramError};
 
 /// What could not be done with iptables; what is in force stays.
 #[derive(Debug, thiserror::Error)]
 pub enum IptablesError {
-    /// The programs are not there, too old, or do not answer.
-    #[error("looking for the iptables programs of the variant {variant}")]
+    /// The programs are not there, too old, or do not answer. They are looked for again by each try.
+    #[error("looking for the programs of iptables (IptablesBackend {choice})")]
     Programs {
-        /// The variant.
-        variant: Variant,
+        /// Whose.
+        choice: BackendChoice,
         /// Why.
         #[source]
         source: Box<ProgramError>,

@@ -2,18 +2,19 @@
 
 use crate::settings::{DataplaneSettings, FlowsOnPolicyChange};
 use dataplane_iptables::layout::{AllowAction, LayoutSettings, Marks};
-use dataplane_iptables::ops::{Family, Place};
-use dataplane_iptables::programs::{ProgramSettings, Variant};
-use std::path::Path;
+use dataplane_iptables::ops::Place;
+use dataplane_iptables::programs::{BackendChoice, ProgramSettings, Variant};
+use std::time::Duration;
 
-/// What is there where the kernel speaks IPv6.
-const IPV6: &str = "/proc/sys/net/ipv6";
+/// How long after a write of ours everything is looked at once more, if nobody says: what somebody else wrote at the same
+/// moment may have gone unnoticed.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// Settings of the iptables driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IptablesSettings {
-    /// Whose programs are used.
-    pub variant: Variant,
+    /// Whose programs are used. Auto looks at what others have in the tables when the programs are looked for.
+    pub choice: BackendChoice,
     /// Where the programs are and how they are run. Of a family that the kernel does not speak none are needed.
     pub programs: ProgramSettings,
     /// The bits of packet marks that are ours.
@@ -22,31 +23,29 @@ pub struct IptablesSettings {
     pub place: Place,
     /// What happens to a packet that is allowed.
     pub allow: AllowAction,
+    /// Most members that an IP set takes.
+    pub max_set_elements: u32,
+    /// How long after a write everything is looked at once more; zero is never.
+    pub look_after: Duration,
 }
 
 impl IptablesSettings {
     /// What nobody said anything about, with the programs of a variant.
     pub fn of(variant: Variant) -> Self {
         IptablesSettings {
-            variant,
+            choice: variant.into(),
             programs: ProgramSettings::default(),
             marks: Marks::default(),
             place: Place::default(),
             allow: AllowAction::default(),
+            max_set_elements: LayoutSettings::default().max_set_elements,
+            look_after: LOOK_AFTER,
         }
     }
 
-    /// The programs of the families that the kernel speaks.
-    pub(super) fn programs_in_use(&self) -> ProgramSettings {
-        let mut programs = self.programs.clone();
-        let speaks_ipv6 = Path::new(IPV6).exists();
-        programs
-            .families
-            .retain(|family| *family == Family::Inet || speaks_ipv6);
-        programs
-    }
-
     pub(super) fn layout(&self, settings: &DataplaneSettings) -> LayoutSettings {
+        let usual = LayoutSettings::default();
+        let at_most = usize::try_from(self.max_set_elements).unwrap_or(usize::MAX);
         LayoutSettings {
             interface_prefixes: settings.interface_prefixes(),
             endpoint_to_host: settings.endpoint_to_host,
@@ -61,7 +60,8 @@ impl IptablesSettings {
             vxlan_port: settings.tunnels.vxlan_port,
             vxlan_vni: settings.tunnels.vxlan_vni.number(),
             tunnels_from_workloads: settings.tunnels_from_workloads,
-            ..LayoutSettings::default()
+            max_set_elements: self.max_set_elements,
+            max_merged_elements: usual.max_merged_elements.min(at_most),
         }
     }
 }

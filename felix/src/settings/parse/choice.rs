@@ -146,13 +146,13 @@ choices! {
         /// The sender is told.
         Reject = "REJECT",
     }
-    /// Whether rules go to nftables.
+    /// Whether policy is held in nftables.
     NftablesMode {
         /// Always.
         Enabled = "Enabled",
-        /// Never.
+        /// Never: in iptables.
         Disabled = "Disabled",
-        /// When the host's kube-proxy does so too.
+        /// Where the kernel has what is needed.
         Auto = "Auto",
     }
     /// Where rules are put in chains that others share.

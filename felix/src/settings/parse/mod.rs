@@ -22,7 +22,7 @@ pub use interface::{InterfaceFilter, InterfaceFilterList, InterfacePattern, Inte
 pub use list::{EndpointList, KeyDurationList, KeyValueList};
 pub use name::{Authority, HostAddress, Hostname, Region, Text};
 pub use net::{CidrList, Ipv4, Ipv6};
-pub use number::{Bool, Int, MarkBitmask, MaybeBool, MaybePort, Port};
+pub use number::{Bool, Int, IptablesMarks, MarkBitmask, MaybeBool, MaybePort, Port};
 pub use path::{Executable, ExistingFile, File};
 pub use port::{FailsafePort, FailsafeProtocol, PortList, PortRange, PortRangeList, PortRangeOrNone};
 pub use port::{RouteTableRange, RouteTableRanges};

@@ -1,6 +1,7 @@
 //! Truth values, integers with bounds, ports and mark masks.
 
 use super::{Invalid, Parser};
+use dataplane_iptables::layout::Marks;
 
 /// `true`, `1`, `yes`, `y`, `t`, or `false`, `0`, `no`, `n`, `f`, in any case.
 #[derive(Debug)]
@@ -186,5 +187,28 @@ impl Parser for MarkBitmask {
     }
     fn expected() -> String {
         "a mask of 32 bits with at least two set, such as 0xffff0000".to_owned()
+    }
+}
+
+/// The packet mark bits that may be used in iptables: some must be left beside kube-proxy's.
+#[derive(Debug)]
+pub struct IptablesMarks;
+
+impl Parser for IptablesMarks {
+    type Value = u32;
+
+    fn parse(raw: &str) -> Result<u32, Invalid> {
+        let mask = MarkBitmask::parse(raw)?;
+        Marks::from_mask(mask).map_err(|lacking| Invalid(lacking.to_string()))?;
+        Ok(mask)
+    }
+    fn empty() -> u32 {
+        MarkBitmask::empty()
+    }
+    fn show(mask: &u32) -> String {
+        MarkBitmask::show(mask)
+    }
+    fn expected() -> String {
+        MarkBitmask::expected()
     }
 }

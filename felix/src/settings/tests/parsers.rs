@@ -438,3 +438,18 @@ proptest! {
         prop_assert_eq!(PortList::parse(&PortList::show(&value)).unwrap(), value);
     }
 }
+
+#[test]
+fn a_mask_for_iptables_leaves_a_bit_beside_kube_proxys() {
+    assert_eq!(IptablesMarks::parse("0xffff0000"), Ok(0xffff_0000));
+    assert_eq!(IptablesMarks::parse("0x1c000"), Ok(0x0001_c000));
+    for (mask, words) in [
+        ("0xc000", "which kube-proxy uses"),
+        ("0x10000", "two bits"),
+        ("0", "two bits"),
+        ("mask", "32 bits"),
+    ] {
+        let reason = IptablesMarks::parse(mask).unwrap_err().to_string();
+        assert!(reason.contains(words), "{mask}: {reason}");
+    }
+}

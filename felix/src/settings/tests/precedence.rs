@@ -176,15 +176,15 @@ fn a_harmless_value_falls_back_to_the_default_and_is_told() {
 #[test]
 fn a_bad_value_that_does_not_hold_is_told_and_does_no_harm() {
     let resolution = resolve(&[
-        (Source::Environment, "ChainInsertMode", "append"),
-        (Source::ClusterDefault, "ChainInsertMode", "sideways"),
-        (Source::Node, "ChainInsertMode", "none"),
+        (Source::Environment, "IptablesMangleAllowAction", "RETURN"),
+        (Source::ClusterDefault, "IptablesMangleAllowAction", "sideways"),
+        (Source::Node, "IptablesMangleAllowAction", "none"),
     ])
     .unwrap();
     let told: Vec<String> = resolution.notices.iter().map(ToString::to_string).collect();
     assert_eq!(
-        effective(&resolution, "ChainInsertMode"),
-        ("append".to_owned(), Source::Environment)
+        effective(&resolution, "IptablesMangleAllowAction"),
+        ("RETURN".to_owned(), Source::Environment)
     );
     assert_eq!(told.len(), 3, "{told:?}");
     assert!(
