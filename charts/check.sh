@@ -106,6 +106,8 @@ pools.ipv4.vxlan=Always,pools.ipv4.ipip=Always anyOf|ipv4
 felix.healthPort=0 healthPort
 felix.maxUnavailable=0% maxUnavailable
 felix.config.HealthPort=9 the.chart.sets.it.itself
+felix.rules=iptables rules
+felix.rules=Iptables,felix.config.NFTablesMode=Enabled the.chart.sets.it.itself
 felix.resource=x resource
 controller.logLevel=loud logLevel
 controller.enabledControllers=node;pool enabledControllers
@@ -132,6 +134,16 @@ check_contents() {
   holds "the plugin's folder is seen by the steps that install and uninstall only" sees_programs "$all"
   holds "policy only: the controller makes no pools" has "$none" 'name: NO_DEFAULT_POOLS'
   holds "whole numbers stay whole" has "$all" 'value: "1000000"'
+  holds "nobody says what holds policy, where the values do not" lacks "$(template)" 'NFTABLESMODE|IPTABLESBACKEND'
+  while read -r rules mode backend lock; do
+    holds "policy in $rules" holds_policy_in "$(template --set "felix.rules=$rules")" "$mode" "$backend" "$lock"
+  done <<'LIST'
+Auto Auto Auto 2
+NFTables Enabled Auto 0
+Iptables Disabled Auto 2
+IptablesLegacy Disabled Legacy 2
+IptablesNFT Disabled NFT 2
+LIST
   holds "the network configuration is JSON" network_configuration_is_json "$all"
   holds "so is that of the defaults" network_configuration_is_json "$(template)"
   holds "host ports are our plugin's, where nobody says otherwise" has "$(template)" '"capabilities": \{"portMappings": true\}$'
@@ -152,6 +164,13 @@ has() { grep -qE -- "$2" <<<"$1"; }
 
 # One mount is the agent's own only in its first container, the other is the uninstalling step's.
 sees_programs() { [ "$(grep -c 'mountPath: /host/opt/cni/bin' <<<"$1")" = 2 ]; }
+
+# The two settings, and the lock in which the node's other programs wait as well.
+holds_policy_in() {
+  [ "$(grep -A1 'name: FELIX_NFTABLESMODE' <<<"$1" | sed -n 's/^ *value: //p')" = "$2" ] || return 1
+  [ "$(grep -A1 'name: FELIX_IPTABLESBACKEND' <<<"$1" | sed -n 's/^ *value: //p')" = "$3" ] || return 1
+  [ "$(grep -c 'ath: /run/xtables.lock' <<<"$1")" = "$4" ]
+}
 
 definitions_stay() {
   local definitions kept
@@ -519,9 +538,21 @@ check_image() {
   two="$(sha256sum <"$work/two.tar")"
   holds "the same programs give the same bytes" test "$one" = "$two"
   refused "an image that is too large" 'more than 1000' "$image" --from "$work/static" --output "$work/three.tar" --within 1000
+  holds "it has the programs of iptables by their names" has "$(contents "$work/one.tar")" '^bin/ip6tables-nft-restore -> xtables-nft-multi$'
+  holds "and what their licence wants to go along" has "$(contents "$work/one.tar")" '^licences/iptables.sources$'
+  if command -v ipset >/dev/null && [ "$(id -u)" = 0 ]; then
+    holds "which read and write rules as this machine's own do" "$here/check/iptables.sh" "$("$here/image/iptables.sh")"
+  else
+    echo "-     the programs of iptables are not compared: that needs root and the packages iptables and ipset"
+  fi
   gcc -o "$work/dynamic/manx-all" "$work/program.c"
   refused "a program that needs libraries" 'dynamic linker' "$image" --from "$work/dynamic" --output "$work/three.tar"
   rm -rf "$work"
+}
+
+# Each file of an image's only layer, and what it leads to.
+contents() {
+  tar -xOf "$1" --wildcards '*.tar' | tar -tv | awk '{ print $6, $7, $8 }' | sed 's/ *$//'
 }
 
 check_all() {

@@ -3,14 +3,15 @@
 #
 #   ./e2e/cluster.sh [PART ...]
 #
-# Parts, in the order in which they run: install pods services outside metrics netpol conformance vxlan first churn crash
-# nodes upgrade uninstall podcidr beside.
+# Parts, in the order in which they run: install pods services outside metrics netpol conformance vxlan iptables first
+# churn crash nodes upgrade uninstall podcidr beside.
 # Without any: all. Needs root, Debian 12, Go and Rust; what it builds stays in the cache. Ends with "N passed, N failed,
 # N skipped"; the code is 1 where any failed.
 #
 # Environment: MANX_CACHE        where built programs are kept
 #              MANX_KEEP         not empty: the cluster stays when the suite ends, for a look at it
-#              MANX_WHOLE        not empty: all of Kubernetes' NetworkPolicy specs run through VXLAN, and not a choice
+#              MANX_WHOLE        not empty: all of Kubernetes' NetworkPolicy specs run through VXLAN and with iptables, and not a
+#                                choice of them
 set -uo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 root="$(cd "$here/.." && pwd)"
@@ -41,7 +42,7 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-wanted_parts="${*:-install pods services outside metrics netpol conformance vxlan first churn crash nodes upgrade uninstall podcidr beside}"
+wanted_parts="${*:-install pods services outside metrics netpol conformance vxlan iptables first churn crash nodes upgrade uninstall podcidr beside}"
 wanted() { [[ " $wanted_parts " == *" $1 "* ]]; }
 
 # shellcheck disable=SC2034 # Parts use it.
@@ -55,7 +56,7 @@ else
 fi
 eval "$(cluster env)"
 
-for file in inside install pods services outside metrics kubernetes vxlan first churn crash nodes upgrade uninstall podcidr beside; do
+for file in inside install pods services outside metrics kubernetes vxlan iptables first churn crash nodes upgrade uninstall podcidr beside; do
   # shellcheck source=/dev/null
   [ -f "$here/cluster/$file.sh" ] && . "$here/cluster/$file.sh"
 done

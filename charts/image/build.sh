@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds the image with all of Manx's programs: no shell, no libraries, nothing but static programs. It needs no Docker
-# daemon, and the same programs give the same bytes.
+# Builds the image with all of Manx's programs and those of iptables that felix starts: no shell, no libraries, nothing but
+# static programs. It needs no Docker daemon, and the same programs give the same bytes.
 #
 #   ./charts/image/build.sh                     builds the programs and the image; prints the image's file
-#   ./charts/image/build.sh --programs          builds the programs only; prints their folder
-#   ./charts/image/build.sh --from DIR [...]    takes the programs that are in a folder
+#   ./charts/image/build.sh --programs          builds Manx's programs only; prints their folder
+#   ./charts/image/build.sh --from DIR [...]    takes Manx's programs that are in a folder
 #   ./charts/image/build.sh --output FILE       writes the image there
 #   ./charts/image/build.sh --reference NAME    calls the image so; more than once for more names
 #   ./charts/image/build.sh --within BYTES      fails where the programs together are larger
@@ -21,7 +21,11 @@ root="$(cd "$here/../.." && pwd)"
 cache="${MANX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/manx}"
 # Agent, controller and command are one program that is each of them by its name (see src/main.rs); the plugin is apart.
 programs=(manx-all manx-cni)
+packages=(charts-image felix-cni-plugin)
 names=(felix manx manx-controller)
+# Those of iptables come out of iptables.sh, which says how they are called.
+tools=(xtables-legacy-multi xtables-nft-multi)
+linking=()
 
 say() { printf '== %s\n' "$*" >&2; }
 fail() { printf '%s\n' "$*" >&2; exit 1; }
@@ -30,41 +34,56 @@ version() { sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$
 
 # The image's word for this kind of machine, and Rust's.
 case "$(uname -m)" in
-  x86_64) architecture=amd64 target=x86_64-unknown-linux-gnu ;;
+  x86_64)
+    architecture=amd64 target=x86_64-unknown-linux-gnu
+    # Rust's own linker, which knows these, is the default here alone: relocations in a form that takes a tenth of the place,
+    # and functions of the same code once.
+    linking=(-C link-arg=-Wl,--pack-dyn-relocs=relr -C link-arg=-Wl,--icf=all)
+    ;;
   aarch64) architecture=arm64 target=aarch64-unknown-linux-gnu ;;
   *) fail "no image is made for $(uname -m)" ;;
 esac
 
 # Static programs, in a folder of their own beside the usual builds, whose flags differ.
 build_programs() {
-  local to="$cache/target-static" flags
+  local to="$cache/target-static" flags program
   say "building static programs (some minutes the first time)"
   # glibc answers for names from /etc/hosts and DNS also when it is linked in. Paths of the machine that builds do not
   # belong into the programs, or another machine's would differ; cargo names our own files from the root of the tree.
   flags="-C target-feature=+crt-static --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
   (
     cd "$root"
-    RUSTFLAGS="$flags" CARGO_PROFILE_RELEASE_STRIP=symbols CARGO_PROFILE_RELEASE_DEBUG=false \
-      nice -n "${MANX_NICE:-10}" cargo build --release --locked --target "$target" --target-dir "$to" \
-      -p charts-image -p felix-cni-plugin >&2
+    export RUSTFLAGS="$flags" CARGO_PROFILE_RELEASE_STRIP=symbols CARGO_PROFILE_RELEASE_DEBUG=false
+    for program in "${packages[@]}"; do
+      nice -n "${MANX_NICE:-10}" cargo rustc --release --locked --target "$target" --target-dir "$to" \
+        -p "$program" --bins -- "${linking[@]}" >&2
+    done
   )
   from="$to/$target/release"
 }
 
+# put PROGRAM FOLDER: a program that needs nothing else is put into the folder.
+put() {
+  local headers
+  [ -f "$1" ] || fail "there is no $1"
+  # Whole first: who reads a part of it only would end readelf, and that end would look like a program without the word.
+  headers="$(readelf -l "$1")"
+  if grep -q INTERP <<<"$headers"; then
+    fail "$1 needs a dynamic linker, and the image has none: build it with this script"
+  fi
+  install -m 0755 "$1" "$2"
+}
+
 # A folder that has everything that the layer will, with modes that the caller's umask does not change.
 stage() {
-  local into="$1" program name headers
-  install -d -m 0755 "$into/bin"
-  for program in "${programs[@]}"; do
-    [ -f "$from/$program" ] || fail "$from has no $program"
-    # Whole first: who reads a part of it only would end readelf, and that end would look like a program without the word.
-    headers="$(readelf -l "$from/$program")"
-    if grep -q INTERP <<<"$headers"; then
-      fail "$from/$program needs a dynamic linker, and the image has none: build it with this script"
-    fi
-    install -m 0755 "$from/$program" "$into/bin/$program"
-  done
+  local into="$1" program name
+  install -d -m 0755 "$into/bin" "$into/licences"
+  for program in "${programs[@]}"; do put "$from/$program" "$into/bin"; done
   for name in "${names[@]}"; do ln -s manx-all "$into/bin/$name"; done
+  for program in "${tools[@]}"; do put "$iptables/$program" "$into/bin"; done
+  "$here/iptables.sh" --links "$into/bin"
+  install -m 0644 "$root/LICENSE" "$into/licences/Apache-2.0"
+  install -m 0644 "$iptables/licences"/* "$into/licences"
 }
 
 # A tar whose bytes depend on names, modes and contents alone.
@@ -79,7 +98,7 @@ checksum() { sha256sum "$1" | cut -d ' ' -f 1; }
 configuration() {
   local created
   created="$(date -u -d "@${SOURCE_DATE_EPOCH:-0}" +%Y-%m-%dT%H:%M:%SZ)"
-  printf '{"architecture":"%s","os":"linux","created":"%s","config":{"Cmd":["manx","--help"],"Env":["PATH=/bin"],"Labels":{"org.opencontainers.image.title":"manx","org.opencontainers.image.version":"%s","org.opencontainers.image.licenses":"Apache-2.0"}},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created":"%s","created_by":"charts/image/build.sh"}]}' \
+  printf '{"architecture":"%s","os":"linux","created":"%s","config":{"Cmd":["manx","--help"],"Env":["PATH=/bin"],"Labels":{"org.opencontainers.image.title":"manx","org.opencontainers.image.version":"%s","org.opencontainers.image.licenses":"Apache-2.0 AND GPL-2.0-or-later"}},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created":"%s","created_by":"charts/image/build.sh"}]}' \
     "$architecture" "$created" "$(version)" "$1" "$created"
 }
 
@@ -89,7 +108,7 @@ build_image() {
   trap 'rm -rf "$work"' EXIT
   stage "$work/layer"
   install -d "$work/image"
-  archive "$work/layer.tar" "$work/layer" bin
+  archive "$work/layer.tar" "$work/layer" bin licences
   layer="$(checksum "$work/layer.tar")"
   mv "$work/layer.tar" "$work/image/$layer.tar"
   configuration "$layer" >"$work/config"
@@ -108,7 +127,7 @@ build_image() {
 
 report() {
   local program total=0 size
-  for program in "${programs[@]}"; do
+  for program in "${programs[@]}" "${tools[@]}"; do
     size="$(stat -c %s "$1/$program")"
     total=$((total + size))
     printf '%12d  %s\n' "$size" "$program" >&2
@@ -134,6 +153,7 @@ done
 if [ -n "$programs_only" ]; then
   echo "$from"
 else
+  iptables="$("$here/iptables.sh" | tail -n 1)"
   build_image
   echo "$output"
 fi

@@ -1,15 +1,6 @@
 # shellcheck shell=bash
 # Parts die, one after the other and together, under traffic: nothing denied passes, nothing allowed is cut.
 
-# The process of a node's agent, by the network that it is in.
-felix_of() {
-  local pid own
-  own="$(stat -L -c %i "/run/netns/manx-$1")"
-  for pid in $(pgrep -x felix); do
-    [ "$(stat -L -c %i "/proc/$pid/ns/net" 2>/dev/null)" = "$own" ] && { echo "$pid"; return; }
-  done
-  return 1
-}
 new_pod() {
   server "$1" "$2" | kubectl apply -f - && kubectl -n pods wait --for=condition=Ready "pod/$1" --timeout=240s
 }

@@ -16,3 +16,12 @@ pid_in() {
 }
 # enter PID COMMAND...: this machine's program in a pod's network.
 enter() { local pid="$1"; shift; exec nsenter -t "$pid" -n "$@"; }
+# The process of a node's agent, by the network that it is in.
+felix_of() {
+  local pid own
+  own="$(stat -L -c %i "/run/netns/manx-$1")"
+  for pid in $(pgrep -x felix); do
+    [ "$(stat -L -c %i "/proc/$pid/ns/net" 2>/dev/null)" = "$own" ] && { echo "$pid"; return; }
+  done
+  return 1
+}

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # Pods have addresses of their node's own ranges (host-local) in place of pools' blocks: nodes reach these by the same ways.
+# Policy is in iptables from the first moment on, and goes with the release.
 
 # ranges_of NODE: the node's own ranges, of both families.
 ranges_of() { kubectl get node "$1" -o 'jsonpath={.spec.podCIDRs[*]}' | tr ' ' '\n'; }
@@ -41,7 +42,8 @@ if wanted podcidr; then
   check "agents may have their privileges" kubectl label --overwrite namespace "$namespace" pod-security.kubernetes.io/enforce=privileged
   check "the image is on every node" cluster import "$image"
   check "helm install, with host-local" helm install manx "$root/charts/manx" --namespace "$namespace" --wait --timeout 10m \
-    --set cni.ipam=host-local
+    --set cni.ipam=host-local --set felix.rules=IptablesLegacy
+  for node in "${nodes[@]}"; do check "policy of $node is in legacy iptables alone" within 60 holds_policy_in "$node" IptablesLegacy; done
   check "manx status is content" manx status --wait=240
   check "a namespace" kubectl create namespace pods
   { server one node1; server two node2; server three node2; } >"$work/podcidr.yaml"

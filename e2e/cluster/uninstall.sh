@@ -6,6 +6,8 @@ left_on() {
   # shellcheck disable=SC2016
   cluster node-exec "$1" -- /bin/bash -c '
     nft list tables | grep -w "inet manx"
+    for variant in legacy nft; do iptables-$variant-save; ip6tables-$variant-save; done 2>/dev/null | grep cali-
+    ipset list -name | grep ^cali
     ip -o link | grep ": cali"
     for family in -4 -6; do ip "$family" route show proto 80; done
     find /run/manx /opt/cni/bin/manx* /opt/cni/bin/calico* /opt/cni/bin/loopback 2>/dev/null

@@ -83,7 +83,17 @@ appArmorProfile:
 # The log is the container's; the root file system is read-only.
 - name: FELIX_LOGFILEPATH
   value: none
+{{- with .Values.felix.rules }}
+# What holds policy in the kernel.
+- name: FELIX_NFTABLESMODE
+  value: {{ get (dict "Auto" "Auto" "NFTables" "Enabled") . | default "Disabled" }}
+- name: FELIX_IPTABLESBACKEND
+  value: {{ get (dict "IptablesLegacy" "Legacy" "IptablesNFT" "NFT") . | default "Auto" }}
+{{- end }}
 {{- $taken := list "DATASTORETYPE" "FELIXHOSTNAME" "STATEDIR" "CNISOCKETPATH" "SYSCTLPATH" "HEALTHENABLED" "HEALTHHOST" "HEALTHPORT" "PROMETHEUSMETRICSENABLED" "PROMETHEUSMETRICSPORT" "LOGFILEPATH" }}
+{{- if .Values.felix.rules }}
+{{- $taken = concat $taken (list "NFTABLESMODE" "IPTABLESBACKEND") }}
+{{- end }}
 {{- range $name, $value := .Values.felix.config }}
 {{- if has (upper $name) $taken }}
 {{- fail (printf "felix.config.%s: the chart sets it itself, by a value of its own (see felix in values.yaml)" $name) }}
