@@ -2,7 +2,7 @@
 # Builds the benchmark and the programs that it measures, runs it, and prints the table.
 #
 #   e2e/bench.sh            every usual group of figures
-#   e2e/bench.sh NAME...    only these: connections packets reaction snapshot single changes nodes between
+#   e2e/bench.sh NAME...    only these: connections packets reaction snapshot single changes nodes between backends
 #   e2e/bench.sh kubernetes         20,000 pods and 10,000 policies behind a real API server with etcd: the agent's start
 #                                   and memory, policy changes, pods that come and go; about ten minutes
 #   e2e/bench.sh kubernetes-pods    50 pods on one node of a real cluster of two (e2e/kube/cluster.sh), created to running

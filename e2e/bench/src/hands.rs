@@ -46,6 +46,14 @@ impl Hands {
             owned_table: false,
             ..DataplaneSettings::default()
         };
+        Self::open_with(node, settings)
+    }
+
+    /// Opens both, the second as the settings say. Nothing is written yet.
+    ///
+    /// # Errors
+    /// The kernel gives no socket, or programs lack that the settings ask for.
+    pub fn open_with(node: &str, settings: DataplaneSettings) -> anyhow::Result<Self> {
         Ok(Hands {
             calculation: CalcGraph::new(CalcConfig::for_node(node)),
             dataplane: Dataplane::open(settings).context("opening the dataplane")?,

@@ -8,12 +8,14 @@
 //! - [`brain`]: calculation, tables and driver of one node, with the time that each takes.
 //! - [`shape`], [`snapshot`]: a large cluster, from nothing and by single changes.
 //! - [`crowd`], [`changes`]: a full node, by single changes.
-//! - [`bed`], [`selected`], [`walked`], [`traffic`], [`packets`], [`connections`]: what packets pay.
+//! - [`bed`], [`selected`], [`walked`], [`walked_iptables`], [`traffic`], [`packets`], [`connections`]: what packets pay.
 //! - [`realm`], [`hands`], [`nodes`]: a cluster of many nodes, calculated and programmed by one of them.
 //! - [`between`]: what the way between pods of two nodes costs.
 //! - [`probe`], [`reaction`]: from a changed manifest to the first packet that is treated by it.
+//! - [`backends`]: nftables and both variants of iptables: policies, first load, sets.
 //! - [`kubernetes`]: a large cluster behind a real API server, and pods of a real cluster.
 
+pub mod backends;
 pub mod bed;
 pub mod between;
 pub mod brain;
@@ -35,3 +37,4 @@ pub mod snapshot;
 pub mod timing;
 pub mod traffic;
 pub mod walked;
+pub mod walked_iptables;

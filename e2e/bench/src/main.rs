@@ -3,7 +3,7 @@
 use anyhow::Context;
 use e2e_bench::figure::{Figure, table};
 use e2e_bench::{
-    bed, between, changes, connections, kubernetes, machine, nodes, packets, reaction, snapshot,
+    backends, bed, between, changes, connections, kubernetes, machine, nodes, packets, reaction, snapshot,
 };
 use std::process::{Command, ExitCode, Stdio};
 
@@ -22,7 +22,7 @@ struct Group {
     run: fn() -> anyhow::Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 11] = [
     Group {
         name: "connections",
         about: "new TCP connections a second, by number of policies",
@@ -78,6 +78,13 @@ const GROUPS: [Group; 10] = [
         is_usual: true,
         is_apart: true,
         run: between::run,
+    },
+    Group {
+        name: "backends",
+        about: "nftables and both variants of iptables: policies, first load, sets",
+        is_usual: true,
+        is_apart: true,
+        run: backends::run,
     },
     Group {
         name: "kubernetes",

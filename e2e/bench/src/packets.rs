@@ -1,20 +1,65 @@
 //! What a packet that opens a flow pays.
 
+use crate::backends::Backend;
 use crate::bed::Node;
 use crate::figure::{Figure, duration};
-use crate::selected::{self, COUNTS};
+use crate::selected::{self, COUNTS, Style};
 use crate::timing::{Samples, from_environment};
 use crate::traffic::{Server, open_flows};
-use crate::walked;
+use crate::{walked, walked_iptables};
 use anyhow::Context;
 use rand::seq::SliceRandom;
 use std::time::Duration;
 
+/// What holds a lane's policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holder {
+    /// Nothing: connection tracking and anti-spoofing alone, by nftables.
+    Nothing,
+    /// Manx.
+    Manx(Backend, Style),
+    /// The conventional layout.
+    Walked(Backend, Style),
+}
+
+/// A holder, and how many policies select the lane's server.
+pub type Which = (Holder, usize);
+
+/// The lane without policies.
+pub const ALONE: Which = (Holder::Nothing, 0);
+
+/// Manx's lane on nftables with so many policies.
+pub const fn manx(count: usize) -> Which {
+    (Holder::Manx(Backend::Nftables, Style::Allow), count)
+}
+
+/// The walked layout's lane on nftables with so many policies.
+pub const fn walk(count: usize) -> Which {
+    (Holder::Walked(Backend::Nftables, Style::Allow), count)
+}
+
+/// What a lane is called in the table.
+pub fn name((holder, count): Which) -> String {
+    let name = |layout: &str, backend: Backend, style: Style| {
+        let on = match backend {
+            Backend::Nftables => String::new(),
+            other => format!(" on {}", other.name()),
+        };
+        let ordered = if style == Style::Ordered { " ordered" } else { "" };
+        format!("{layout}{on}, {count}{ordered} policies")
+    };
+    match holder {
+        Holder::Nothing => "connection tracking and anti-spoofing alone".to_string(),
+        Holder::Manx(backend, style) => name("Manx", backend, style),
+        Holder::Walked(backend, style) => name("walked", backend, style),
+    }
+}
+
 /// A server of one of the nodes.
 #[derive(Debug)]
 pub struct Lane {
-    /// What it is called in the table.
-    pub name: String,
+    /// Which it is.
+    pub which: Which,
     /// Which of the nodes.
     pub node: usize,
     /// Its sockets.
@@ -23,7 +68,7 @@ pub struct Lane {
     pub times: Samples,
 }
 
-/// The nodes and their servers: connection tracking alone, Manx, and the walked layout.
+/// The nodes and their servers.
 #[derive(Debug)]
 pub struct Course {
     /// The nodes.
@@ -32,53 +77,46 @@ pub struct Course {
     pub lanes: Vec<Lane>,
 }
 
-/// Name of the lane without policies.
-pub const ALONE: &str = "connection tracking and anti-spoofing alone";
-
-/// Name of Manx's lane with so many policies.
-pub fn manx(count: usize) -> String {
-    format!("Manx, {count} policies")
-}
-
-/// Name of the walked layout's lane with so many policies.
-pub fn walk(count: usize) -> String {
-    format!("walked, {count} policies")
+/// The lanes by which nftables is measured.
+pub fn usual_lanes() -> Vec<(Holder, Vec<usize>)> {
+    vec![
+        (Holder::Nothing, vec![0]),
+        (Holder::Manx(Backend::Nftables, Style::Allow), COUNTS.to_vec()),
+        (Holder::Walked(Backend::Nftables, Style::Allow), vec![100, 500]),
+    ]
 }
 
 impl Course {
-    /// Makes the nodes, each with all its pods and rules.
+    /// Makes a node for each of these, with all its pods and rules, and a lane to the server of each number of policies.
     ///
     /// # Errors
     /// The kernel refused.
-    pub fn make() -> anyhow::Result<Self> {
+    pub fn make(wanted: &[(Holder, Vec<usize>)]) -> anyhow::Result<Self> {
         let pods = selected::pods();
-        let alone = Node::make(&pods)?;
-        alone.load_rules(&walked::without_policies())?;
-        let ours = Node::make(&pods)?;
-        let size = ours.namespace.run(selected::program)??;
-        eprintln!("  {size}");
-        let conventional = Node::make(&pods)?;
-        conventional.load_rules(&walked::rules(500))?;
-        let nodes = vec![alone, ours, conventional];
-        let mut lanes = Vec::new();
-        let mut add = |name: String, node: usize, n: usize| -> anyhow::Result<()> {
-            if let Some(on) = nodes.get(node) {
-                let server = Server::open(on, n)?;
+        let (mut nodes, mut lanes) = (Vec::new(), Vec::new());
+        for (holder, counts) in wanted {
+            let node = Node::make(&pods)?;
+            match *holder {
+                Holder::Nothing => node.load_rules(&walked::without_policies())?,
+                Holder::Manx(backend, style) => {
+                    node.namespace.run(|| selected::program(backend, style))??
+                }
+                Holder::Walked(Backend::Nftables, style) => node.load_rules(&walked::rules(500, style))?,
+                Holder::Walked(Backend::Iptables(variant), style) => node
+                    .namespace
+                    .run(|| walked_iptables::load(variant, 500, style))??,
+            }
+            for count in counts {
+                let server = COUNTS.iter().position(|known| known == count);
+                let server = server.context("no server is selected by so many policies")?;
                 lanes.push(Lane {
-                    name,
-                    node,
-                    server,
+                    which: (*holder, *count),
+                    node: nodes.len(),
+                    server: Server::open(&node, server)?,
                     times: Samples::default(),
                 });
             }
-            Ok(())
-        };
-        add(ALONE.to_string(), 0, 0)?;
-        for (n, count) in COUNTS.iter().enumerate() {
-            add(manx(*count), 1, n)?;
-            if [100, 500].contains(count) {
-                add(walk(*count), 2, n)?;
-            }
+            nodes.push(node);
         }
         Ok(Course { nodes, lanes })
     }
@@ -98,16 +136,17 @@ impl Course {
                 continue;
             };
             node.forget_flows()?;
-            measure(node, lane).with_context(|| lane.name.clone())?;
+            let which = lane.which;
+            measure(node, lane).with_context(|| name(which))?;
             node.forget_flows()?;
         }
         Ok(())
     }
 
-    fn least(&self, name: &str) -> Duration {
+    fn least(&self, which: Which) -> Duration {
         self.lanes
             .iter()
-            .find(|l| l.name == name)
+            .find(|l| l.which == which)
             .map(|l| l.times.least())
             .unwrap_or_default()
     }
@@ -120,7 +159,7 @@ impl Course {
 pub fn run() -> anyhow::Result<Vec<Figure>> {
     let packets = from_environment("MANX_BENCH_PACKETS", 100_000);
     let rounds = from_environment("MANX_BENCH_PACKET_ROUNDS", 9);
-    let mut course = Course::make()?;
+    let mut course = Course::make(&usual_lanes())?;
     for round in 0..rounds {
         eprintln!("  round {} of {rounds}", round + 1);
         course.round(|node, lane| {
@@ -129,21 +168,21 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
             Ok(())
         })?;
     }
-    let nanoseconds = |name: &str| course.least(name).as_nanos() as f64;
+    let nanoseconds = |which: Which| course.least(which).as_nanos() as f64;
     let how = format!("UDP, pod to pod on one node, least of {rounds} shuffled runs of {packets} packets");
     let (one, most) = (manx(1), manx(5_000));
-    let above = (nanoseconds(&most) - nanoseconds(ALONE)) / 1_000.0;
-    let ratio = |of: &str, to: &str| nanoseconds(of) / nanoseconds(to).max(1.0);
+    let above = (nanoseconds(most) - nanoseconds(ALONE)) / 1_000.0;
+    let ratio = |of: Which, to: Which| nanoseconds(of) / nanoseconds(to).max(1.0);
     let mut figures = vec![
         Figure::at_most(
             "a packet that opens a flow: 5,000 policies against one",
-            ratio(&most, &one),
+            ratio(most, one),
             "times",
             1.10,
             format!(
                 "{how}; {} against {}",
-                duration(course.least(&most)),
-                duration(course.least(&one))
+                duration(course.least(most)),
+                duration(course.least(one))
             ),
         ),
         Figure::at_most(
@@ -153,14 +192,14 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
             0.8,
             format!(
                 "{} against {}",
-                duration(course.least(&most)),
+                duration(course.least(most)),
                 duration(course.least(ALONE))
             ),
         ),
         Figure::at_least(
             "what the layout adds to a packet that opens a flow, walked against Manx, 500 policies each",
-            (nanoseconds(&walk(500)) - nanoseconds(ALONE))
-                / (nanoseconds(&manx(500)) - nanoseconds(ALONE)).max(1.0),
+            (nanoseconds(walk(500)) - nanoseconds(ALONE))
+                / (nanoseconds(manx(500)) - nanoseconds(ALONE)).max(1.0),
             "times",
             10.0,
             "one set a selector, one chain a policy, the last one matches; above connection tracking alone",
@@ -173,7 +212,7 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
             duration(lane.times.largest())
         );
         figures.push(Figure::beside(
-            format!("a packet that opens a flow: {}", lane.name),
+            format!("a packet that opens a flow: {}", name(lane.which)),
             duration(lane.times.least()),
             note,
         ));

@@ -1,9 +1,11 @@
 //! One node whose server pods are selected by no, one, ten and up to 5,000 policies, all in force at once.
 //!
 //! Every policy allows one port from a selector of its own. The client is let in at a server's port by the last of that
-//! server's policies only: whoever walks the policies must walk them all.
+//! server's policies only: whoever walks the policies must walk them all. Where they are ordered, each denies what another
+//! selector selects before it allows anything.
 
-use crate::brain::Brain;
+use crate::backends::Backend;
+use crate::hands::Hands;
 use crate::shape::{HERE, allow};
 use ipnet::IpNet;
 use policy_model::{
@@ -68,17 +70,31 @@ pub fn port_of(policy: usize) -> u16 {
     last_of(policy).map_or(8_000 + u16::try_from(policy % 50).unwrap_or(0), port)
 }
 
+/// What the policies say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Style {
+    /// They only allow.
+    Allow,
+    /// Each denies first, and their order decides.
+    Ordered,
+}
+
+/// The policy whose allowed peers this one denies, where policies deny.
+pub fn denied(policy: usize) -> usize {
+    (policy + POLICIES / 2) % POLICIES
+}
+
 /// Brings the node's policies into force with the product's own code. Runs in the node's namespace.
 ///
 /// # Errors
 /// The kernel refused.
-pub fn program() -> anyhow::Result<String> {
-    let mut brain = Brain::open(HERE)?;
-    brain.begin(resources())?;
-    Ok(brain.size())
+pub fn program(backend: Backend, style: Style) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut hands = Hands::open_with(HERE, backend.settings(folder.path()))?;
+    hands.begin(resources(style)).map(drop)
 }
 
-fn resources() -> Vec<Resource> {
+fn resources(style: Style) -> Vec<Resource> {
     let mut all = vec![namespace()];
     let client = CLIENT.map(IpAddr::from);
     all.push(endpoint(
@@ -108,7 +124,7 @@ fn resources() -> Vec<Resource> {
             &labels,
         ));
     }
-    all.extend((0..POLICIES).map(policy));
+    all.extend((0..POLICIES).map(|n| policy(n, style)));
     all
 }
 
@@ -150,22 +166,29 @@ fn endpoint(
     object.into()
 }
 
-fn policy(n: usize) -> Resource {
+fn policy(n: usize, style: Style) -> Resource {
     let selecting: Vec<String> = COUNTS
         .iter()
         .filter(|c| **c > n)
         .map(|c| format!("'by-{c}'"))
         .collect();
     let client = if is_last(n) { " || client == 'yes'" } else { "" };
-    let ingress = [Protocol::TCP, Protocol::UDP].map(|protocol| {
+    let mut ingress = Vec::new();
+    if style == Style::Ordered {
+        let mut rule = allow(&format!("peer == 'p{}'", denied(n)));
+        rule.action = Action::Deny;
+        ingress.push(rule);
+    }
+    for protocol in [Protocol::TCP, Protocol::UDP] {
         let mut rule = allow(&format!("peer == 'p{n}'{client}"));
         rule.protocol = Some(protocol);
         rule.destination.ports = vec![Port::Range(PortRange::single(port_of(n)))];
-        rule
-    });
+        ingress.push(rule);
+    }
     let spec = GlobalNetworkPolicySpec {
+        order: (style == Style::Ordered).then_some(n as f64),
         selector: format!("selected in {{{}}}", selecting.join(", ")),
-        ingress: ingress.to_vec(),
+        ingress,
         ..GlobalNetworkPolicySpec::default()
     };
     Object::named(format!("policy-{n:05}"), spec).into()

@@ -4,31 +4,56 @@
 //! and dispatch are those of the product, so that the difference is the layout's.
 
 use crate::selected::{
-    CLIENT, CLIENT_INTERFACE, COUNTS, PEERS, POLICIES, is_last, peer, pods, port_of, server_interface,
+    CLIENT, CLIENT_INTERFACE, COUNTS, PEERS, POLICIES, Style, denied, is_last, peer, pods, port_of,
+    server_interface,
 };
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 
 /// Connection tracking and anti-spoofing without any policy.
 pub fn without_policies() -> String {
     format!("table inet bench {{\n{}{}}}\n", spoofing(), forward(""))
 }
 
+/// The pods that a policy lets in.
+pub(crate) fn allowed_by(policy: usize) -> Vec<Ipv4Addr> {
+    let client = if is_last(policy) {
+        CLIENT.to_vec()
+    } else {
+        Vec::new()
+    };
+    with_number(policy).chain(client).collect()
+}
+
+/// The pods that a policy denies, where policies deny.
+pub(crate) fn denied_by(policy: usize) -> Vec<Ipv4Addr> {
+    with_number(denied(policy)).collect()
+}
+
+fn with_number(policy: usize) -> impl Iterator<Item = Ipv4Addr> {
+    (0..PEERS).filter(move |n| n % POLICIES == policy).map(peer)
+}
+
 /// The policies of the servers that at most `most` policies select.
-pub fn rules(most: usize) -> String {
+pub fn rules(most: usize, style: Style) -> String {
+    let set = |name: &str, members: &[Ipv4Addr]| {
+        let members: Vec<String> = members.iter().map(Ipv4Addr::to_string).collect();
+        format!(
+            " set {name} {{ type ipv4_addr; elements = {{ {} }}; }}\n",
+            members.join(", ")
+        )
+    };
     let mut text = format!("table inet bench {{\n{}", spoofing());
     for policy in 0..most.min(POLICIES) {
-        let mut members: Vec<String> = (0..PEERS)
-            .filter(|n| n % POLICIES == policy)
-            .map(|n| peer(n).to_string())
-            .collect();
-        if is_last(policy) {
-            members.extend(CLIENT.map(|a| a.to_string()));
+        text.push_str(&set(&format!("sel_{policy}"), &allowed_by(policy)));
+        let mut deny = String::new();
+        if style == Style::Ordered {
+            text.push_str(&set(&format!("deny_{policy}"), &denied_by(policy)));
+            deny = format!("ip saddr @deny_{policy} drop; ");
         }
         let _ = writeln!(
             text,
-            " set sel_{policy} {{ type ipv4_addr; elements = {{ {} }}; }}\n \
-             chain pol_{policy} {{ ip saddr @sel_{policy} meta l4proto {{ tcp, udp }} th dport {} accept; }}",
-            members.join(", "),
+            " chain pol_{policy} {{ {deny}ip saddr @sel_{policy} meta l4proto {{ tcp, udp }} th dport {} accept; }}",
             port_of(policy)
         );
     }

@@ -1,7 +1,7 @@
 //! The kernel's IP sets, by their own netlink protocol (`NFNL_SUBSYS_IPSET`); no program is started.
 //!
 //! Written by hand from the kernel's description (`linux/netfilter/ipset/ip_set.h`) on the netlink conversation of
-//! `dataplane-netlink`. Measured against `ipset restore` (`tests/kernel/speed.rs`): twice as fast for many small changes, fifteen times
+//! `dataplane-netlink`. Measured against `ipset restore` (`./dev bench backends`): twice as fast for many small changes, fifteen times
 //! for a large set, and it says which member was refused.
 //!
 //! A change of a set is in force for the next packet, but not together with another: rules that need two sets to change at

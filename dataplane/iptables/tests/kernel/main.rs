@@ -13,5 +13,4 @@ mod history;
 mod ipsets;
 mod neighbours;
 mod programs;
-mod speed;
 mod tables;
