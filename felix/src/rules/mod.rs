@@ -1,17 +1,17 @@
 //! In what policy is held on this node: nftables, or iptables in one of its variants.
 //!
-//! `NFTablesMode` says it. Auto takes nftables wherever the kernel has what is needed, because it is the faster one and its
-//! table can be closed to others; what else is on the node does not matter for that. A kube-proxy in iptables mode is lived
-//! beside: its translation of addresses happens in front of our decisions in either case. So Auto means iptables only where
-//! nftables cannot be had. Which variant of iptables then, is `IptablesBackend`'s: there rules of others do matter, since a
-//! node whose rules are spread over both variants is hard to understand.
+//! `NFTablesMode` says it. Auto follows kube-proxy, so that the rules of a node are in one place, and the kernel: nftables where
+//! kube-proxy has a table there, or where no kube-proxy is seen; iptables where kube-proxy has its chains there, or where
+//! nf_tables of the kernel does not suffice. Where it cannot be held beside kube-proxy, it is held in the other. Policy means the
+//! same in both, and both mixtures work: whoever wants the faster one, whose table can be closed to others, says Enabled. Which
+//! variant of iptables then, is `IptablesBackend`'s: a node whose rules are spread over both variants is hard to understand.
 //!
 //! It is decided once, at the start; a change of the settings starts the agent anew.
 
 mod kernel;
 mod settings;
 
-pub use kernel::NfTables;
+pub use kernel::{KubeProxy, NfTables};
 use settings::iptables;
 pub(crate) use settings::{programs, refresh};
 
@@ -48,7 +48,7 @@ impl Chosen {
 
     /// What is chosen on this node, by a look at it in the calling thread's network namespace.
     pub fn here(settings: &Settings) -> Self {
-        Chosen::of(settings, &NfTables::look())
+        Chosen::of(settings, &NfTables::look(&programs(settings)))
     }
 
     /// The choice in one line.
@@ -67,15 +67,9 @@ fn decide(mode: Option<NftablesMode>, kernel: &NfTables) -> (bool, String) {
         (Some(NftablesMode::Enabled), _) => (true, "NFTablesMode is Enabled".to_owned()),
         (Some(NftablesMode::Disabled), _) => (false, "NFTablesMode is Disabled".to_owned()),
         (Some(NftablesMode::Auto) | None, NfTables::Sufficient { kube_proxy }) => {
-            let beside = if *kube_proxy {
-                ", and kube-proxy has its rules there"
-            } else {
-                ""
-            };
-            (
-                true,
-                format!("NFTablesMode is Auto and the kernel has what is needed{beside}"),
-            )
+            let (is_nftables, proxy) = beside(kube_proxy);
+            let why = format!("NFTablesMode is Auto, the kernel has what nftables needs, and {proxy}");
+            (is_nftables, why)
         }
         (Some(NftablesMode::Auto) | None, NfTables::Lacks(what)) => {
             (false, format!("NFTablesMode is Auto and {what}"))
@@ -83,6 +77,27 @@ fn decide(mode: Option<NftablesMode>, kernel: &NfTables) -> (bool, String) {
         (Some(NftablesMode::Auto) | None, NfTables::Absent) => (
             false,
             "NFTablesMode is Auto and this kernel has no nf_tables".to_owned(),
+        ),
+    }
+}
+
+/// The same beside such a kube-proxy, on a kernel that leaves the choice.
+fn beside(kube_proxy: &KubeProxy) -> (bool, String) {
+    match kube_proxy {
+        KubeProxy::Nftables => (true, "kube-proxy has its rules there".to_owned()),
+        KubeProxy::Unseen => (true, "no kube-proxy has rules in iptables".to_owned()),
+        KubeProxy::Iptables {
+            variant,
+            unusable: None,
+        } => (false, format!("kube-proxy has its rules in iptables ({variant})")),
+        KubeProxy::Iptables {
+            variant,
+            unusable: Some(reason),
+        } => (
+            true,
+            format!(
+                "policy cannot be held in iptables ({variant}), where kube-proxy has its rules: {reason}"
+            ),
         ),
     }
 }
@@ -100,6 +115,7 @@ fn variant(settings: &Settings, kernel: &NfTables) -> BackendChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dataplane_iptables::programs::Variant;
 
     fn chosen(mode: &str, variant: &str, kernel: &NfTables) -> (&'static str, String) {
         let mut layer = crate::settings::Layer::new(crate::settings::Source::Environment);
@@ -118,32 +134,86 @@ mod tests {
         (name, chosen.sentence())
     }
 
+    fn beside_iptables(variant: Variant, unusable: Option<&str>) -> NfTables {
+        NfTables::Sufficient {
+            kube_proxy: KubeProxy::Iptables {
+                variant,
+                unusable: unusable.map(str::to_owned),
+            },
+        }
+    }
+
     #[test]
-    fn nftables_is_taken_wherever_the_kernel_has_what_is_needed() {
-        let full = |kube_proxy| NfTables::Sufficient { kube_proxy };
+    fn auto_follows_kube_proxy_and_what_the_kernel_has() {
+        let alone = NfTables::Sufficient {
+            kube_proxy: KubeProxy::Unseen,
+        };
+        let modern = NfTables::Sufficient {
+            kube_proxy: KubeProxy::Nftables,
+        };
         let lacks = NfTables::Lacks("nf_tables of this kernel lacks: verdict maps".to_owned());
-        for (mode, variant, kernel, expected) in [
-            ("Auto", "Auto", full(false), "nftables"),
-            ("Auto", "Legacy", full(true), "nftables"),
-            ("none", "none", full(false), "nftables"),
-            ("Auto", "Auto", lacks.clone(), "auto"),
-            ("Auto", "NFT", lacks.clone(), "nft"),
-            ("Auto", "Auto", NfTables::Absent, "legacy"),
-            ("auto", "none", NfTables::Absent, "legacy"),
-            ("Enabled", "Legacy", NfTables::Absent, "nftables"),
-            ("Enabled", "Auto", lacks.clone(), "nftables"),
-            ("Disabled", "Auto", full(true), "auto"),
-            ("disabled", "legacy", full(false), "legacy"),
-            ("Disabled", "nft", full(false), "nft"),
-            ("Disabled", "Auto", NfTables::Absent, "legacy"),
+        let old = beside_iptables(Variant::Legacy, None);
+        let without_sets = beside_iptables(Variant::Nft, Some("no IP sets"));
+        for (mode, variant, kernel, expected, words) in [
+            (
+                "Auto",
+                "Auto",
+                &alone,
+                "nftables",
+                "no kube-proxy has rules in iptables",
+            ),
+            (
+                "none",
+                "none",
+                &alone,
+                "nftables",
+                "no kube-proxy has rules in iptables",
+            ),
+            (
+                "Auto",
+                "Legacy",
+                &modern,
+                "nftables",
+                "kube-proxy has its rules there",
+            ),
+            (
+                "Auto",
+                "Auto",
+                &old,
+                "auto",
+                "kube-proxy has its rules in iptables (legacy)",
+            ),
+            (
+                "none",
+                "NFT",
+                &old,
+                "nft",
+                "kube-proxy has its rules in iptables (legacy)",
+            ),
+            (
+                "Auto",
+                "Auto",
+                &without_sets,
+                "nftables",
+                "cannot be held in iptables (nft)",
+            ),
+            ("Auto", "Auto", &without_sets, "nftables", "no IP sets"),
+            ("Enabled", "Auto", &old, "nftables", "Enabled"),
+            ("Auto", "Auto", &lacks, "auto", "lacks: verdict maps"),
+            ("Auto", "NFT", &lacks, "nft", "lacks: verdict maps"),
+            ("Auto", "Auto", &NfTables::Absent, "legacy", "no nf_tables"),
+            ("auto", "none", &NfTables::Absent, "legacy", "no nf_tables"),
+            ("Enabled", "Legacy", &NfTables::Absent, "nftables", "Enabled"),
+            ("Enabled", "Auto", &lacks, "nftables", "Enabled"),
+            ("Disabled", "Auto", &modern, "auto", "Disabled"),
+            ("disabled", "legacy", &alone, "legacy", "Disabled"),
+            ("Disabled", "nft", &alone, "nft", "Disabled"),
+            ("Disabled", "Auto", &NfTables::Absent, "legacy", "Disabled"),
         ] {
-            let (name, sentence) = chosen(mode, variant, &kernel);
+            let (name, sentence) = chosen(mode, variant, kernel);
             assert_eq!(name, expected, "{mode} {variant} {kernel:?}: {sentence}");
             assert!(sentence.contains("because NFTablesMode is"), "{sentence}");
+            assert!(sentence.contains(words), "{sentence}");
         }
-        let (_, sentence) = chosen("Auto", "Auto", &lacks);
-        assert!(sentence.contains("lacks: verdict maps"), "{sentence}");
-        let (_, sentence) = chosen("Auto", "Auto", &full(true));
-        assert!(sentence.contains("kube-proxy has its rules there"), "{sentence}");
     }
 }

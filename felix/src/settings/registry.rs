@@ -59,8 +59,7 @@ settings_table! {
     NftablesFilterDenyAction nftables_filter_deny_action: OneOf<DenyAction> = "DROP" [non_zero die_on_fail];
     /// Packet mark bits that may be used.
     NftablesMarkMask nftables_mark_mask: MarkBitmask = "0xffff0000" [non_zero die_on_fail inert];
-    /// Whether policy is held in nftables or in iptables. Auto takes nftables wherever the kernel has what is needed, also
-    /// beside a kube-proxy in iptables mode.
+    /// Whether policy is held in nftables or in iptables. Auto follows kube-proxy and what the kernel has.
     NFTablesMode nftables_mode: OneOfOrNone<NftablesMode> = "Auto" [];
 
     // Interfaces and routes.

@@ -52,7 +52,7 @@ fn what_is_chosen_is_in_force_and_said_with_its_reason() {
             "Auto",
             "Auto",
             "nftables",
-            "NFTablesMode is Auto and the kernel has what is needed",
+            "NFTablesMode is Auto, the kernel has what nftables needs, and no kube-proxy has rules in iptables",
         ),
         ("Enabled", "Legacy", "nftables", "NFTablesMode is Enabled"),
         (
@@ -84,7 +84,7 @@ fn what_is_chosen_is_in_force_and_said_with_its_reason() {
 }
 
 #[test]
-fn the_variant_follows_the_rules_of_kube_proxy_and_nftables_does_not() {
+fn the_choice_follows_the_rules_of_kube_proxy() {
     for variant in ["legacy", "nft"] {
         let node = Node::new();
         let other = if variant == "nft" { "legacy" } else { "nft" };
@@ -115,7 +115,21 @@ fn the_variant_follows_the_rules_of_kube_proxy_and_nftables_does_not() {
 
         let felix = node.start();
         felix.wait_until_ready(9099);
+        assert_eq!(in_force(&node), [variant]);
+        let words = format!("kube-proxy has its rules in iptables ({variant})");
+        assert!(felix.said().contains(&words), "{}", felix.said());
+        assert_eq!(felix.stop().code(), Some(0));
+
+        // It changed its mode, and what it had before is still there.
+        node.run("nft", &["add", "table", "ip", "kube-proxy"]);
+        let felix = node.start();
+        felix.wait_until_ready(9099);
         wait_until_in_force(&node, "nftables");
+        assert!(
+            felix.said().contains("kube-proxy has its rules there"),
+            "{}",
+            felix.said()
+        );
         let saved = node.run(&format!("iptables-{variant}-save"), &[]);
         assert!(
             saved.contains("KUBE-IPTABLES-HINT") && saved.contains("KUBE-SERVICES"),

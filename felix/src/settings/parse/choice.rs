@@ -152,7 +152,7 @@ choices! {
         Enabled = "Enabled",
         /// Never: in iptables.
         Disabled = "Disabled",
-        /// Where the kernel has what is needed.
+        /// As kube-proxy and the kernel have it.
         Auto = "Auto",
     }
     /// Where rules are put in chains that others share.
