@@ -14,6 +14,7 @@
 #              MANX_VM_PACKAGES   what cargo builds tests of, in place of --workspace
 #              MANX_VM_SECONDS    the most that the machine may take in all (5500)
 #              MANX_VM_KVM=1      hardware virtualisation in place of emulation, where it works
+#              MANX_WHOLE         not empty: with iptables all that runs with nftables, and not a choice
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root="$PWD"
@@ -41,22 +42,49 @@ suites() {
   suite nftables-socket dataplane/nftables socket 600 "--skip a_flood_of_events --skip dumps_show_one_state"
   suite netlink-kernel dataplane/netlink kernel 900 "--skip five_thousand" "MANX_NEEDS_IPIP=1"
   suite following dataplane following 900 "what_others_do"
-  suite node e2e node 600
-  suite sources e2e sources 600
-  # What only this kernel has, and what goes through it: the rest runs everywhere else.
-  suite tunnels e2e tunnels 1500 "ipip policy::" "MANX_NEEDS_IPIP=1 MANX_FEW_WAYS=1"
-  suite flows e2e flows 600
-  suite departures e2e departures 600
-  suite vacant e2e vacant 900
-  # Two worlds are one of even and one of odd number. The kept cases grow in number, and run everywhere else.
-  suite agreement e2e agreement 1000 "--skip kept_cases" "MANX_WORLDS=2"
-  # One at a time: a flood that waits for its share of the processor sees few changes.
-  suite flips e2e flips 1500 "--test-threads=1" "MANX_FLOOD=220000"
+  worlds nftables ""
   command_suite lab 1000 "bash '$root/e2e/vm/lab.sh' '$bin' '$root/controller/ctl/examples/shop.yaml'"
+  # The programs, the sets and the matches of iptables as this kernel has them; what of it is the same code for every kernel
+  # runs everywhere else.
+  suite iptables-kernel dataplane/iptables kernel 900 "$(whole "" "ipsets:: tables::")"
+  for variant in legacy nft; do
+    if [ -n "${MANX_WHOLE:-}" ]; then
+      worlds "iptables-$variant" "-$variant"
+      command_suite "lab-$variant" 1000 "bash '$root/e2e/vm/lab.sh' '$bin' '$root/controller/ctl/examples/shop.yaml' iptables-$variant"
+    else
+      some_worlds "iptables-$variant" "-$variant"
+    fi
+  done
   # Ratios of paired rounds say something of emulated code too; its times do not.
   is_named between &&
     command_suite between 1500 "env MANX_BENCH_CONNECTION_ROUNDS=9 MANX_BENCH_CONNECTIONS=400 MANX_BENCH_STREAM_MB=48 MANX_BENCH_ROUNDS=40 '$bin/manx-bench' between"
   return 0
+}
+
+# whole ALL CHOICE: what runs of something.
+whole() { if [ -n "${MANX_WHOLE:-}" ]; then printf '%s' "$1"; else printf '%s' "$2"; fi; }
+
+# worlds RULES SUFFIX: the suites of a node and its pods, with policy held in this way; their names get a suffix.
+worlds() {
+  local rules="MANX_RULES=$1" suffix="$2"
+  suite "node$suffix" e2e node 600 "" "$rules"
+  suite "sources$suffix" e2e sources 600 "" "$rules"
+  # What only this kernel has, and what goes through it: the rest runs everywhere else.
+  suite "tunnels$suffix" e2e tunnels 1500 "ipip policy::" "$rules MANX_NEEDS_IPIP=1 MANX_FEW_WAYS=1"
+  suite "flows$suffix" e2e flows 600 "" "$rules"
+  suite "departures$suffix" e2e departures 600 "" "$rules"
+  suite "vacant$suffix" e2e vacant 900 "" "$rules"
+  # Two worlds are one of even and one of odd number. The kept cases grow in number, and run everywhere else.
+  suite "agreement$suffix" e2e agreement 1000 "--skip kept_cases" "$rules MANX_WORLDS=2"
+  # One at a time: a flood that waits for its share of the processor sees few changes.
+  suite "flips$suffix" e2e flips 1500 "--test-threads=1" "$rules MANX_FLOOD=220000"
+}
+
+# some_worlds RULES SUFFIX: of these the ones that meet most of what the kernel has for the rules.
+some_worlds() {
+  local rules="MANX_RULES=$1" suffix="$2"
+  suite "node$suffix" e2e node 600 "a_flow_from_outside a_pods_traffic_to_its_node" "$rules"
+  suite "agreement$suffix" e2e agreement 1000 "odd_worlds" "$rules MANX_WORLDS=2"
 }
 
 # --- the machine --------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 //! - [`world`]: a node, its pods and what lies outside, wired and programmed;
 //! - [`fabric`]: several nodes in several subnets, each with its own engine, and what is between them;
 //! - [`engine`]: the calculation graph and the dataplane on a thread of the node;
+//! - [`rules`]: the ways to hold policy in the kernel, with each of which tests run;
 //! - [`bed`]: namespaces, and the tools of the distribution as the second opinion and as the neighbours;
 //! - [`packet`] and [`wire`]: packets made by hand, sent and observed at the interfaces;
 //! - [`talk`] and [`program`]: conversations made by hand, and programs with sockets;
@@ -29,6 +30,7 @@ pub mod manifest;
 pub mod packet;
 pub mod program;
 pub mod random;
+pub mod rules;
 pub mod talk;
 pub mod wire;
 pub mod world;

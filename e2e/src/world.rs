@@ -6,6 +6,7 @@
 use crate::bed::{ip, namespace, nft, within};
 use crate::engine::Engine;
 use crate::packet::{Probe, number_of, tail};
+use crate::rules::{Lock, Others, Rules};
 use crate::wire::{Sender, Wire};
 use dataplane::{DataplaneSettings, PassReport};
 use dataplane_netlink::conntrack::{Conntrack, FlowFilter};
@@ -90,6 +91,10 @@ pub struct World {
     pub outside: Pod,
     /// The Ethernet address of the node's end of the cable.
     pub node_mac: [u8; 6],
+    /// What holds policy.
+    pub rules: Rules,
+    /// The node's lock file.
+    pub lock: Lock,
     by_address: HashMap<IpAddr, usize>,
     sentinels: u32,
     numbers: u32,
@@ -108,7 +113,8 @@ pub struct Arrival {
 
 impl World {
     /// Wires a node with these pods. The dataplane is open, and nothing is programmed yet.
-    pub fn new(pods: &[PodSpec], settings: DataplaneSettings) -> Self {
+    pub fn new(pods: &[PodSpec], mut settings: DataplaneSettings) -> Self {
+        let (rules, lock) = (Rules::of(&settings), Lock::named_in(&mut settings));
         let node = namespace();
         within(&node, || {
             Sysctls::default()
@@ -126,6 +132,8 @@ impl World {
             pods: connected,
             outside,
             node_mac,
+            rules,
+            lock,
             by_address,
             sentinels: SENTINELS,
             numbers: NUMBERS,
@@ -136,6 +144,16 @@ impl World {
     pub fn number(&mut self) -> u32 {
         self.numbers += 1;
         self.numbers
+    }
+
+    /// Programs in the hands of somebody else on the node.
+    pub fn others(&self) -> Others {
+        Others::new(self.rules, &self.lock)
+    }
+
+    /// Everything of ours on the node that holds policy, object by object.
+    pub fn our_objects(&self) -> Vec<String> {
+        within(&self.node, || self.others().our_objects())
     }
 
     /// The last pod's interface goes, as the CNI plugin removes it.

@@ -10,8 +10,13 @@
 use dataplane::DataplaneSettings;
 use e2e::agreement::{Case, Disagreement, Enforced, Step, explain, reduce};
 use e2e::random::{Change, Cluster, Dice, flows, local_pods};
+use e2e::rules::Rules;
 use e2e::world::World;
 
+/// Worlds, as many of even as of odd number, with the first way to hold policy.
+const WORLDS: u64 = 40;
+/// The same with each of the others.
+const FEWER_WORLDS: u64 = 4;
 /// States of one cluster, the first one included.
 const STATES: usize = 6;
 /// Flows that are asked in each state.
@@ -26,19 +31,19 @@ fn number(variable: &str, otherwise: u64) -> u64 {
     })
 }
 
-fn world(seed: u64) -> Enforced {
+fn world(rules: Rules, seed: u64) -> Enforced {
     let settings = DataplaneSettings {
         // Every combination has its turn: whose table, and whether intervals are changed in place.
         owned_table: seed.is_multiple_of(2),
         intervals_in_place: seed % 4 < 2,
-        ..DataplaneSettings::default()
+        ..rules.settings()
     };
     Enforced::new(World::new(&local_pods(), settings))
 }
 
 /// Whether the case still ends in a disagreement or in a wrong table.
-fn fails(case: &Case, seed: u64) -> bool {
-    let mut enforced = world(seed);
+fn fails(case: &Case, rules: Rules, seed: u64) -> bool {
+    let mut enforced = world(rules, seed);
     case.steps.iter().for_each(|step| enforced.take(step));
     if !case.flows.iter().all(|f| enforced.concerns(f)) {
         return false;
@@ -46,15 +51,15 @@ fn fails(case: &Case, seed: u64) -> bool {
     enforced.check_table().is_err() || !enforced.disagreements(&case.flows).is_empty()
 }
 
-fn fail(seed: u64, state: usize, case: Case, what: &str, found: &[Disagreement]) -> ! {
+fn fail(rules: Rules, seed: u64, state: usize, case: Case, what: &str, found: &[Disagreement]) -> ! {
     let shown: Vec<String> = found.iter().take(5).map(ToString::to_string).collect();
     let count = found.len();
     eprintln!(
-        "seed {seed}, state {state}: {what} {count} flows\n{}",
+        "{rules}, seed {seed}, state {state}: {what} {count} flows\n{}",
         shown.join("\n")
     );
     let flows = found.iter().map(|d| d.probe).take(5).collect();
-    let small = reduce(Case { flows, ..case }, TRIES, |case| fails(case, seed));
+    let small = reduce(Case { flows, ..case }, TRIES, |case| fails(case, rules, seed));
     let path = small.keep(&format!("seed-{seed}-state-{state}"));
     let mut cluster = Cluster::default();
     small.steps.iter().for_each(|s| cluster.apply(&s.change));
@@ -70,10 +75,10 @@ fn fail(seed: u64, state: usize, case: Case, what: &str, found: &[Disagreement])
     );
 }
 
-fn check(seed: u64) -> usize {
+fn check(rules: Rules, seed: u64) -> usize {
     let mut dice = Dice::new(seed);
     let mut cluster = Cluster::new(&mut dice);
-    let mut enforced = world(seed);
+    let mut enforced = world(rules, seed);
     let mut case = Case::default();
     let mut asked = 0;
     for state in 0..STATES {
@@ -93,10 +98,10 @@ fn check(seed: u64) -> usize {
         let probes = flows(&mut dice, &cluster, FLOWS);
         let found = enforced.disagreements(&probes);
         if !found.is_empty() {
-            fail(seed, state, case, "they disagree about", &found);
+            fail(rules, seed, state, case, "they disagree about", &found);
         }
         if let Err(wrong) = enforced.check_table() {
-            fail(seed, state, case, &wrong, &[]);
+            fail(rules, seed, state, case, &wrong, &[]);
         }
         // What is unused goes in some histories and waits for long in others.
         if dice.chance(40) {
@@ -108,18 +113,29 @@ fn check(seed: u64) -> usize {
 }
 
 fn check_all(first: u64) {
-    let (seed, worlds) = (number("MANX_SEED", 1), number("MANX_WORLDS", 40));
-    let asked: usize = (first..worlds).step_by(2).map(|n| check(seed + n)).sum();
-    eprintln!("{asked} flows in {} worlds", worlds / 2);
-    assert!(asked > 0, "nothing was asked");
+    let seed = number("MANX_SEED", 1);
+    Rules::each(|rules| {
+        let worlds = number("MANX_WORLDS", rules.share(WORLDS, FEWER_WORLDS));
+        let asked: usize = (first..worlds).step_by(2).map(|n| check(rules, seed + n)).sum();
+        eprintln!("{asked} flows in {} worlds", worlds / 2);
+        assert!(asked > 0, "nothing was asked");
+    });
 }
 
 #[test]
 fn kept_cases_agree() {
     for (path, case) in Case::kept() {
-        for seed in 0..4 {
-            assert!(!fails(&case, seed), "{} fails again", path.display());
-        }
+        Rules::each(|rules| {
+            // The combinations of settings are of nftables alone.
+            let seeds = if rules == Rules::Nftables { 4 } else { 1 };
+            for seed in 0..seeds {
+                assert!(
+                    !fails(&case, rules, seed),
+                    "{rules}: {} fails again",
+                    path.display()
+                );
+            }
+        });
     }
 }
 

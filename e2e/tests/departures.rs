@@ -7,11 +7,11 @@
     reason = "a panic in a test is the failure itself"
 )]
 
-use dataplane::DataplaneSettings;
 use dataplane_netlink::conntrack::{Conntrack, Flow, FlowFilter};
 use e2e::bed::within;
 use e2e::engine::NODE;
 use e2e::manifest::{allow_to, egress, endpoint, ingress, nets, open_profile, policy};
+use e2e::rules::Rules;
 use e2e::talk::{Side, Talk};
 use e2e::world::{OUTSIDE_ADDRESSES, Place, PodSpec, World};
 use policy_model::{Protocol, Resource};
@@ -45,10 +45,10 @@ fn next_holder(interface: &str) -> Resource {
 }
 
 /// A world of a pod that stays and, as the last one, a pod that is about to depart.
-fn world() -> World {
+fn world(rules: Rules) -> World {
     let world = World::new(
         &[spec("cali1", STAYS), spec("caliold", DEPARTS)],
-        DataplaneSettings::default(),
+        rules.settings(),
     );
     world.silence();
     world.program(&[
@@ -107,101 +107,111 @@ fn inherits_nothing(world: &mut World, talks: &mut [Talk], interface: &str) {
 /// The control: with nothing but a change of policy, flows go on.
 #[test]
 fn flows_go_on_while_nobody_departs() {
-    let mut world = world();
-    let mut talks = talks(&mut world, DEPARTS);
-    assert_eq!(entries(&world).len(), talks.len());
-    world.program(&[pod("old", "caliold", DEPARTS, "role=closed")]);
-    for talk in &mut talks {
-        assert!(talk.goes_on(&mut world), "{talk:?}");
-        assert!(!talk.anew().open(&mut world), "a new one is denied: {talk:?}");
-    }
-    assert!(entries(&world).len() >= talks.len());
+    Rules::each(|rules| {
+        let mut world = world(rules);
+        let mut talks = talks(&mut world, DEPARTS);
+        assert_eq!(entries(&world).len(), talks.len());
+        world.program(&[pod("old", "caliold", DEPARTS, "role=closed")]);
+        for talk in &mut talks {
+            assert!(talk.goes_on(&mut world), "{talk:?}");
+            assert!(!talk.anew().open(&mut world), "a new one is denied: {talk:?}");
+        }
+        assert!(entries(&world).len() >= talks.len());
+    });
 }
 
 #[test]
 fn the_next_holder_of_an_address_inherits_no_flow() {
-    // The interface goes before the endpoint does or after it, and the next holder has its name or another.
-    for (interface_first, next) in [(true, "caliold"), (false, "calinew")] {
-        let mut world = world();
-        let mut others = {
-            // Flows of others, which are no matter here.
-            let (first, outside) = (at(STAYS[0], 80), at(OUTSIDE_ADDRESSES[0], 6_500));
-            Talk::new(&world, Protocol::TCP, outside, first)
-        };
-        assert!(others.open(&mut world));
-        let mut talks = talks(&mut world, DEPARTS);
-        assert_eq!(entries(&world).len(), talks.len());
-        if interface_first {
-            world.disconnect_last();
-            world.change(&[], &[departing().key()]);
-        } else {
-            world.change(&[], &[departing().key()]);
-            world.disconnect_last();
+    Rules::each(|rules| {
+        // The interface goes before the endpoint does or after it, and the next holder has its name or another.
+        for (interface_first, next) in [(true, "caliold"), (false, "calinew")] {
+            let mut world = world(rules);
+            let mut others = {
+                // Flows of others, which are no matter here.
+                let (first, outside) = (at(STAYS[0], 80), at(OUTSIDE_ADDRESSES[0], 6_500));
+                Talk::new(&world, Protocol::TCP, outside, first)
+            };
+            assert!(others.open(&mut world));
+            let mut talks = talks(&mut world, DEPARTS);
+            assert_eq!(entries(&world).len(), talks.len());
+            if interface_first {
+                world.disconnect_last();
+                world.change(&[], &[departing().key()]);
+            } else {
+                world.change(&[], &[departing().key()]);
+                world.disconnect_last();
+            }
+            assert_eq!(
+                entries(&world),
+                [],
+                "they are gone before the address is given again"
+            );
+            inherits_nothing(&mut world, &mut talks, next);
+            assert!(others.goes_on(&mut world), "flows of others are not touched");
         }
-        assert_eq!(
-            entries(&world),
-            [],
-            "they are gone before the address is given again"
-        );
-        inherits_nothing(&mut world, &mut talks, next);
-        assert!(others.goes_on(&mut world), "flows of others are not touched");
-    }
+    });
 }
 
 #[test]
 fn an_address_that_moves_in_one_pass_takes_no_flow_along() {
-    let mut world = world();
-    let mut talks = talks(&mut world, DEPARTS);
-    world.disconnect_last();
-    world.connect(&spec("calinew", DEPARTS));
-    world.silence();
-    world.change(&[next_holder("calinew")], &[departing().key()]);
-    for talk in &mut talks {
-        assert!(
-            talk.is_cut(&mut world),
-            "the next holder of the address inherits {talk:?}"
-        );
-    }
+    Rules::each(|rules| {
+        let mut world = world(rules);
+        let mut talks = talks(&mut world, DEPARTS);
+        world.disconnect_last();
+        world.connect(&spec("calinew", DEPARTS));
+        world.silence();
+        world.change(&[next_holder("calinew")], &[departing().key()]);
+        for talk in &mut talks {
+            assert!(
+                talk.is_cut(&mut world),
+                "the next holder of the address inherits {talk:?}"
+            );
+        }
+    });
 }
 
 #[test]
 fn an_address_that_a_pod_loses_loses_its_flows() {
-    let mut world = world();
-    let mut talks = talks(&mut world, DEPARTS);
-    world.program(&[pod("old", "caliold", [DEPARTS[0], OTHERS[1]], "role=open")]);
-    let v6: IpAddr = DEPARTS[1].parse().unwrap();
-    let left = entries(&world);
-    assert!(
-        !left.iter().any(|f| f.involves(v6)),
-        "those of the lost address are gone: {left:?}"
-    );
-    assert_eq!(left.len(), talks.len() / 2, "those of the other one are not");
-    for talk in &mut talks[..4] {
-        assert!(talk.goes_on(&mut world), "{talk:?}");
-    }
+    Rules::each(|rules| {
+        let mut world = world(rules);
+        let mut talks = talks(&mut world, DEPARTS);
+        world.program(&[pod("old", "caliold", [DEPARTS[0], OTHERS[1]], "role=open")]);
+        let v6: IpAddr = DEPARTS[1].parse().unwrap();
+        let left = entries(&world);
+        assert!(
+            !left.iter().any(|f| f.involves(v6)),
+            "those of the lost address are gone: {left:?}"
+        );
+        assert_eq!(left.len(), talks.len() / 2, "those of the other one are not");
+        for talk in &mut talks[..4] {
+            assert!(talk.goes_on(&mut world), "{talk:?}");
+        }
+    });
 }
 
 /// Somebody goes on sending to an address that nobody has; that prepares nothing for its next holder.
 #[test]
 fn what_is_sent_to_an_address_that_nobody_has_opens_nothing_for_its_next_holder() {
-    let mut world = world();
-    world.disconnect_last();
-    world.change(&[], &[departing().key()]);
-    let mut waiting: Vec<Talk> = Vec::new();
-    for n in 0..2 {
-        let (client, there) = (at(OUTSIDE_ADDRESSES[n], 6_600), at(DEPARTS[n], 80));
-        let mut talk = Talk::to(&world, Protocol::UDP, client, there, Place::Pod(1));
-        assert!(!talk.says(&mut world, Side::Client), "nobody is there");
-        waiting.push(talk);
-    }
-    inherits_nothing(&mut world, &mut waiting, "calinew");
-    // The control: a policy that lets the next holder speak.
-    world.program(&[policy(
-        "red",
-        "out",
-        egress("role == 'closed'", vec![allow_to(nets("0.0.0.0/0 ::/0"))]),
-    )]);
-    for talk in &mut waiting {
-        assert!(talk.says(&mut world, Side::Server), "{talk:?}");
-    }
+    Rules::each(|rules| {
+        let mut world = world(rules);
+        world.disconnect_last();
+        world.change(&[], &[departing().key()]);
+        let mut waiting: Vec<Talk> = Vec::new();
+        for n in 0..2 {
+            let (client, there) = (at(OUTSIDE_ADDRESSES[n], 6_600), at(DEPARTS[n], 80));
+            let mut talk = Talk::to(&world, Protocol::UDP, client, there, Place::Pod(1));
+            assert!(!talk.says(&mut world, Side::Client), "nobody is there");
+            waiting.push(talk);
+        }
+        inherits_nothing(&mut world, &mut waiting, "calinew");
+        // The control: a policy that lets the next holder speak.
+        world.program(&[policy(
+            "red",
+            "out",
+            egress("role == 'closed'", vec![allow_to(nets("0.0.0.0/0 ::/0"))]),
+        )]);
+        for talk in &mut waiting {
+            assert!(talk.says(&mut world, Side::Server), "{talk:?}");
+        }
+    });
 }

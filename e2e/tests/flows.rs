@@ -12,6 +12,7 @@ use e2e::bed::{nft, within};
 use e2e::engine::NODE;
 use e2e::manifest::{allow_from, allow_to, egress, endpoint, ingress, open_profile, policy, selected};
 use e2e::program::Program;
+use e2e::rules::Rules;
 use e2e::talk::{Side, Talk};
 use e2e::world::{NODE_ADDRESSES, OUTSIDE_ADDRESSES, Place, PodSpec, World};
 use policy_model::{EntityRule, PolicyRule, Port, PortRange, Protocol, Resource};
@@ -37,11 +38,11 @@ fn second(labels: &str) -> Resource {
     pod("p2", SECOND, labels)
 }
 
-fn world(flows_on_policy_change: FlowsOnPolicyChange) -> World {
+fn world(rules: Rules, flows_on_policy_change: FlowsOnPolicyChange) -> World {
     let spec = |interface, addresses: [&str; 2]| PodSpec::new(interface, &addresses.join(" "));
     let settings = DataplaneSettings {
         flows_on_policy_change,
-        ..DataplaneSettings::default()
+        ..rules.settings()
     };
     let world = World::new(&[spec("cali1", FIRST), spec("cali2", SECOND)], settings);
     world.silence();
@@ -153,27 +154,29 @@ impl Talks {
 
 #[test]
 fn kept_flows_outlive_a_new_deny_and_no_new_one_begins() {
-    let mut world = world(FlowsOnPolicyChange::Keep);
-    let open = [to_first("role == 'a'"), from_first("role == 'a'")];
-    world.program(&open);
-    let mut talks = Talks::open(&mut world);
-    world.program(&[to_first("role == 'b'"), from_first("role == 'b'")]);
-    Talks::open_anew(&talks.denied, &mut world, false);
-    Talks::open_anew(&talks.allowed, &mut world, true);
-    Talks::go_on(&mut talks.denied, &mut world, "after the deny");
-    Talks::go_on(&mut talks.allowed, &mut world, "after the deny");
-    let endpoints = [open_profile("red"), pod("p1", FIRST, "name=p1"), second("role=a")];
-    let denying = [to_first("role == 'b'"), from_first("role == 'b'")];
-    world.engine.restart([&endpoints[..], &denying[..]].concat());
-    Talks::go_on(&mut talks.denied, &mut world, "after a restart");
-    Talks::open_anew(&talks.denied, &mut world, false);
-    world.program(&open);
-    Talks::open_anew(&talks.denied, &mut world, true);
+    Rules::each(|rules| {
+        let mut world = world(rules, FlowsOnPolicyChange::Keep);
+        let open = [to_first("role == 'a'"), from_first("role == 'a'")];
+        world.program(&open);
+        let mut talks = Talks::open(&mut world);
+        world.program(&[to_first("role == 'b'"), from_first("role == 'b'")]);
+        Talks::open_anew(&talks.denied, &mut world, false);
+        Talks::open_anew(&talks.allowed, &mut world, true);
+        Talks::go_on(&mut talks.denied, &mut world, "after the deny");
+        Talks::go_on(&mut talks.allowed, &mut world, "after the deny");
+        let endpoints = [open_profile("red"), pod("p1", FIRST, "name=p1"), second("role=a")];
+        let denying = [to_first("role == 'b'"), from_first("role == 'b'")];
+        world.engine.restart([&endpoints[..], &denying[..]].concat());
+        Talks::go_on(&mut talks.denied, &mut world, "after a restart");
+        Talks::open_anew(&talks.denied, &mut world, false);
+        world.program(&open);
+        Talks::open_anew(&talks.denied, &mut world, true);
+    });
 }
 
 /// Opens flows, brings a change into force that denies some of them, and expects exactly these to end at once.
-fn a_change_cuts(change: &[Resource], back: &[Resource]) {
-    let mut world = world(FlowsOnPolicyChange::Recheck);
+fn a_change_cuts(rules: Rules, change: &[Resource], back: &[Resource]) {
+    let mut world = world(rules, FlowsOnPolicyChange::Recheck);
     world.program(&[to_first("role == 'a'"), from_first("role == 'a'")]);
     let mut talks = Talks::open(&mut world);
     // Something unrelated changes: nothing ends.
@@ -198,63 +201,69 @@ fn a_change_cuts(change: &[Resource], back: &[Resource]) {
 
 #[test]
 fn rechecked_flows_that_a_changed_policy_denies_end_at_once() {
-    let state = |role: &str| {
-        let role = format!("role == '{role}'");
-        [to_first(&role), from_first(&role)]
-    };
-    a_change_cuts(&state("b"), &state("a"));
+    Rules::each(|rules| {
+        let state = |role: &str| {
+            let role = format!("role == '{role}'");
+            [to_first(&role), from_first(&role)]
+        };
+        a_change_cuts(rules, &state("b"), &state("a"));
+    });
 }
 
 #[test]
 fn rechecked_flows_whose_peer_is_another_now_end_at_once() {
-    a_change_cuts(&[second("role=b")], &[second("role=a")]);
+    Rules::each(|rules| {
+        a_change_cuts(rules, &[second("role=b")], &[second("role=a")]);
+    });
 }
 
 #[test]
 fn flows_of_the_node_itself_are_never_cut() {
-    let mut world = world(FlowsOnPolicyChange::Recheck);
-    let programs = [0, 1].map(|n| Program::at(&world.node, at(NODE_ADDRESSES[n], 5_600)));
-    let answers = |world: &mut World, n: usize| {
-        let number = world.number();
-        programs[n].say(number, at(FIRST[n], 80));
-        let arrived = world.deliver(&[]);
-        let there = arrived
-            .iter()
-            .any(|a| a.number == number && a.place == Place::Pod(0));
-        let probe = e2e::packet::Probe {
-            number: world.number(),
-            source: FIRST[n].parse().unwrap(),
-            destination: NODE_ADDRESSES[n].parse().unwrap(),
-            protocol: Protocol::UDP,
-            x: 5_600,
-            y: 80,
-        };
-        world.send(&[probe]);
-        there
-            && programs[n]
-                .heard()
+    Rules::each(|rules| {
+        let mut world = world(rules, FlowsOnPolicyChange::Recheck);
+        let programs = [0, 1].map(|n| Program::at(&world.node, at(NODE_ADDRESSES[n], 5_600)));
+        let answers = |world: &mut World, n: usize| {
+            let number = world.number();
+            programs[n].say(number, at(FIRST[n], 80));
+            let arrived = world.deliver(&[]);
+            let there = arrived
                 .iter()
-                .any(|(number, _)| *number == probe.number)
-    };
-    let mut denied: Vec<Talk> = Vec::new();
-    for n in 0..2 {
-        assert!(answers(&mut world, n));
-        denied.push(Talk::new(
-            &world,
-            Protocol::UDP,
-            at(SECOND[n], 5_601),
-            at(FIRST[n], 80),
-        ));
-        assert!(denied[n].open(&mut world));
-    }
-    let report = world.program(&[
-        policy("red", "in", ingress("name == 'p1'", Vec::new())),
-        policy("red", "out", egress("name == 'p1'", Vec::new())),
-    ]);
-    assert_eq!(report.flows_removed, denied.len());
-    for (n, denied) in denied.iter_mut().enumerate() {
-        assert!(denied.is_cut(&mut world), "the other pod's flow ends");
-        assert!(answers(&mut world, n), "the node's own goes on");
-        assert!(!denied.says(&mut world, Side::Client));
-    }
+                .any(|a| a.number == number && a.place == Place::Pod(0));
+            let probe = e2e::packet::Probe {
+                number: world.number(),
+                source: FIRST[n].parse().unwrap(),
+                destination: NODE_ADDRESSES[n].parse().unwrap(),
+                protocol: Protocol::UDP,
+                x: 5_600,
+                y: 80,
+            };
+            world.send(&[probe]);
+            there
+                && programs[n]
+                    .heard()
+                    .iter()
+                    .any(|(number, _)| *number == probe.number)
+        };
+        let mut denied: Vec<Talk> = Vec::new();
+        for n in 0..2 {
+            assert!(answers(&mut world, n));
+            denied.push(Talk::new(
+                &world,
+                Protocol::UDP,
+                at(SECOND[n], 5_601),
+                at(FIRST[n], 80),
+            ));
+            assert!(denied[n].open(&mut world));
+        }
+        let report = world.program(&[
+            policy("red", "in", ingress("name == 'p1'", Vec::new())),
+            policy("red", "out", egress("name == 'p1'", Vec::new())),
+        ]);
+        assert_eq!(report.flows_removed, denied.len());
+        for (n, denied) in denied.iter_mut().enumerate() {
+            assert!(denied.is_cut(&mut world), "the other pod's flow ends");
+            assert!(answers(&mut world, n), "the node's own goes on");
+            assert!(!denied.says(&mut world, Side::Client));
+        }
+    });
 }

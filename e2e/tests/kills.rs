@@ -12,16 +12,18 @@
 )]
 
 use dataplane::DataplaneSettings;
-use e2e::bed::{our_objects, within};
+use e2e::bed::within;
 use e2e::engine::{Core, NODE};
 use e2e::manifest::{allow_from, allow_to, egress, endpoint, ingress, nets, open_profile, policy, selected};
 use e2e::packet::{Probe, number_of};
 use e2e::random::Dice;
+use e2e::rules::{Rules, name_lock};
 use e2e::talk::{Side, Talk};
 use e2e::world::{Place, PodSpec, World};
 use policy_model::{PolicyRule, Port, PortRange, Protocol, Resource};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,6 +31,9 @@ use std::time::{Duration, Instant};
 
 /// Set in a process that is to be the agent: whether its table is owned.
 const AGENT: &str = "MANX_E2E_AGENT";
+/// Set there as well: how it holds policy, and its node's lock file.
+const AGENT_RULES: &str = "MANX_E2E_AGENT_RULES";
+const AGENT_LOCK: &str = "MANX_E2E_AGENT_LOCK";
 /// Ports: what both states allow, what both deny, and what the first one allows only.
 const OPEN: u16 = 7;
 const DENIED: u16 = 82;
@@ -116,10 +121,10 @@ fn state(first: bool) -> Vec<Resource> {
     resources
 }
 
-fn settings(owned_table: bool) -> DataplaneSettings {
+fn settings(rules: Rules, owned_table: bool) -> DataplaneSettings {
     DataplaneSettings {
         owned_table,
-        ..DataplaneSettings::default()
+        ..rules.settings()
     }
 }
 
@@ -133,7 +138,10 @@ fn agent() {
     });
     let mut out = std::io::stdout();
     out.write_all(&[BEGINS]).and_then(|()| out.flush()).unwrap();
-    let mut core = Core::open(settings(owned == "owned"));
+    let rules = std::env::var(AGENT_RULES).unwrap().parse().unwrap();
+    let mut settings = settings(rules, owned == "owned");
+    name_lock(&mut settings, Path::new(&std::env::var(AGENT_LOCK).unwrap()));
+    let mut core = Core::open(settings);
     for turn in 0u64.. {
         core.upsert(&state(turn.is_multiple_of(2)));
         core.turn();
@@ -151,6 +159,8 @@ fn start(world: &World, owned: bool) -> Child {
         Command::new(program)
             .args(["--exact", "agent", "--nocapture"])
             .env(AGENT, if owned { "owned" } else { "open" })
+            .env(AGENT_RULES, world.rules.to_string())
+            .env(AGENT_LOCK, world.lock.file())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -192,13 +202,13 @@ impl Drop for Ended<'_> {
     }
 }
 
-fn kills(owned: bool) {
+fn kills(rules: Rules, owned: bool) {
     let _alone = FLOOD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let seed = number("MANX_SEED", 1);
-    let lives = number("MANX_KILLS", 32);
+    let lives = number("MANX_KILLS", rules.share(32, 10));
     let mut dice = Dice::new(seed);
     let pods = [1, 2, 3].map(|n| PodSpec::new(&format!("cali{n}"), &format!("10.1.0.{n} fd00:1::{n}")));
-    let mut world = World::new(&pods, settings(owned));
+    let mut world = World::new(&pods, settings(rules, owned));
     world.silence();
     // The first life ends by itself, so that there is something in force.
     world.engine.restart(state(true));
@@ -262,7 +272,7 @@ fn kills(owned: bool) {
             std::thread::sleep(Duration::from_micros(dice.below(longest) as u64));
             agent.kill().unwrap();
             agent.wait().unwrap();
-            let table = within(&world.node, our_objects);
+            let table = world.our_objects();
             changed += u64::from(seen.replace(table.clone()).is_some_and(|before| before != table));
             assert!(!flood.is_finished(), "the flood goes on");
         }
@@ -305,7 +315,7 @@ fn kills(owned: bool) {
         world.engine.restart(state(first));
         world.engine.run(settle_wholly);
         assert_eq!(world.engine.run(|core| core.differences()), 0, "MANX_SEED={seed}");
-        let fresh = World::new(&pods, settings(owned));
+        let fresh = World::new(&pods, settings(rules, owned));
         fresh.engine.restart(state(first));
         fresh.engine.run(settle_wholly);
         assert_eq!(shapes(&world), shapes(&fresh), "leftovers; MANX_SEED={seed}");
@@ -370,26 +380,27 @@ fn shapes(world: &World) -> Vec<String> {
         let elements = object
             .split_once("elements = {")
             .map_or(0, |(_, e)| e.split(',').count());
-        let name: String = object
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .filter(|c| !c.is_ascii_digit())
-            .collect();
+        let first = object.lines().next().unwrap_or_default();
+        // Chains that groups share are named by what they say, numbers included.
+        let first = first.split_inclusive("cali-ps-").next().unwrap_or_default();
+        let name: String = first.chars().filter(|c| !c.is_ascii_digit()).collect();
         format!("{name}: {} lines, {elements} elements", object.lines().count())
     };
-    let mut shapes: Vec<String> = within(&world.node, our_objects).iter().map(shape).collect();
+    let mut shapes: Vec<String> = world.our_objects().iter().map(shape).collect();
     shapes.sort();
     shapes
 }
 
 #[test]
 fn an_agent_with_an_open_table_may_be_killed_at_any_moment() {
-    kills(false);
+    Rules::each(|rules| kills(rules, false));
 }
 
 #[test]
 fn an_agent_with_an_owned_table_may_be_killed_at_any_moment() {
-    kills(true);
+    // Nobody owns tables of iptables.
+    Rules::of_run()
+        .into_iter()
+        .filter(|rules| rules.ownerships().contains(&true))
+        .for_each(|rules| kills(rules, true));
 }

@@ -14,6 +14,7 @@ use e2e::bed::{nft, wait_for, within};
 use e2e::engine::NODE;
 use e2e::manifest::{egress, endpoint, ingress, open_profile, policy};
 use e2e::packet::Probe;
+use e2e::rules::Rules;
 use e2e::talk::Talk;
 use e2e::world::{NODE_ADDRESSES, OUTSIDE_ADDRESSES, Place, PodSpec, World};
 use policy_model::{Protocol, Resource};
@@ -63,10 +64,10 @@ fn resources() -> Vec<Resource> {
 }
 
 /// A world of a pod that stays and, as the last one, the first holder of the kept addresses.
-fn world() -> World {
+fn world(rules: Rules) -> World {
     let settings = DataplaneSettings {
         owned_table: false,
-        ..DataplaneSettings::default()
+        ..rules.settings()
     };
     let world = World::new(&[spec("cali1", STAYS), spec("caliold", KEPT)], settings);
     world.silence();
@@ -150,68 +151,74 @@ fn inherits_nothing(world: &mut World, talks: &mut [Talk]) {
 
 #[test]
 fn who_comes_to_a_clean_address_waits_for_no_walk_and_inherits_nothing() {
-    let mut world = world();
-    keep(&world, &KEPT);
-    let mut talks = talks(&mut world);
-    let before = walks(&world);
-    departs(&mut world);
-    until_clean(&world, &KEPT);
-    assert_eq!(entries(&world), []);
-    let ahead = before.ahead + 1;
-    assert_eq!(
-        walks(&world),
-        FlowWalks { ahead, ..before },
-        "one for both addresses"
-    );
-    inherits_nothing(&mut world, &mut talks);
-    assert_eq!(
-        walks(&world),
-        FlowWalks { ahead, ..before },
-        "and none for the next holder"
-    );
-    assert_eq!(clean(&world), BTreeSet::new());
-    // Its addresses are its own: what policy lets pass passes.
-    world.program(&[pod("new", "calinew", KEPT, "role=open")]);
-    for talk in &talks {
-        assert!(talk.anew().open(&mut world), "{talk:?}");
-    }
+    Rules::each(|rules| {
+        let mut world = world(rules);
+        keep(&world, &KEPT);
+        let mut talks = talks(&mut world);
+        let before = walks(&world);
+        departs(&mut world);
+        until_clean(&world, &KEPT);
+        assert_eq!(entries(&world), []);
+        let ahead = before.ahead + 1;
+        assert_eq!(
+            walks(&world),
+            FlowWalks { ahead, ..before },
+            "one for both addresses"
+        );
+        inherits_nothing(&mut world, &mut talks);
+        assert_eq!(
+            walks(&world),
+            FlowWalks { ahead, ..before },
+            "and none for the next holder"
+        );
+        assert_eq!(clean(&world), BTreeSet::new());
+        // Its addresses are its own: what policy lets pass passes.
+        world.program(&[pod("new", "calinew", KEPT, "role=open")]);
+        for talk in &talks {
+            assert!(talk.anew().open(&mut world), "{talk:?}");
+        }
+    });
 }
 
 #[test]
 fn who_comes_at_once_waits_for_a_walk_and_inherits_nothing() {
-    let mut world = world();
-    keep(&world, &KEPT);
-    let mut talks = talks(&mut world);
-    let before = walks(&world);
-    world.disconnect_last();
-    world.connect(&spec("calinew", KEPT));
-    world.silence();
-    world.change(&[next_holder()], &[first_holder().key()]);
-    for talk in &mut talks {
-        assert!(talk.is_cut(&mut world), "the next holder inherits {talk:?}");
-    }
-    assert_eq!(walks(&world).in_passes, before.in_passes + 1);
+    Rules::each(|rules| {
+        let mut world = world(rules);
+        keep(&world, &KEPT);
+        let mut talks = talks(&mut world);
+        let before = walks(&world);
+        world.disconnect_last();
+        world.connect(&spec("calinew", KEPT));
+        world.silence();
+        world.change(&[next_holder()], &[first_holder().key()]);
+        for talk in &mut talks {
+            assert!(talk.is_cut(&mut world), "the next holder inherits {talk:?}");
+        }
+        assert_eq!(walks(&world).in_passes, before.in_passes + 1);
+    });
 }
 
 /// The agent dies after the departure and before anything was forgotten; its next life knows nothing of it.
 #[test]
 fn a_life_that_ends_before_the_walk_leaves_nothing_to_the_next_holder() {
-    for waits in [false, true] {
-        let mut world = world();
-        keep(&world, &KEPT);
-        let mut talks = talks(&mut world);
-        world.engine.close();
-        world.disconnect_last();
-        assert_eq!(entries(&world).len(), talks.len());
-        world.engine.restart(resources());
-        keep(&world, &KEPT);
-        assert!(clean(&world).is_empty() || entries(&world).is_empty());
-        if waits {
-            until_clean(&world, &KEPT);
-            assert_eq!(entries(&world), []);
+    Rules::each(|rules| {
+        for waits in [false, true] {
+            let mut world = world(rules);
+            keep(&world, &KEPT);
+            let mut talks = talks(&mut world);
+            world.engine.close();
+            world.disconnect_last();
+            assert_eq!(entries(&world).len(), talks.len());
+            world.engine.restart(resources());
+            keep(&world, &KEPT);
+            assert!(clean(&world).is_empty() || entries(&world).is_empty());
+            if waits {
+                until_clean(&world, &KEPT);
+                assert_eq!(entries(&world), []);
+            }
+            inherits_nothing(&mut world, &mut talks);
         }
-        inherits_nothing(&mut world, &mut talks);
-    }
+    });
 }
 
 /// Sends every kind of packet that could leave an entry of an address that nobody has, and says how many each left.
@@ -261,102 +268,111 @@ fn provoke(world: &mut World) -> BTreeMap<String, usize> {
 
 #[test]
 fn nothing_is_remembered_of_an_address_that_nobody_has() {
-    let mut world = world();
-    departs(&mut world);
-    let control = provoke(&mut world);
-    assert!(
-        control.values().all(|count| *count > 0),
-        "each leaves an entry where the address is not kept: {control:?}"
-    );
-    keep(&world, &KEPT);
-    let left = provoke(&mut world);
-    assert_eq!(
-        left.keys().collect::<Vec<_>>(),
-        control.keys().collect::<Vec<_>>()
-    );
-    assert!(left.values().all(|count| *count == 0), "{left:?}");
-    // Given up, it is as any other.
-    keep(&world, &[]);
-    assert_eq!(provoke(&mut world), control);
+    Rules::each(|rules| {
+        let mut world = world(rules);
+        departs(&mut world);
+        let control = provoke(&mut world);
+        assert!(
+            control.values().all(|count| *count > 0),
+            "each leaves an entry where the address is not kept: {control:?}"
+        );
+        keep(&world, &KEPT);
+        let left = provoke(&mut world);
+        assert_eq!(
+            left.keys().collect::<Vec<_>>(),
+            control.keys().collect::<Vec<_>>()
+        );
+        assert!(left.values().all(|count| *count == 0), "{left:?}");
+        // Given up, it is as any other.
+        keep(&world, &[]);
+        assert_eq!(provoke(&mut world), control);
+    });
 }
 
 #[test]
 fn a_pod_whose_interface_is_down_for_a_while_keeps_its_flows() {
-    let mut world = world();
-    keep(&world, &KEPT);
-    let mut talks = talks(&mut world);
-    for state in ["down", "up"] {
-        within(&world.node, || e2e::bed::ip(&format!("link set caliold {state}")));
-        assert_eq!(clean(&world), BTreeSet::new());
-    }
-    assert_eq!(entries(&world).len(), talks.len());
-    // IPv6 begins anew on such an interface, and is a moment later there than this test.
-    for talk in talks.iter_mut().filter(|talk| talk.client_seen().is_ipv4()) {
-        assert!(talk.goes_on(&mut world), "{talk:?}");
-    }
+    Rules::each(|rules| {
+        let mut world = world(rules);
+        keep(&world, &KEPT);
+        let mut talks = talks(&mut world);
+        for state in ["down", "up"] {
+            within(&world.node, || e2e::bed::ip(&format!("link set caliold {state}")));
+            assert_eq!(clean(&world), BTreeSet::new());
+        }
+        assert_eq!(entries(&world).len(), talks.len());
+        // IPv6 begins anew on such an interface, and is a moment later there than this test.
+        for talk in talks.iter_mut().filter(|talk| talk.client_seen().is_ipv4()) {
+            assert!(talk.goes_on(&mut world), "{talk:?}");
+        }
+    });
 }
 
 #[test]
 fn what_somebody_else_did_to_the_table_casts_doubt_on_what_is_clean() {
-    let mut world = world();
-    keep(&world, &KEPT);
-    departs(&mut world);
-    until_clean(&world, &KEPT);
-    let before = walks(&world);
-    within(&world.node, || {
-        nft("flush set inet manx vacant4");
+    Rules::each(|rules| {
+        let mut world = world(rules);
+        keep(&world, &KEPT);
+        departs(&mut world);
+        until_clean(&world, &KEPT);
+        let before = walks(&world);
+        within(&world.node, || match rules {
+            Rules::Nftables => world.others().run("nft flush set inet manx vacant4"),
+            Rules::Iptables(_) => world.others().run("iptables -F cali-vacant"),
+        });
+        // While it is not guarded somebody speaks to it.
+        let probe = Probe {
+            number: world.number(),
+            source: ip(STAYS[0]),
+            destination: ip(KEPT[0]),
+            protocol: Protocol::UDP,
+            x: 7_000,
+            y: 7_001,
+        };
+        world.send_from(&[(Place::Pod(0), probe)]);
+        assert_eq!(entries(&world).len(), 1);
+        assert_eq!(clean(&world), BTreeSet::new());
+        until_clean(&world, &KEPT);
+        assert_eq!(entries(&world), []);
+        assert_eq!(walks(&world).ahead, before.ahead + 1);
     });
-    // While it is not guarded somebody speaks to it.
-    let probe = Probe {
-        number: world.number(),
-        source: ip(STAYS[0]),
-        destination: ip(KEPT[0]),
-        protocol: Protocol::UDP,
-        x: 7_000,
-        y: 7_001,
-    };
-    world.send_from(&[(Place::Pod(0), probe)]);
-    assert_eq!(entries(&world).len(), 1);
-    assert_eq!(clean(&world), BTreeSet::new());
-    until_clean(&world, &KEPT);
-    assert_eq!(entries(&world), []);
-    assert_eq!(walks(&world).ahead, before.ahead + 1);
 }
 
 #[test]
 fn twenty_that_go_and_come_at_once_share_their_walks() {
-    let addresses: Vec<String> = (0..20).map(|n| format!("10.1.1.{n}")).collect();
-    let specs: Vec<PodSpec> = (0..20)
-        .map(|n| PodSpec::new(&format!("cali{n}"), &addresses[n]))
-        .collect();
-    let pods = |life: &str| -> Vec<Resource> {
-        let named = |(n, spec): (usize, &PodSpec)| {
-            let name = format!("{life}{n}");
-            endpoint("red", &name, NODE, &spec.interface, &spec.addresses, "")
+    Rules::each(|rules| {
+        let addresses: Vec<String> = (0..20).map(|n| format!("10.1.1.{n}")).collect();
+        let specs: Vec<PodSpec> = (0..20)
+            .map(|n| PodSpec::new(&format!("cali{n}"), &addresses[n]))
+            .collect();
+        let pods = |life: &str| -> Vec<Resource> {
+            let named = |(n, spec): (usize, &PodSpec)| {
+                let name = format!("{life}{n}");
+                endpoint("red", &name, NODE, &spec.interface, &spec.addresses, "")
+            };
+            specs.iter().enumerate().map(named).collect()
         };
-        specs.iter().enumerate().map(named).collect()
-    };
-    let keys = |life: &str| pods(life).iter().map(Resource::key).collect::<Vec<_>>();
-    let world = World::new(&specs, DataplaneSettings::default());
-    world.silence();
-    world.program(&[vec![open_profile("red")], pods("first")].concat());
-    let kept: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    keep(&world, &kept);
-    let begun = walks(&world);
-    world.change(&[], &keys("first"));
-    until_clean(&world, &kept);
-    let gone = walks(&world);
-    assert_eq!(
-        gone,
-        FlowWalks {
-            ahead: begun.ahead + 1,
-            ..begun
-        }
-    );
-    world.program(&pods("second"));
-    assert_eq!(walks(&world), gone, "clean ones are walked for nobody");
-    // From one to the other, without a moment in between.
-    world.change(&pods("third"), &keys("second"));
-    let moved = walks(&world);
-    assert_eq!(moved.in_passes, gone.in_passes + 1);
+        let keys = |life: &str| pods(life).iter().map(Resource::key).collect::<Vec<_>>();
+        let world = World::new(&specs, rules.settings());
+        world.silence();
+        world.program(&[vec![open_profile("red")], pods("first")].concat());
+        let kept: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        keep(&world, &kept);
+        let begun = walks(&world);
+        world.change(&[], &keys("first"));
+        until_clean(&world, &kept);
+        let gone = walks(&world);
+        assert_eq!(
+            gone,
+            FlowWalks {
+                ahead: begun.ahead + 1,
+                ..begun
+            }
+        );
+        world.program(&pods("second"));
+        assert_eq!(walks(&world), gone, "clean ones are walked for nobody");
+        // From one to the other, without a moment in between.
+        world.change(&pods("third"), &keys("second"));
+        let moved = walks(&world);
+        assert_eq!(moved.in_passes, gone.in_passes + 1);
+    });
 }

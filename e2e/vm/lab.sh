@@ -1,11 +1,19 @@
 #!/usr/bin/env bash
 # Runs inside the virtual machine: the lab on this kernel, and what only this kernel can show of it.
 #
-# usage: lab.sh BIN SHOP. BIN is the folder of our programs, SHOP the lab's example manifests.
+# usage: lab.sh BIN SHOP [RULES]. BIN is the folder of our programs, SHOP the lab's example manifests, RULES what holds policy:
+# nftables, which is meant without it, iptables-legacy or iptables-nft.
 # Prints one line a check, in the form of a cargo test, so that one reader counts both.
 set -u
 bin="$1"
 shop="$2"
+rules="${3:-nftables}"
+case "$rules" in
+  nftables) export FELIX_NFTABLESMODE=Enabled ;;
+  iptables-legacy) export FELIX_NFTABLESMODE=Disabled FELIX_IPTABLESBACKEND=Legacy ;;
+  iptables-nft) export FELIX_NFTABLESMODE=Disabled FELIX_IPTABLESBACKEND=NFT ;;
+  *) echo "there is no way to hold policy of the name $rules" >&2; exit 2 ;;
+esac
 here="$(cd "$(dirname "$0")" && pwd)"
 work="$(mktemp -d)"
 manifests="$work/manifests"
@@ -72,6 +80,11 @@ an_old_kernel_has_an_open_table_and_says_so() {
   fi
 }
 
+policy_is_in_iptables_and_in_no_table_of_ours() {
+  in_node "iptables-${rules#iptables-}" -S FORWARD | grep -e '-j cali-FORWARD$' || return 1
+  ! in_node nft list tables | grep 'inet manx'
+}
+
 the_distributions_nft_lists_and_loads_the_table() {
   in_node nft list ruleset >"$work/ruleset" || return 1
   in_node nft -j list ruleset >/dev/null || return 1
@@ -125,6 +138,10 @@ check the_lab_stands
 if [ "$failed" = 0 ]; then
   check kernel_and_policies_agree
   check sctp_sockets_are_let_through_and_held_back
+fi
+if [ "$failed" = 0 ] && [ "$rules" != nftables ]; then
+  check policy_is_in_iptables_and_in_no_table_of_ours
+elif [ "$failed" = 0 ]; then
   check an_old_kernel_has_an_open_table_and_says_so
   check the_distributions_nft_lists_and_loads_the_table
   check ranges_change_in_a_twin_map

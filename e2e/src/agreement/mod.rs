@@ -5,6 +5,7 @@
 
 mod case;
 mod reduce;
+mod written;
 
 pub use case::{Case, Step};
 pub use reduce::reduce;
@@ -13,8 +14,6 @@ use crate::engine::{Core, NODE};
 use crate::packet::Probe;
 use crate::random::{Change, Cluster, flow_from};
 use crate::world::{Place, World};
-use dataplane::Dataplane;
-use dataplane_nftables::layout::{Packet, Planner, Way, dangling, simulate};
 use policy_model::{
     HostEndpointSpec, Kind, LABEL_NAMESPACE, LABEL_ORCHESTRATOR, LABEL_SERVICE_ACCOUNT, Object, Resource,
 };
@@ -133,7 +132,7 @@ impl Enforced {
                     "{differing} objects in the kernel are not as they were written"
                 ));
             }
-            dangling(planner(&core.dataplane).state())
+            written::dangling(&core.dataplane)
         })
     }
 
@@ -163,45 +162,17 @@ impl Enforced {
     }
 
     fn ask_simulator(&self, flows: &[Probe]) -> Vec<bool> {
-        type Owned = (Packet, Option<String>, Option<String>);
         let way = |address| {
-            self.world
-                .interface(self.world.place(address))
-                .map(str::to_string)
+            let interface = self.world.interface(self.world.place(address));
+            interface.map(str::to_string)
         };
-        let packet = |p: &Probe| {
-            let Probe {
-                source,
-                destination,
-                protocol,
-                x,
-                y,
-                ..
-            } = *p;
-            (
-                Packet {
-                    source,
-                    destination,
-                    protocol,
-                    x,
-                    y,
-                },
-                way(source),
-                way(destination),
-            )
-        };
-        let packets: Vec<Owned> = flows.iter().map(packet).collect();
+        let flow = |probe: &Probe| (*probe, way(probe.source), way(probe.destination));
+        let flows: Vec<_> = flows.iter().map(flow).collect();
         self.world.engine.run(move |core| {
-            let (planner, tables) = (planner(&core.dataplane), core.dataplane.tables());
-            let identity = |a| tables.peers().exact(a).and_then(|class| planner.identity(class));
-            let answer = |(packet, from, to): &Owned| {
-                let way = Way {
-                    from: from.as_deref(),
-                    to: to.as_deref(),
-                };
-                simulate(planner.state(), identity, |i| i.starts_with("cali"), packet, way)
+            let passes = |(probe, from, to): &(Probe, Option<String>, Option<String>)| {
+                written::passes(&core.dataplane, probe, from.as_deref(), to.as_deref())
             };
-            packets.iter().map(answer).collect()
+            flows.iter().map(passes).collect()
         })
     }
 
@@ -288,10 +259,4 @@ pub fn explain(resources: &[Resource], probe: &Probe) -> String {
     facts
         .judge(&flow_from(probe))
         .map_or_else(|e| e.to_string(), |judgement| judgement.to_string())
-}
-
-/// What our table says.
-fn planner(dataplane: &Dataplane) -> &Planner {
-    let driver = dataplane.driver().nftables();
-    driver.expect("this suite asks the nftables driver").planner()
 }

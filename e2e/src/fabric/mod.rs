@@ -26,6 +26,7 @@ pub use talking::Spot;
 
 use crate::bed::{namespace, wait_for, within};
 use crate::manifest::open_profile;
+use crate::rules::Rules;
 use crate::wire::PATIENCE;
 use dataplane::DataplaneSettings;
 use dataplane_netlink::NetworkNamespace;
@@ -66,11 +67,12 @@ pub struct Fabric {
 impl Fabric {
     /// Nodes in these subnets. Each has blocks of the first range; the pools are still to be put.
     pub fn new(subnets: &[u8]) -> Self {
-        Fabric::with(subnets, AddressesFrom::Blocks)
+        Fabric::with(subnets, AddressesFrom::Blocks, Rules::first())
     }
 
-    /// The same where pods have their addresses from elsewhere; nodes with ranges of their own have no blocks.
-    pub fn with(subnets: &[u8], from: AddressesFrom) -> Self {
+    /// The same with another way to hold policy, and where pods have their addresses from elsewhere; nodes with ranges of
+    /// their own have no blocks.
+    pub fn with(subnets: &[u8], from: AddressesFrom, rules: Rules) -> Self {
         let mut router = Router::new();
         let outside = namespace();
         let outside_capture = router.plug_outside(&outside);
@@ -79,7 +81,7 @@ impl Fabric {
             router,
             outside,
             outside_capture,
-            settings: DataplaneSettings::default(),
+            settings: rules.settings(),
             cluster: BTreeMap::new(),
             from,
             joined: 0,

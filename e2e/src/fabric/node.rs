@@ -8,6 +8,7 @@ use super::{AddressesFrom, TEAM, objects};
 use crate::bed::{ip, namespace, within};
 use crate::engine::Engine;
 use crate::manifest::endpoint;
+use crate::rules::Lock;
 use crate::world::{self, PodSpec};
 use dataplane::DataplaneSettings;
 use dataplane_netlink::{MacAddress, NetworkNamespace};
@@ -44,6 +45,7 @@ pub struct Node {
     pub spot: Spot,
     /// Its pods.
     pub pods: Vec<Pod>,
+    _lock: Lock,
 }
 
 /// A pod of a node.
@@ -70,8 +72,9 @@ impl Node {
         number: u8,
         subnet: u8,
         from: AddressesFrom,
-        settings: DataplaneSettings,
+        mut settings: DataplaneSettings,
     ) -> Self {
+        let lock = Lock::named_in(&mut settings);
         let namespace = namespace();
         within(&namespace, router::forward);
         let k = addresses::place_of_node(number);
@@ -91,6 +94,7 @@ impl Node {
             capture,
             spot,
             pods: Vec::new(),
+            _lock: lock,
         }
     }
 

@@ -44,7 +44,7 @@ fn a_borrowed_address_has_a_route_of_its_own_in_every_mode() {
 #[test]
 fn ranges_of_the_nodes_own_are_reached_as_blocks_are() {
     for case in cases() {
-        let mut fabric = Fabric::with(&case.subnets, AddressesFrom::NodeRanges);
+        let mut fabric = Fabric::with(&case.subnets, AddressesFrom::NodeRanges, case.rules);
         fabric.put(objects::pools(0, case.mode, WayOut::Own));
         fabric.connect(0, "");
         fabric.connect(1, "");

@@ -9,6 +9,7 @@ use e2e::fabric::node::{NODE_PORT, POD_PORT};
 use e2e::fabric::shown::IPIP_DEVICE;
 use e2e::fabric::{Fabric, Family, Mode, Spot, WayOut, capture};
 use e2e::packet::{ETHERNET, Probe, number_of};
+use e2e::rules::Rules;
 use e2e::wire::PATIENCE;
 use policy_model::Protocol;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -103,35 +104,38 @@ fn only_nodes_put_packets_into_the_vxlan_of_a_node() {
 
 #[test]
 fn a_node_that_left_puts_nothing_into_the_vxlan_any_more() {
-    let case = Case {
-        subnets: [0, 1],
-        mode: Mode::VXLAN,
-    };
-    let mut fabric = with_pods(case, WayOut::Own);
-    let third = fabric.join(0);
-    fabric.apply();
-    let send = |fabric: &Fabric, family| {
-        smuggle(
-            fabric,
-            &fabric.nodes[third].namespace,
-            fabric.nodes[third].address(family),
-        );
-    };
-    for family in Family::BOTH {
-        fabric.nodes[third].spot.reaches(&fabric.nodes[0].spot, family);
-        assert!(
-            arrives(&fabric, family, || send(&fabric, family)),
-            "{family:?}: a node"
-        );
-    }
-    fabric.leave(third);
-    fabric.nodes[0].engine.run(|core| core.apply());
-    for family in Family::BOTH {
-        assert!(
-            !arrives(&fabric, family, || send(&fabric, family)),
-            "{family:?}: one that left"
-        );
-    }
+    Rules::each(|rules| {
+        let case = Case {
+            subnets: [0, 1],
+            mode: Mode::VXLAN,
+            rules,
+        };
+        let mut fabric = with_pods(case, WayOut::Own);
+        let third = fabric.join(0);
+        fabric.apply();
+        let send = |fabric: &Fabric, family| {
+            smuggle(
+                fabric,
+                &fabric.nodes[third].namespace,
+                fabric.nodes[third].address(family),
+            );
+        };
+        for family in Family::BOTH {
+            fabric.nodes[third].spot.reaches(&fabric.nodes[0].spot, family);
+            assert!(
+                arrives(&fabric, family, || send(&fabric, family)),
+                "{family:?}: a node"
+            );
+        }
+        fabric.leave(third);
+        fabric.nodes[0].engine.run(|core| core.apply());
+        for family in Family::BOTH {
+            assert!(
+                !arrives(&fabric, family, || send(&fabric, family)),
+                "{family:?}: one that left"
+            );
+        }
+    });
 }
 
 /// IPIP has no sockets: the packet is put on the wire as it is.

@@ -1,10 +1,11 @@
 //! Which way packets take: what the routes say, what is on the wire, and that pods hear each other's own address.
 
-use crate::{fabric, nothing_in_clear, route_between, sent_of_pods, talk};
+use crate::{fabric, fabric_with, nothing_in_clear, route_between, sent_of_pods, talk};
 use e2e::bed::{tool, within};
 use e2e::fabric::addresses::{self, VXLAN_ORDINAL, block, in_block, is_pods};
 use e2e::fabric::shown::{self, IPIP_DEVICE, vxlan_device};
 use e2e::fabric::{Fabric, Family, Load, Mode, Seen, Spot, WayOut, objects};
+use e2e::rules::Rules;
 
 /// The route through VXLAN to the block of a node.
 fn through_vxlan(family: Family, node: u8) -> String {
@@ -230,22 +231,24 @@ fn pools_of_different_modes_are_in_force_beside_each_other() {
 
 #[test]
 fn what_a_node_itself_says_to_a_remote_pod_takes_its_tunnel_address() {
-    let fabric = fabric(&[0, 1], Mode::VXLAN);
-    let node = &fabric.nodes[0];
-    let any = ["0.0.0.0", "::"].map(|any| any.parse().unwrap());
-    // One leaves the source to the kernel; one insists on the node's own address, to which no answer would come wrapped.
-    let spots = [
-        Spot::new(&node.namespace, &any, 7_100),
-        Spot::new(&node.namespace, &Family::BOTH.map(|f| node.address(f)), 7_101),
-    ];
-    fabric.forget_captures();
-    for family in Family::BOTH {
-        for spot in &spots {
-            let heard = spot.reaches(&fabric.pod(1, 0).spot, family);
-            assert_eq!(heard, in_block(family, 0, node.number, VXLAN_ORDINAL));
+    Rules::each(|rules| {
+        let fabric = fabric_with(rules, &[0, 1], Mode::VXLAN);
+        let node = &fabric.nodes[0];
+        let any = ["0.0.0.0", "::"].map(|any| any.parse().unwrap());
+        // One leaves the source to the kernel; one insists on the node's own address, to which no answer would come wrapped.
+        let spots = [
+            Spot::new(&node.namespace, &any, 7_100),
+            Spot::new(&node.namespace, &Family::BOTH.map(|f| node.address(f)), 7_101),
+        ];
+        fabric.forget_captures();
+        for family in Family::BOTH {
+            for spot in &spots {
+                let heard = spot.reaches(&fabric.pod(1, 0).spot, family);
+                assert_eq!(heard, in_block(family, 0, node.number, VXLAN_ORDINAL));
+            }
         }
-    }
-    nothing_in_clear(&fabric, "from a node to a remote pod");
+        nothing_in_clear(&fabric, "from a node to a remote pod");
+    });
 }
 
 #[test]
