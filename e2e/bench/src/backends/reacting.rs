@@ -37,7 +37,7 @@ pub(super) fn figures() -> anyhow::Result<Vec<Figure>> {
 }
 
 fn of_one(backend: Backend, both_families: bool) -> anyhow::Result<Vec<Figure>> {
-    let rounds = from_environment("MANX_BENCH_POLICY_ROUNDS", 200);
+    let rounds = from_environment("MANX_BENCH_POLICY_ROUNDS", 100);
     let world = World {
         pods: 49,
         policies: 1_000,
@@ -78,8 +78,8 @@ fn of_one(backend: Backend, both_families: bool) -> anyhow::Result<Vec<Figure>> 
     // The first ones wake everything up.
     for round in 0..rounds + 3 {
         for door in [Door::Shut, Door::Open] {
-            // Changes fall anywhere in what the engine does by itself, such as the look a second after a write.
-            let pause = if round % 4 == 3 { 980 } else { 30 };
+            // Changes fall anywhere in what the engine does by itself; one in ten, where it looks a second after its write.
+            let pause = if round % 10 == 9 { 950 } else { 30 };
             std::thread::sleep(Duration::from_millis(pause + (round as u64 * 37) % 90));
             let policy = door_policy(&world, round);
             let event = match door {
@@ -126,7 +126,7 @@ fn lines(backend: Backend, both_families: bool, created: &Samples, deleted: &Sam
                 samples.quantile(share),
                 backend.choose(*goal),
                 format!(
-                    "{} changes through felix's engine, 1,000 policies, 50 pods, {PER_SECOND} probes a second; least {}, largest {}",
+                    "{} changes told to felix's engine, 1,000 policies, 50 pods, {PER_SECOND} probes a second; least {}, largest {}",
                     samples.len(),
                     duration(samples.least()),
                     duration(samples.largest())
