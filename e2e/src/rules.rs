@@ -7,7 +7,7 @@
 use crate::bed::{our_objects, tool};
 use dataplane::{DataplaneSettings, IptablesSettings, RulesBackend};
 use dataplane_iptables::names::{is_our_chain, is_our_set};
-use dataplane_iptables::programs::{LockSettings, ProgramSettings, Variant};
+use dataplane_iptables::programs::{BackendChoice, LockSettings, ProgramSettings, Variant};
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -88,7 +88,11 @@ impl Rules {
     pub fn of(settings: &DataplaneSettings) -> Rules {
         match &settings.rules {
             RulesBackend::Nftables => Rules::Nftables,
-            RulesBackend::Iptables(own) => Rules::Iptables(own.variant),
+            RulesBackend::Iptables(own) => {
+                let is_it = |variant: &Variant| BackendChoice::from(*variant) == own.choice;
+                let variant = Variant::ALL.into_iter().find(is_it);
+                Rules::Iptables(variant.expect("a test names the variant"))
+            }
         }
     }
 
@@ -147,15 +151,18 @@ impl Lock {
 
 /// Has the settings name a lock file.
 pub fn name_lock(settings: &mut DataplaneSettings, file: &Path) {
+    let programs = ProgramSettings {
+        lock: LockSettings {
+            file: file.to_owned(),
+            ..LockSettings::default()
+        },
+        ..ProgramSettings::default()
+    };
     if let RulesBackend::Iptables(own) = &mut settings.rules {
-        own.programs = ProgramSettings {
-            lock: LockSettings {
-                file: file.to_owned(),
-                ..LockSettings::default()
-            },
-            ..own.programs.clone()
-        };
+        own.programs = programs.clone();
     }
+    // Those that look for what an earlier life left are the same.
+    settings.programs = programs;
 }
 
 /// Programs of the distribution in the hands of somebody else on the same node, and as the second opinion. They act in the
