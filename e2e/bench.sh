@@ -29,7 +29,8 @@ done
 # Programs that are not measured but needed, from where the network is: a group has a namespace of its own.
 prepare_kubernetes() {
   MANX_BENCH_PROGRAMS="$(./charts/image/build.sh --programs | tail -n 1)"
-  export MANX_BENCH_PROGRAMS
+  MANX_BENCH_IPTABLES="$(./charts/image/iptables.sh | tail -n 1)"
+  export MANX_BENCH_PROGRAMS MANX_BENCH_IPTABLES
   ./e2e/kube/build.sh >/dev/null
   ./e2e/kube/build.sh --tools helm >/dev/null
 }

@@ -7,6 +7,7 @@ use crate::bed::{
 use dataplane::{
     DataplaneSettings, FlowsOnPolicyChange, IptablesSettings, RulesBackend, remove_iptables_rules,
 };
+use dataplane_iptables::ops::Family;
 use dataplane_iptables::programs::Variant;
 use policy_model::Protocol;
 use std::collections::BTreeSet;
@@ -286,6 +287,30 @@ fn programs_that_move_are_found_again() {
         assert_eq!((resynced.transactions, resynced.mended), (0, 0));
         open_the_server(&mut dataplane);
         assert_eq!(reached(bed, &listener), EVERYBODY);
+    });
+}
+
+#[test]
+fn where_only_ipv4_is_spoken_nothing_of_ipv6_is_made() {
+    on_a_node_with_iptables(|bed, own| {
+        let mut own = own.clone();
+        own.programs.families = vec![Family::Inet];
+        let (mut dataplane, _) = bed.start(DataplaneSettings {
+            rules: RulesBackend::Iptables(own),
+            ..bed.settings()
+        });
+        let listener = listen(&bed.server, 80);
+        let gets_in = |source| seen(Some(&bed.outside), Some(source), at(SERVER[0], 80), &listener).is_some();
+        assert!(gets_in(FRIEND[0]) && !gets_in(STRANGER[0]));
+        open_the_server(&mut dataplane);
+        assert!(gets_in(STRANGER[0]));
+        close_the_server(&mut dataplane);
+        assert!(gets_in(FRIEND[0]) && !gets_in(STRANGER[0]));
+        let resynced = dataplane.resync_policy().unwrap();
+        assert_eq!((resynced.transactions, resynced.mended), (0, 0));
+        assert!(!bed.backend.run("ip6tables-save").contains("cali"));
+        let sets = bed.backend.run("ipset list -n");
+        assert!(sets.contains("cali40") && !sets.contains("cali60"), "{sets}");
     });
 }
 

@@ -1,8 +1,9 @@
 //! The network between the nodes: a segment for each subnet, and a router between the segments that knows nodes alone.
 //!
 //! Whatever comes to the router from or for an address that is no machine's of its own subnets is dropped and counted:
-//! it is what leaks where pods' packets have to be wrapped. Within a segment nobody stands between the machines, and
-//! [`super::Capture`]s see what they send.
+//! it is what leaks where pods' packets have to be wrapped. What a node's kernel itself answers to another's trial of
+//! checksums is dropped without being counted: it may come before the node has the other's block, and no pod said it. Within a
+//! segment nobody stands between the machines, and [`super::Capture`]s see what they send.
 
 use super::addresses::{self, Family};
 use super::capture::Capture;
@@ -23,10 +24,14 @@ table inet guard {
   counter strangers { }
   set known4 { type ipv4_addr; flags interval; elements = { 172.30.0.0/16, 172.31.0.0/24, 224.0.0.0/4 }; }
   set known6 { type ipv6_addr; flags interval; elements = { ::/128, fd00:30::/32, fd00:31::/64, fe80::/10, ff00::/8 }; }
+  set tunnels4 { type ipv4_addr; elements = { 0.0.0.1, 0.0.0.2 }; }
+  set tunnels6 { type ipv6_addr; elements = { ::1, ::2 }; }
   chain prerouting {
     type filter hook prerouting priority raw; policy drop;
     ip saddr @known4 ip daddr @known4 accept
     ip6 saddr @known6 ip6 daddr @known6 accept
+    ip saddr & 0.0.0.255 @tunnels4 ip daddr & 0.0.0.255 @tunnels4 icmp type { echo-reply, destination-unreachable } drop
+    ip6 saddr & ::ffff @tunnels6 ip6 daddr & ::ffff @tunnels6 icmpv6 type { echo-reply, destination-unreachable } drop
     counter name strangers
   }
 }

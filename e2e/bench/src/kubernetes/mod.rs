@@ -80,9 +80,19 @@ fn programs() -> anyhow::Result<PathBuf> {
 }
 
 fn image() -> anyhow::Result<Figure> {
+    let tools = std::env::var_os("MANX_BENCH_IPTABLES").map(PathBuf::from);
+    let tools = tools.ok_or_else(|| {
+        anyhow::anyhow!("MANX_BENCH_IPTABLES names no folder: run `./dev bench kubernetes`")
+    })?;
+    let ours = programs()?;
     let mut sizes = Vec::new();
-    for name in ["manx-all", "manx-cni"] {
-        let size = std::fs::metadata(programs()?.join(name))?.len();
+    for (folder, name) in [
+        (&ours, "manx-all"),
+        (&ours, "manx-cni"),
+        (&tools, "xtables-legacy-multi"),
+        (&tools, "xtables-nft-multi"),
+    ] {
+        let size = std::fs::metadata(folder.join(name))?.len();
         sizes.push((name, size as f64 / 1e6));
     }
     let how: Vec<String> = sizes
@@ -94,6 +104,6 @@ fn image() -> anyhow::Result<Figure> {
         sizes.iter().map(|(_, size)| size).sum(),
         "MB",
         40.0,
-        format!("{}; the iptables backend is not in it yet", how.join(", ")),
+        how.join(", "),
     ))
 }
