@@ -211,13 +211,19 @@ impl Driver {
         disturbed != Disturbed::NOTHING
     }
 
-    /// Has the next apply read all tables, and the sets whose numbers of members are not as they were left.
+    /// Has the next apply read what the watch does not tell of: the tables, or, where it tells of each write of others near
+    /// us, those that were written since they were read last; and the sets whose numbers of members are not as they were left.
     ///
     /// # Errors
     /// The sets cannot be listed.
     pub fn look(&mut self) -> Result<(), DriverError> {
         self.look_at = None;
-        self.tables.suspect(&Disturbed::All);
+        if self.watch.as_ref().is_some_and(Watch::tells_all) {
+            // How the program prints what it wrote is learned soon, before somebody may have changed it.
+            self.tables.suspect_fresh();
+        } else {
+            self.tables.suspect(&Disturbed::All);
+        }
         self.sets.compare_headers(&mut self.ipsets)
     }
 

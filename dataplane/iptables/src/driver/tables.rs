@@ -85,6 +85,13 @@ impl Tables {
         }
     }
 
+    /// Has those tables read that were written since they were read last.
+    pub(super) fn suspect_fresh(&mut self) {
+        for state in self.0.values_mut() {
+            state.is_suspect |= !state.fresh.is_empty();
+        }
+    }
+
     pub(super) fn wanted(&self) -> (usize, usize) {
         let count = |(chains, rules), (_, _, more, further)| (chains + more, rules + further);
         self.wanted_by_table().fold((0, 0), count)

@@ -67,6 +67,15 @@ impl Watch {
         })
     }
 
+    /// Whether it tells of each write of others near us, also of one at the moment of ours.
+    #[must_use]
+    pub fn tells_all(&self) -> bool {
+        match self {
+            Self::Lock(_) => false,
+            Self::Nft(_) => true,
+        }
+    }
+
     /// Reads what has come, without waiting, and says which tables somebody other than these processes of ours may have
     /// changed. `own` are all whose writes ended since the last call.
     ///
