@@ -130,6 +130,17 @@ pub(crate) fn refusal_is_absent(refusal: &Refusal) -> bool {
     )
 }
 
+/// Returns an error with all of its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,7 +33,7 @@ pub mod sysctl;
 pub mod tunnels;
 pub mod workload;
 
-pub use error::NetlinkError;
+pub use error::{NetlinkError, chain};
 pub use mac::MacAddress;
 pub use names::{InterfaceName, InterfacePrefixes, InvalidInterfaceName, host_interface_name};
 pub use namespace::NetworkNamespace;

@@ -12,6 +12,7 @@ use dataplane_iptables::ipset::Ipsets;
 use dataplane_iptables::ops::{Family, Table};
 use dataplane_iptables::ours::{is_our_chain, is_our_set};
 use dataplane_iptables::programs::{Found, ProgramSettings, Variant, find};
+use dataplane_netlink::chain;
 use dataplane_nftables::layout::names::TABLE;
 use dataplane_nftables::socket::Link;
 use dataplane_nftables::wire::Family as NfFamily;
@@ -118,17 +119,6 @@ impl Removal {
 
 fn said(what: &str, failures: &Failures) -> String {
     format!("removing {what}: {failures}")
-}
-
-/// An error with all of its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 /// The programs of the families that the kernel speaks.

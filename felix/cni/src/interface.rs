@@ -2,6 +2,7 @@
 
 use crate::protocol::{Failure, code};
 use crate::server::Caller;
+pub(crate) use dataplane_netlink::chain as text;
 use dataplane_netlink::conntrack::Conntrack;
 use dataplane_netlink::links::{self, AdminState, LinkStep};
 use dataplane_netlink::routes;
@@ -208,17 +209,6 @@ fn workload_failure(error: WorkloadError) -> Failure {
 
 fn kernel_failure(error: &NetlinkError) -> Failure {
     Failure::new(code::KERNEL, text(error))
-}
-
-/// An error with all its causes.
-pub(crate) fn text(error: &dyn std::error::Error) -> String {
-    let mut out = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        out.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    out
 }
 
 #[cfg(test)]

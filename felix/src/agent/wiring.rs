@@ -17,6 +17,7 @@ use crate::settings::parse::{SpoofingAllowed, Switch};
 use crate::settings::{ClusterSettings, Settings};
 use crate::uninstall::{Door, Guarded, Orders, Reports, until_empty};
 use dataplane::RulesBackend;
+pub(crate) use dataplane_netlink::chain;
 use dataplane_netlink::routes::RouteOwnership;
 use dataplane_netlink::sysctl::{self, SysctlKey, Sysctls};
 use dataplane_netlink::workload::{ReversePath, RouteSources, WorkloadSettings};
@@ -286,16 +287,6 @@ fn refuse_foreign_file(socket: &Path) -> Result<(), AgentError> {
         }),
         _ => Ok(()),
     }
-}
-
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 /// Waits for a signal to stop, for other settings or for the end of the engine.

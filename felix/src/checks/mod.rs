@@ -16,6 +16,7 @@ mod iptables;
 mod machine;
 
 use dataplane::RulesBackend;
+use dataplane_netlink::chain;
 use serde::Serialize;
 use std::fmt;
 
@@ -158,17 +159,6 @@ pub(crate) fn lacking_features() -> Option<String> {
         |finding: &Finding| finding.name == features::NF_TABLES && finding.severity == Severity::Fatal;
     let findings = features::findings().into_iter();
     findings.filter(is_lack).map(|finding| finding.what).next()
-}
-
-/// An error with all of its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
