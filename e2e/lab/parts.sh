@@ -180,7 +180,12 @@ if wanted crash; then
   check "and follows the manifests" flows <<<'- { from: live-other/far, to: live/server, protocol: TCP, port: 80, expect: allow }'
   slay "$(pid_of agent)"
   check "lab status tells of a killed agent" within 60 not lab status
+  # A port that somebody else has meanwhile is served as soon as it is free.
+  (exec ip netns exec manx-lab-node-node2 perl -e "$listen" 7777) >"$work/taken" 2>&1 & stranger=$! background+=($!)
+  check "somebody takes the port of a pod of its node's network" within 60 grep -q ready "$work/taken"
   check "the agent starts anew" lab restart agent
+  check "lab status tells of the port" within 60 wrote "pod special/host: no server at 7777/TCP: the port is taken" lab status
+  kill "$stranger"
   check "and everything stands" within 60 lab status
   check "with every server" flows <<<'- { from: live-other/far, to: live/server, protocol: TCP, port: 80, expect: allow }'
   check "and every flow as before" lab probe --flows "$work/flows.yaml"

@@ -26,7 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Pause before a pod that could not be connected or disconnected is tried again.
+/// Pause before a pod that could not be connected or disconnected, or a port that was taken, is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// Most events of the datastore that are taken at once.
 const BATCH: usize = 1000;
@@ -287,7 +287,8 @@ impl Agent {
         }
     }
 
-    /// Opens the servers of what is connected, and says how everything stands.
+    /// Opens the servers of what is connected, and says how everything stands, once everything is known: until then the
+    /// word of the agent before this one is the better one, and all there is to take over from.
     fn publish(&mut self) {
         let has_sctp = self.has_sctp;
         let mut pods = self.unwired.states();
@@ -295,8 +296,11 @@ impl Agent {
             pod.open_servers(id, has_sctp);
             pods.insert(id.clone(), pod.state(id));
         }
-        let settled = self.state.settled || self.is_in_sync;
-        let next = AgentState { pods, settled };
+        if !self.is_in_sync {
+            return;
+        }
+        let written_by = std::process::id();
+        let next = AgentState { pods, written_by };
         if next != self.state || !names::path("agent.json").exists() {
             if let Err(error) = next.save() {
                 eprintln!("{error:#}");

@@ -88,6 +88,10 @@ impl Picture {
         if let Some(key) = self.unstored() {
             lags.push(format!("the controller has not followed the manifests: {key}"));
         }
+        // A server that is opened in the place of one that is about to start would keep its port from it.
+        if !self.lab.has_word(&self.agent) {
+            lags.push("the agent has not said yet how its pods stand; see 'manx lab status'".to_string());
+        }
         if let Some(pod) = self.unconnected() {
             lags.push(format!(
                 "pod {pod} is not as its manifest says; see 'manx lab status'"

@@ -94,8 +94,9 @@ impl PodState {
 pub(super) struct AgentState {
     /// Pods by namespace/name.
     pub(super) pods: BTreeMap<String, PodState>,
-    /// Whether every pod that the datastore knew at the start was treated.
-    pub(super) settled: bool,
+    /// The process that says so. An agent says nothing before it knows every pod.
+    #[serde(default)]
+    pub(super) written_by: u32,
 }
 
 impl LabState {
@@ -118,6 +119,13 @@ impl LabState {
     /// Writes the state down.
     pub(super) fn save(&self) -> anyhow::Result<()> {
         write(&Self::file(), &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Whether the agent that runs now has said how the pods stand. What an agent before it left behind says nothing of
+    /// servers, which ended with it.
+    pub(super) fn has_word(&self, state: &AgentState) -> bool {
+        let agent = self.processes.iter().find(|p| p.role == "agent");
+        agent.is_some_and(|p| u32::try_from(p.pid) == Ok(state.written_by))
     }
 
     /// Replaces the process of one role.

@@ -105,6 +105,9 @@ fn gather(lab: LabState) -> Status {
             },
         );
     }
+    if !lab.has_word(&agent) {
+        trouble.push("the agent has not said yet how its pods stand".to_string());
+    }
     for (name, pod) in &agent.pods {
         trouble.extend(pod.why_not().iter().map(|t| format!("pod {name}: {t}")));
         trouble.extend(pod.silent.iter().map(|t| format!("pod {name}: no server at {t}")));

@@ -256,7 +256,7 @@ fn wait(lab: &LabState, wanted: usize, interrupt: &Interrupt) -> anyhow::Result<
             counted = Some(Instant::now());
         }
         let unready = unready(lab);
-        if agent.settled && connected >= wanted && unready.is_empty() {
+        if lab.has_word(&agent) && connected >= wanted && unready.is_empty() {
             return Ok(true);
         }
         let troubled: Vec<_> = pods()

@@ -5,16 +5,35 @@
 use super::super::names;
 use super::super::servers::{self, Port, Servers};
 use super::super::state::{PodKind, PodState};
+use super::RETRY;
 use controller::{Content, Folder, FolderOptions};
 use policy_model_kubernetes::{ManifestSet, PodFacts};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
+use tokio::time::Instant;
 
 /// A pod of its node's network.
 struct HostPod {
     state: PodState,
-    _servers: Servers,
+    servers: Servers,
+    /// When its servers were started, or tried again.
+    tried: Instant,
+}
+
+impl HostPod {
+    /// A port that another program had may be free by now.
+    fn try_again(&mut self, id: &str) {
+        if self.tried.elapsed() < RETRY {
+            return;
+        }
+        self.tried = Instant::now();
+        let again = self
+            .servers
+            .try_again(&self.state.netns, id, &self.state.addresses);
+        self.state.trouble = again.err().map(|error| format!("{error:#}"));
+        self.state.silent.clone_from(&self.servers.silent);
+    }
 }
 
 /// The pods, and the manifests that say so.
@@ -68,6 +87,11 @@ impl Unwired {
     /// Starts and ends servers so that every pod of its node's network has its own.
     pub(super) fn settle(&mut self, nodes: &BTreeMap<String, Vec<IpAddr>>, has_sctp: bool) {
         if !std::mem::take(&mut self.is_due) {
+            let refused = self
+                .hosts
+                .iter_mut()
+                .filter(|(_, host)| !host.state.silent.is_empty());
+            refused.for_each(|(id, host)| host.try_again(id));
             return;
         }
         let facts: BTreeMap<String, &PodFacts> = self
@@ -165,6 +189,7 @@ fn start(facts: &PodFacts, node: String, nodes: &BTreeMap<String, Vec<IpAddr>>, 
     state.node = node;
     HostPod {
         state,
-        _servers: started,
+        servers: started,
+        tried: Instant::now(),
     }
 }
