@@ -3,7 +3,8 @@
 //! Time is a number that the test gives, so that what waits for its removal can be removed at once.
 
 use crate::wire::PATIENCE;
-use dataplane::{ApplyError, BackendError, Dataplane, DataplaneSettings, PassReport};
+use dataplane::{ApplyError, BackendError, Dataplane, DataplaneSettings, IptablesError, PassReport};
+use dataplane_iptables::driver;
 use dataplane_netlink::NetworkNamespace;
 use dataplane_nftables::DriverError;
 use felix_calc::{CalcConfig, CalcGraph};
@@ -81,16 +82,13 @@ impl Core {
         self.apply_when_free()
     }
 
-    /// One pass. An earlier life's sockets may still be open for a moment: in a process that another test has just
-    /// forked and that has not yet become the program that it is to be.
+    /// One pass, tried again where others were at work, as the agent does.
     fn apply_when_free(&mut self) -> PassReport {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.dataplane.apply(self.now) {
                 Ok(report) => return report,
-                Err(ApplyError::Policy(BackendError::Nftables(DriverError::OwnedByAnother { .. })))
-                    if Instant::now() < deadline =>
-                {
+                Err(error) if is_contested(&error) && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 Err(error) => panic!("apply: {}", Dataplane::describe(&error)),
@@ -165,6 +163,21 @@ impl Core {
             .resync()
             .unwrap_or_else(|e| panic!("resync: {}", Dataplane::describe(&e)))
             .mended
+    }
+}
+
+/// Whether others were at work at that moment, so that the next try may succeed.
+fn is_contested(error: &ApplyError) -> bool {
+    match error {
+        // An earlier life's sockets may still be open: in a process that another test has just forked and that has not yet
+        // become the program that it is to be.
+        ApplyError::Policy(BackendError::Nftables(DriverError::OwnedByAnother { .. })) => true,
+        // Somebody wrote to the table between each writing and the reading after it.
+        ApplyError::Policy(BackendError::Iptables(IptablesError::Write(failures))) => failures
+            .failures
+            .iter()
+            .all(|failure| matches!(failure, driver::DriverError::Unsettled { .. })),
+        _ => false,
     }
 }
 
