@@ -2,6 +2,7 @@
 
 mod holders;
 mod predecessors;
+mod tunnelled;
 
 use crate::backend::{Applied, BackendError, RulesDriver};
 use crate::flows::Flows;
@@ -220,11 +221,7 @@ impl Dataplane {
         if !self.tables.is_synced() || !self.interfaces.is_read() {
             return Ok(report);
         }
-        if self.tunnels_are_due() {
-            self.tunnels.let_go(now).map_err(ApplyError::Tunnels)?;
-            // Who may send through a tunnel is said before there is one.
-            self.dirty |= self.driver.want_tunnels(self.tunnels.in_use());
-        }
+        self.prepare_tunnels(now)?;
         let is_in_doubt = self.driver.is_suspect();
         if self.dirty || is_in_doubt {
             let changes = self.tables.commit();
@@ -245,6 +242,7 @@ impl Dataplane {
             let faults = self.interfaces.apply().map_err(ApplyError::Interfaces)?;
             report.faults.extend(faults);
         }
+        self.confine_to_tunnels();
         self.note_arrivals();
         self.guard_vacant(&mut report)?;
         self.forget_departed(&mut report)?;
@@ -277,23 +275,6 @@ impl Dataplane {
         self.synced_once = true;
         self.remove_predecessors(&mut report)?;
         Ok(report)
-    }
-
-    /// Whoever makes no routes makes no tunnels.
-    fn tunnels_are_due(&self) -> bool {
-        !self.settings.workloads.leaves_routes && self.tunnels.is_dirty()
-    }
-
-    /// Devices come before the routes into them.
-    fn apply_tunnels(&mut self, report: &mut PassReport) -> Result<(), ApplyError> {
-        if self.tunnels_are_due() {
-            self.tunnel_faults = self.tunnels.apply().map_err(ApplyError::Tunnels)?;
-        }
-        report.faults.extend(self.tunnel_faults.iter().cloned());
-        let changed = self.tunnels.take_changed();
-        self.interfaces
-            .set_tunnels(self.tunnels.ready(), changed)
-            .map_err(ApplyError::Interfaces)
     }
 
     /// Flows to ports of the node follow where these lead now.

@@ -35,6 +35,8 @@ pub const NOT_NEW: &str = "cali-not-new";
 pub const WORKLOAD_TO_HOST: &str = "cali-wl-to-host";
 /// Lets tunnelled packets in from nodes only.
 pub const TUNNELS: &str = "cali-tunnels";
+/// Stops what may leave the node inside a tunnel only.
+pub const IN_CLEAR: &str = "cali-in-clear";
 /// Leads to the chain of the interface that a packet came from.
 pub const FROM_DISPATCH: &str = "cali-from-wl-dispatch";
 /// Leads to the chain of the interface that a packet goes to.

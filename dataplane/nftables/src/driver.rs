@@ -4,7 +4,7 @@ use crate::adopt::adopt;
 use crate::contents::{Difference, contents, difference};
 use crate::layout::names::{TABLE, TABLE_COMMENT};
 use crate::layout::skeleton::{BASE_CHAINS, FIXED_SETS, base_rules, regular_chains, write_base_chains};
-use crate::layout::{LayoutSettings, Op, Planner, SetSpec, TunnelsInUse};
+use crate::layout::{Confined, LayoutSettings, Op, Planner, SetSpec, TunnelsInUse};
 use crate::observe::{Observed, observe};
 use crate::socket::{DumpError, Link, Monitor, MonitorError, OpenError, TransactError};
 use crate::wire::{Batch, Chain, Family, Rule, Table, TableFlags};
@@ -172,6 +172,13 @@ impl Driver {
         self.planner.want_tunnels(tunnels)
     }
 
+    /// Says what leaves the node inside a tunnel or not at all, from the next apply on; returns whether that is news.
+    ///
+    /// Say what becomes confined when the routes lead into the tunnel, and what no longer is before they lead elsewhere.
+    pub fn want_confined(&mut self, confined: Confined) -> bool {
+        self.planner.want_confined(confined)
+    }
+
     /// Lets no connection begin with these addresses, which nobody has now, and with no others any more; after the first
     /// pass only. It is in force when this returns.
     ///
@@ -310,8 +317,10 @@ impl Driver {
 
     fn start_quietly(&mut self, tables: &Tables, now: u64, applied: &mut Applied) -> Result<(), DriverError> {
         let tunnels = self.planner.wanted_tunnels();
+        let confined = self.planner.wanted_confined().clone();
         self.planner = Planner::new(self.settings.layout.clone());
         self.planner.want_tunnels(tunnels);
+        self.planner.want_confined(confined);
         self.planner.size_for(tables);
         self.planner.begin_ways(tables);
         if let Some(table) = self.find_table()? {

@@ -16,7 +16,7 @@ use crate::settings::DataplaneSettings;
 use dataplane_api::HostPort;
 use dataplane_netlink::Patience;
 use dataplane_nftables::Driver as Nftables;
-use dataplane_tables::{Changes, Tables, TunnelsInUse};
+use dataplane_tables::{Changes, Confined, Tables, TunnelsInUse};
 use policy_model::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -154,6 +154,22 @@ impl RulesDriver {
         match self {
             RulesDriver::Nftables(driver) => driver.want_tunnels(tunnels),
             RulesDriver::Iptables(driver) => driver.want_tunnels(tunnels),
+        }
+    }
+
+    /// Says what leaves the node inside a tunnel or not at all, from the next apply on; returns whether that is news.
+    pub(crate) fn want_confined(&mut self, confined: Confined) -> bool {
+        match self {
+            RulesDriver::Nftables(driver) => driver.want_confined(confined),
+            RulesDriver::Iptables(driver) => driver.want_confined(confined),
+        }
+    }
+
+    /// What was said last of that.
+    pub(crate) fn wanted_confined(&self) -> &Confined {
+        match self {
+            RulesDriver::Nftables(driver) => driver.planner().wanted_confined(),
+            RulesDriver::Iptables(driver) => driver.wanted_confined(),
         }
     }
 

@@ -14,8 +14,8 @@ use std::sync::Arc;
 pub(super) struct Facts {
     here: Option<ClusterNode>,
     others: BTreeMap<Arc<str>, ClusterNode>,
-    /// Whether IPIP wraps, and whether VXLAN does.
-    pools: BTreeMap<IpNet, (bool, bool)>,
+    /// When IPIP wraps, and when VXLAN does.
+    pools: BTreeMap<IpNet, [EncapsulationMode; 2]>,
 }
 
 impl Facts {
@@ -34,8 +34,7 @@ impl Facts {
 
     /// Takes a pool in; says whether that changes anything here.
     pub(super) fn set_pool(&mut self, pool: &PoolRange) -> bool {
-        let wraps = |mode| mode != EncapsulationMode::Never;
-        let modes = (wraps(pool.ipip), wraps(pool.vxlan));
+        let modes = [pool.ipip, pool.vxlan];
         self.pools.insert(pool.cidr, modes) != Some(modes)
     }
 
@@ -46,14 +45,25 @@ impl Facts {
 
     /// Whether a pool asks for a kind of tunnel.
     pub(super) fn is_asked_for(&self, kind: Kind) -> bool {
-        self.pools.iter().any(|(cidr, (ipip, vxlan))| {
+        let wraps = |mode: EncapsulationMode| mode != EncapsulationMode::Never;
+        self.pools.iter().any(|(cidr, modes)| {
+            let [ipip, vxlan] = modes.map(wraps);
             let is_ipv4 = cidr.addr().is_ipv4();
             match kind {
-                Kind::Ipip => *ipip && is_ipv4,
-                Kind::Vxlan4 => *vxlan && is_ipv4,
-                Kind::Vxlan6 => *vxlan && !is_ipv4,
+                Kind::Ipip => ipip && is_ipv4,
+                Kind::Vxlan4 => vxlan && is_ipv4,
+                Kind::Vxlan6 => vxlan && !is_ipv4,
             }
         })
+    }
+
+    /// The pools, each with whether every packet to another node's part of it is wrapped.
+    pub(super) fn ranges(&self) -> BTreeMap<IpNet, bool> {
+        let always = |modes: &[EncapsulationMode; 2]| modes.contains(&EncapsulationMode::Always);
+        self.pools
+            .iter()
+            .map(|(cidr, modes)| (*cidr, always(modes)))
+            .collect()
     }
 
     /// Whether an address is of a pool.

@@ -18,15 +18,17 @@ pub use settings::{TunnelSettings, Tunnelling};
 use crate::interfaces::{Faults, describe};
 use dataplane_api::{ClusterNode, PoolRange};
 use dataplane_netlink::events::{Event, Group, Monitor};
+use dataplane_netlink::links::Link;
 use dataplane_netlink::tunnels::carrier;
 use dataplane_netlink::tunnels::mtu::Encapsulation;
 use dataplane_netlink::tunnels::peers::PeerNews;
 use dataplane_netlink::{InterfaceName, NetlinkError, Patience, Rtnetlink};
-use dataplane_nftables::layout::TunnelsInUse;
+use dataplane_tables::{Confined, TunnelsInUse};
 use device::Device;
 use facts::Facts;
 use ipnet::IpNet;
 use probe::{Prober, Subject};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -83,6 +85,9 @@ struct Carried {
     mtu: u32,
 }
 
+/// The interface of a node's packets to itself.
+const LOOPBACK: &str = "lo";
+
 /// The tunnels of one node.
 #[derive(Debug)]
 pub(crate) struct Tunnels {
@@ -94,6 +99,8 @@ pub(crate) struct Tunnels {
     monitor: Option<Monitor>,
     /// The devices that carry what goes to other nodes, by family; IPv4 first.
     carriers: [Option<Carried>; 2],
+    /// Those, and what the default routes lead to, by their names: where packets leave as they are.
+    wires: BTreeSet<String>,
     /// Tries checksums, and which devices it was told to try; there is none as long as none is to be tried.
     prober: Option<Prober>,
     told: [Option<Subject>; 3],
@@ -115,6 +122,7 @@ impl Tunnels {
             netlink: Rtnetlink::open_with(patience)?,
             monitor: None,
             carriers: [None; 2],
+            wires: BTreeSet::new(),
             prober: None,
             told: [const { None }; 3],
             patience,
@@ -179,6 +187,20 @@ impl Tunnels {
     pub(crate) fn in_use(&self) -> TunnelsInUse {
         let [ipip, vxlan4, vxlan6] = Kind::ALL.map(|kind| self.wanted(kind) || self.device(kind).is_there());
         TunnelsInUse { ipip, vxlan4, vxlan6 }
+    }
+
+    /// What of one workload for another leaves this node inside a tunnel or not at all. As of the last look.
+    pub(crate) fn confined(&self) -> Confined {
+        let confined = Confined {
+            wires: self.wires.clone(),
+            ranges: self.facts.ranges(),
+        };
+        // What would be asked of no packet is the same whatever it names.
+        if confined.any() {
+            confined
+        } else {
+            Confined::default()
+        }
     }
 
     /// The devices through which packets may be sent.
@@ -248,6 +270,37 @@ impl Tunnels {
             .map_err(|narrow| narrow.to_string())
     }
 
+    /// Looks at what carries packets, where that may be another.
+    ///
+    /// # Errors
+    /// The kernel could not be asked; the next look asks it again.
+    pub(crate) fn survey(&mut self) -> Result<(), NetlinkError> {
+        if !self.look {
+            return Ok(());
+        }
+        let mut wires = BTreeSet::new();
+        let mut carriers = [None; 2];
+        for (is_ipv4, found) in [true, false].into_iter().zip(&mut carriers) {
+            let carrier = self.carrier(is_ipv4)?;
+            wires.extend(carrier.as_ref().map(|link| link.name.to_string()));
+            *found = carrier.map(|link| Carried {
+                link: link.index,
+                mtu: link.mtu,
+            });
+        }
+        let default = carrier::default_devices(&mut self.netlink)?;
+        wires.extend(default.iter().map(|link| link.name.to_string()));
+        // What the node says to itself leaves it nowhere.
+        wires.remove(LOOPBACK);
+        self.carriers = carriers;
+        self.wires = wires;
+        for device in &mut self.devices {
+            device.look();
+        }
+        self.look = false;
+        Ok(())
+    }
+
     /// Begins to let go of what nobody wants, what an earlier life left included. `now` is in milliseconds.
     ///
     /// # Errors
@@ -277,14 +330,7 @@ impl Tunnels {
     }
 
     fn apply_all(&mut self) -> Result<Faults, NetlinkError> {
-        if std::mem::take(&mut self.look) {
-            let carriers = [true, false].map(|is_ipv4| self.carrier(is_ipv4));
-            let [v4, v6] = carriers;
-            self.carriers = [v4?, v6?];
-            for device in &mut self.devices {
-                device.look();
-            }
-        }
+        self.survey()?;
         let wants_entries = self.wanted(Kind::Vxlan4) || self.wanted(Kind::Vxlan6);
         if wants_entries && self.monitor.is_none() {
             // Before the first entry is read or written.
@@ -360,15 +406,11 @@ impl Tunnels {
     }
 
     /// The device that has the node's own address.
-    fn carrier(&mut self, is_ipv4: bool) -> Result<Option<Carried>, NetlinkError> {
+    fn carrier(&mut self, is_ipv4: bool) -> Result<Option<Link>, NetlinkError> {
         let Some(address): Option<IpAddr> = self.facts.own_address(is_ipv4) else {
             return Ok(None);
         };
-        let found = carrier::device_of(&mut self.netlink, address)?;
-        Ok(found.map(|link| Carried {
-            link: link.index,
-            mtu: link.mtu,
-        }))
+        carrier::device_of(&mut self.netlink, address)
     }
 
     /// When [`Tunnels::retire`] has something to do, in milliseconds.

@@ -12,6 +12,7 @@
 mod address;
 mod chain;
 mod claims;
+mod confined;
 mod group;
 mod nets;
 mod row;
@@ -22,6 +23,7 @@ mod ways;
 
 pub use address::{AddressChanges, AddressIndex, ClassId, Interval};
 pub use claims::InterfaceClaims;
+pub use confined::Confined;
 pub use group::{Direction, GroupKey, OwnSide};
 pub use row::{
     Area, EVERYTHING, Painter, Plane, Protocols, Row, Span, Strip, Verdict, complement, intersect, spans,

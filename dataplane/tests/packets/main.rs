@@ -8,6 +8,7 @@
 )]
 
 mod bed;
+mod confined;
 mod host_ports;
 mod rules;
 mod sctp;

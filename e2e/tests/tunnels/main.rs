@@ -12,6 +12,7 @@
 
 mod addresses;
 mod checksums;
+mod confined;
 mod ipip;
 mod modes;
 mod neighbours;

@@ -4,11 +4,11 @@
 //!
 //! ```text
 //! raw     PREROUTING   from a workload: tunnelled? refused; (source, interface) in one set? else refused
-//! filter  FORWARD      of a workload and established: allowed; an address that nobody has: refused; invalid: refused
+//! filter  FORWARD      by a wire, and confined to tunnels: refused; of a workload and established: allowed; an address that nobody has: refused; invalid: refused
 //!                      from a workload: tree of names > interface > group > marked?   else refused
 //!                      to a workload:   tree of names > interface > group > marked?   else refused
 //!         INPUT        tunnels' guard; from a workload: as above, then DefaultEndpointToHostAction
-//!         OUTPUT       an address that nobody has: refused
+//!         OUTPUT       as above by a wire; an address that nobody has: refused
 //! nat                  ports of the node, the node's loopback, a workload to itself, tunnels' sources, natOutgoing
 //! ```
 //!
@@ -54,6 +54,7 @@
 //! workloads of this node may get its egress answer from one state and its ingress answer from a later one, as there.
 
 mod book;
+mod confined;
 mod dispatch;
 mod marks;
 mod nat;

@@ -3,12 +3,13 @@
 //! Only the mark lets a packet of a workload pass: a direction that finds nothing, an unknown interface, a chain that
 //! somebody emptied leave it unmarked, and unmarked is refused. What is not a workload's is left to others.
 
+use super::confined;
 use super::rule::{Connection, End, Lookup, Match, Names, Rule, Target};
 use super::settings::{AllowAction, LayoutSettings};
 use super::tunnels;
 use crate::names;
 use crate::ops::{Family, Insert, Table};
-use dataplane_tables::{EndpointToHost, Refusal, TunnelsInUse};
+use dataplane_tables::{Confined, EndpointToHost, Refusal, TunnelsInUse};
 use ipnet::{IpNet, Ipv4Net};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -75,9 +76,9 @@ fn midstream(on: Match) -> Rule {
 }
 
 /// The chain of forwarded packets.
-fn forward(settings: &LayoutSettings) -> Vec<Rule> {
+pub(super) fn forward(settings: &LayoutSettings, within_tunnels: &Confined) -> Vec<Rule> {
     let bit = settings.marks.accept;
-    let mut rules: Vec<Rule> = Vec::new();
+    let mut rules = confined::jumps(within_tunnels);
     for on in ways(settings) {
         rules.push(Rule::new(
             [on, connection(&[Connection::Established])],
@@ -145,6 +146,13 @@ fn vacant(family: Family) -> Vec<Rule> {
 fn beginning_of_a_connection() -> Rule {
     let begins = connection(&[Connection::New, Connection::Related]);
     Rule::new([begins], jump(names::VACANT))
+}
+
+/// The chain of packets of the node.
+pub(super) fn output(within_tunnels: &Confined) -> Vec<Rule> {
+    let mut rules = confined::jumps(within_tunnels);
+    rules.push(beginning_of_a_connection());
+    rules
 }
 
 /// The chain of packets to the node.
@@ -234,8 +242,6 @@ pub(super) fn sources<'a>(
 /// The chains of the filter table that never change, and the one that they all end in.
 pub(super) fn filter(family: Family, settings: &LayoutSettings) -> Vec<(&'static str, Vec<Rule>)> {
     vec![
-        (names::FORWARD, forward(settings)),
-        (names::OUTPUT, vec![beginning_of_a_connection()]),
         (names::NOT_NEW, not_new(settings)),
         (names::VACANT, vacant(family)),
         (names::WORKLOAD_TO_HOST, workload_to_host(family, settings)),

@@ -6,7 +6,7 @@ use crate::say::{Node, atom, net, open_profile, pod, policy, rule, workload};
 use dataplane_api::{ClusterNode, HostPort, PoolRange, Update};
 use dataplane_iptables::layout::{AllowAction, LayoutSettings};
 use dataplane_iptables::ops::{Family, Place, Table};
-use dataplane_tables::{EndpointToHost, Exclusions, Outgoing, Refusal, TunnelsInUse};
+use dataplane_tables::{Confined, EndpointToHost, Exclusions, Outgoing, Refusal, TunnelsInUse};
 use policy_model::{Action, EncapsulationMode, Icmp, Protocol};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -19,6 +19,7 @@ struct Example {
     said: &'static str,
     settings: LayoutSettings,
     tunnels: TunnelsInUse,
+    confined: Confined,
     updates: Vec<Update>,
 }
 
@@ -28,6 +29,7 @@ fn example(name: &'static str, said: &'static str, updates: Vec<Update>) -> Exam
         said,
         settings: LayoutSettings::default(),
         tunnels: TunnelsInUse::default(),
+        confined: Confined::default(),
         updates,
     }
 }
@@ -168,8 +170,8 @@ fn examples() -> Vec<Example> {
     };
     let mut around = example(
         "node",
-        "No policy: ports of the node, two pools of which one is translated, tunnels in use, all settings otherwise than\n\
-         usual, and three pods with names that share beginnings.\n",
+        "No policy: ports of the node, two pools of which one is translated, tunnels in use and the one pool reached by them\n\
+         alone, all settings otherwise than usual, and three pods with names that share beginnings.\n",
         vec![
             open_profile(),
             pool("10.0.0.0/16", true),
@@ -195,6 +197,18 @@ fn examples() -> Vec<Example> {
         ipip: true,
         vxlan4: true,
         vxlan6: true,
+    };
+    let ranges = [
+        ("10.0.0.0/16", true),
+        ("10.0.8.0/24", false),
+        ("10.1.0.0/16", false),
+        ("fd00::/48", true),
+    ];
+    around.confined = Confined {
+        wires: ["eth0".to_owned(), "eth1".to_owned()].into(),
+        ranges: ranges
+            .map(|(range, confined)| (range.parse().unwrap(), confined))
+            .into(),
     };
     around.settings = LayoutSettings {
         endpoint_to_host: EndpointToHost::Accept,
@@ -300,6 +314,7 @@ fn golden_chains_are_as_they_were() {
     for example in examples() {
         let mut node = Node::new(example.settings, &example.updates);
         node.planner.want_tunnels(example.tunnels);
+        node.planner.want_confined(example.confined);
         node.hear(&[]);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/golden")

@@ -3,7 +3,7 @@
 //! The kernel's own answer for one destination, not a search of its tables: policy routing, metrics and several
 //! gateways are then as they are for the packets themselves.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -16,6 +16,15 @@ use crate::error::NetlinkError;
 use crate::links::{self, Link};
 use crate::rtnetlink::Rtnetlink;
 use crate::socket::Message;
+
+/// Addresses that nobody has, by which the kernel is asked for the default route: one of those reserved for later
+/// (RFC 1112, section 4), and the last one for documentation (RFC 3849). Nothing is sent there.
+const NOBODYS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(240, 0, 0, 1)),
+    IpAddr::V6(Ipv6Addr::new(
+        0x2001, 0x0db8, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff,
+    )),
+];
 
 /// Types of messages and attributes that are read here (`linux/rtnetlink.h`).
 const NEW_ROUTE: u16 = 24;
@@ -101,6 +110,20 @@ pub fn device_of(netlink: &mut Rtnetlink, address: IpAddr) -> Result<Option<Link
         Some(found) => links::find_index(netlink, found.link),
         None => Ok(None),
     }
+}
+
+/// Returns the devices that the default routes lead to, of both families.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn default_devices(netlink: &mut Rtnetlink) -> Result<Vec<Link>, NetlinkError> {
+    let mut devices = Vec::new();
+    for address in NOBODYS {
+        if let Way::Out(carrier) = way_to(netlink, address)? {
+            devices.extend(links::find_index(netlink, carrier.link)?);
+        }
+    }
+    Ok(devices)
 }
 
 fn read(message: Message<'_>) -> Option<Way> {

@@ -9,6 +9,7 @@
 //! meaning while a packet may still hold it.
 
 mod address_sets;
+mod confined;
 mod groups;
 mod identities;
 pub mod names;
@@ -27,7 +28,7 @@ mod vacant;
 
 pub(crate) use address_sets::{NODE_ADDRESSES, VACANT_ADDRESSES, read_address};
 pub use dataplane_tables::{
-    EndpointToHost, Exclusions, Outgoing, Refusal, TunnelsFromWorkloads, TunnelsInUse,
+    Confined, EndpointToHost, Exclusions, Outgoing, Refusal, TunnelsFromWorkloads, TunnelsInUse,
 };
 pub(crate) use nat::{host_port_element, read_host_port};
 pub use ops::{Op, SetSpec};

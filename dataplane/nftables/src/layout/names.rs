@@ -84,6 +84,9 @@ pub const OUTGOING: &str = "outgoing";
 /// Chain that lets tunnelled packets in from the cluster's nodes only.
 pub const TUNNELS: &str = "tunnels";
 
+/// Chain that stops what may leave the node inside a tunnel only.
+pub const IN_CLEAR: &str = "in_clear";
+
 /// Name of a group's map and chain.
 pub fn group(direction: Direction, number: u32) -> String {
     match direction {

@@ -65,7 +65,7 @@ pub(super) fn rules(pools: &BTreeMap<IpNet, bool>, settings: &LayoutSettings) ->
 }
 
 /// `ip saddr POOL` or `ip daddr POOL`, the family's match included.
-fn within(pool: IpNet, source: bool) -> Vec<Expr> {
+pub(super) fn within(pool: IpNet, source: bool) -> Vec<Expr> {
     let mut exprs = only_family(pool.addr()).to_vec();
     exprs.extend(masked(Source::address(pool.addr(), source), CmpOp::Eq, pool));
     exprs

@@ -32,7 +32,8 @@ pub struct Way<'a> {
     pub to: Option<&'a str>,
 }
 
-/// Whether the table lets the packet pass: what workloads may not send at all, spoofing check, egress of the sender, ingress of the receiver.
+/// Whether the table lets the packet pass: what is confined to tunnels, what workloads may not send at all, the check of
+/// sources, egress of the sender, ingress of the receiver.
 ///
 /// `identity` is the map of single addresses; `is_workload` says which interface names are workloads'.
 pub fn simulate(
@@ -43,6 +44,14 @@ pub fn simulate(
     way: Way<'_>,
 ) -> bool {
     let from = way.from.filter(|i| is_workload(i));
+    let is_node = |address: IpAddr| state.nodes.contains(&address);
+    let confined = &state.confined;
+    if way
+        .to
+        .is_some_and(|out| confined.refuses(packet.source, packet.destination, out, is_node))
+    {
+        return false;
+    }
     let to = way.to.filter(|i| is_workload(i));
     if let Some(from) = from
         && (state.refused_tunnels.refuses(packet.protocol, packet.x) || !may_send(state, from, packet.source))

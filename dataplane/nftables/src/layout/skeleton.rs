@@ -1,13 +1,13 @@
 //! The chains that are always there, and their rules.
 
 use super::names::{
-    self, ALLOW, FROM_WL, HOST_AT4, HOST_AT6, HOST_PORTS, HOST4, HOST6, NODES4, NODES6, NOTHING, OUTGOING,
-    OWN4, OWN6, PORTS, PROTOS, REFUSED, ROWS, SELF, SPOOF, TABLE, TO_NODE, TO_WL, TUNNELS, VACANT, VACANT4,
-    VACANT6, WL_IN, WL_OUT, WL6,
+    self, ALLOW, FROM_WL, HOST_AT4, HOST_AT6, HOST_PORTS, HOST4, HOST6, IN_CLEAR, NODES4, NODES6, NOTHING,
+    OUTGOING, OWN4, OWN6, PORTS, PROTOS, REFUSED, ROWS, SELF, SPOOF, TABLE, TO_NODE, TO_WL, TUNNELS, VACANT,
+    VACANT4, VACANT6, WL_IN, WL_OUT, WL6,
 };
 use super::settings::LayoutSettings;
 use super::state::State;
-use super::{nat, outgoing, to_node, tunnels, vacant};
+use super::{confined, nat, outgoing, to_node, tunnels, vacant};
 use crate::wire::CtKey;
 use crate::wire::{
     BaseChain, Batch, Chain, ChainType, CmpOp, Expr, Hook, MetaKey, OnHit, Policy, Reject, Rule, Source,
@@ -27,7 +27,7 @@ fn in_name() -> Source {
     Source::Meta(MetaKey::InInterfaceName)
 }
 
-fn out_name() -> Source {
+pub(super) fn out_name() -> Source {
     Source::Meta(MetaKey::OutInterfaceName)
 }
 
@@ -181,13 +181,15 @@ pub(super) fn midstream_rule(on: Vec<Expr>) -> Vec<Expr> {
     ])
 }
 
-fn forward_rules(settings: &LayoutSettings) -> Vec<Vec<Expr>> {
+fn forward_rules(state: &State, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
+    let mut rules = confined::jumps(&state.confined);
+    rules.push(rule([
+        ct_state_is(ct_state::ESTABLISHED),
+        verdict(Verdict::Accept),
+    ]));
     // Behind what is established, where only the first packets of connections come by; and in front of what is related,
     // for that begins a connection of its own.
-    let mut rules = vec![
-        rule([ct_state_is(ct_state::ESTABLISHED), verdict(Verdict::Accept)]),
-        vec![Expr::jump(VACANT)],
-    ];
+    rules.push(vec![Expr::jump(VACANT)]);
     rules.extend(connection_rules(settings, ct_state::RELATED));
     let key = |key: MetaKey, prefix: &str| interface_starts_with(key, prefix).to_vec();
     if settings.refuse_midstream {
@@ -265,6 +267,12 @@ pub(super) fn from_workloads(settings: &LayoutSettings, chain: &str) -> Vec<Vec<
         .collect()
 }
 
+fn output_rules(state: &State) -> Vec<Vec<Expr>> {
+    let mut rules = confined::jumps(&state.confined);
+    rules.push(beginning_of_a_connection());
+    rules
+}
+
 fn prerouting_rules(state: &State, settings: &LayoutSettings) -> Vec<Vec<Expr>> {
     let mut rules = from_workloads(settings, SPOOF);
     rules.extend(tunnels::untracked_rules(state.tunnels, settings));
@@ -278,13 +286,18 @@ pub const RAW_OUTPUT: &str = "raw_output";
 /// The base chain of packets to the node itself.
 pub const INPUT: &str = "input";
 
+/// The base chain of packets that pass the node.
+pub const FORWARD: &str = "forward";
+/// The base chain of the node's own packets, behind connection tracking.
+pub const OUTPUT: &str = "output";
+
 /// A base chain of ours: name, hook, priority.
 pub const BASE_CHAINS: [(&str, Hook, i32); 8] = [
     (PREROUTING, Hook::Prerouting, priority::RAW),
     (RAW_OUTPUT, Hook::Output, priority::RAW),
-    ("forward", Hook::Forward, priority::FILTER),
+    (FORWARD, Hook::Forward, priority::FILTER),
     (INPUT, Hook::Input, priority::FILTER),
-    ("output", Hook::Output, priority::FILTER),
+    (OUTPUT, Hook::Output, priority::FILTER),
     nat::CHAINS[0],
     nat::CHAINS[1],
     nat::CHAINS[2],
@@ -309,14 +322,14 @@ pub fn base_rules(chain: &str, state: &State, settings: &LayoutSettings) -> Vec<
     match chain {
         PREROUTING => prerouting_rules(state, settings),
         RAW_OUTPUT => tunnels::untracked_rules(state.tunnels, settings),
-        "forward" => forward_rules(settings),
-        "output" => vec![beginning_of_a_connection()],
+        FORWARD => forward_rules(state, settings),
+        OUTPUT => output_rules(state),
         other => nat::rules(other, settings).unwrap_or_else(|| to_node::input_rules(state.tunnels, settings)),
     }
 }
 
 /// The regular chains that are always there, with their rules: what a rule jumps to stands before it.
-pub fn regular_chains(state: &State, settings: &LayoutSettings) -> [(&'static str, Vec<Vec<Expr>>); 9] {
+pub fn regular_chains(state: &State, settings: &LayoutSettings) -> [(&'static str, Vec<Vec<Expr>>); 10] {
     let maps = maps_of(state);
     [
         (VACANT, vacant::rules(&state.vacant)),
@@ -328,6 +341,7 @@ pub fn regular_chains(state: &State, settings: &LayoutSettings) -> [(&'static st
         (HOST_PORTS, nat::host_port_rules()),
         (OUTGOING, outgoing::rules(&state.pools, settings)),
         (TUNNELS, tunnels::rules(state.tunnels, settings)),
+        (IN_CLEAR, confined::rules(&state.confined)),
     ]
 }
 

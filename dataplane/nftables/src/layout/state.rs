@@ -3,7 +3,7 @@
 use super::row::LoweredRow;
 use super::tunnels::RefusedTunnels;
 use dataplane_api::HostPort;
-use dataplane_tables::TunnelsInUse;
+use dataplane_tables::{Confined, TunnelsInUse};
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +58,8 @@ pub struct State {
     pub pools: BTreeMap<IpNet, bool>,
     /// Tunnels in use: what they bring in is let in from nodes only.
     pub tunnels: TunnelsInUse,
+    /// What leaves the node inside a tunnel or not at all.
+    pub confined: Confined,
     /// Tunnelled packets that workloads may not send.
     pub refused_tunnels: RefusedTunnels,
     /// Intervals of IPv4 and of IPv6, sorted.

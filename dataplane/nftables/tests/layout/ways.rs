@@ -1,7 +1,7 @@
 //! Nodes, pools and tunnels that come and go in any order: the kernel takes every step and holds what it should.
 
 use crate::kernel::Kernel;
-use crate::world::{say, tries, word};
+use crate::world::{Aside, say, tries, word};
 use dataplane_api::Update;
 use dataplane_nftables::contents::contents;
 use dataplane_nftables::layout::{Exclusions, LayoutSettings, Outgoing, Planner};
@@ -28,8 +28,11 @@ proptest! {
         let mut planner = Planner::new(settings.clone());
         let mut kernel = Kernel::skeleton(&planner);
         for (n, flush) in flushes.iter().enumerate() {
-            for tunnels in flush.iter().filter_map(|word| say(word, &mut tables)) {
-                planner.want_tunnels(tunnels);
+            for aside in flush.iter().filter_map(|word| say(word, &mut tables)) {
+                match aside {
+                    Aside::Tunnels(tunnels) => planner.want_tunnels(tunnels),
+                    Aside::Confined(confined) => planner.want_confined(confined),
+                };
             }
             let changes = tables.commit();
             let plan = if n == 0 {
@@ -47,6 +50,7 @@ proptest! {
         // Whoever begins with what is said now comes to the same.
         let mut fresh = Planner::new(settings);
         fresh.want_tunnels(planner.wanted_tunnels());
+        fresh.want_confined(planner.wanted_confined().clone());
         fresh.begin_ways(&tables);
         let mut made = Kernel::skeleton(&fresh);
         let plan = fresh.plan_first(&tables, 0);

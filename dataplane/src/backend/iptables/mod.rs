@@ -26,7 +26,7 @@ use dataplane_iptables::names::family_of_set;
 use dataplane_iptables::ops::{Family, SetOp, Table, TableWrite};
 use dataplane_iptables::programs::{BackendChoice, Choice, Reason, Toolset, Variant, choose, find};
 use dataplane_netlink::Patience;
-use dataplane_tables::{Changes, Tables, TunnelsInUse};
+use dataplane_tables::{Changes, Confined, Tables, TunnelsInUse};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
@@ -237,6 +237,14 @@ impl Iptables {
         self.planner.want_tunnels(tunnels)
     }
 
+    pub(super) fn want_confined(&mut self, confined: Confined) -> bool {
+        self.planner.want_confined(confined)
+    }
+
+    pub(super) fn wanted_confined(&self) -> &Confined {
+        self.planner.wanted_confined()
+    }
+
     pub(super) fn vacant(&self) -> &BTreeSet<IpAddr> {
         self.planner.vacant()
     }
@@ -321,6 +329,7 @@ impl Iptables {
         let found = driver::found(hands.tools()).map_err(IptablesError::Read)?;
         let mut planner = Planner::new(self.layout.clone());
         planner.want_tunnels(self.planner.wanted_tunnels());
+        planner.want_confined(self.planner.wanted_confined().clone());
         planner.adopt(found.clone());
         let plan = planner.plan_first(tables);
         // The plan names of sets that are taken over only what changes in them.

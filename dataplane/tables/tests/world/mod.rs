@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub(crate) use areas::{EDGES, area};
 pub(crate) use judge::Flow;
-pub(crate) use words::{say, word};
+pub(crate) use words::{Aside, say, word};
 
 /// How often a property is tried; the variable PROPTEST_CASES says otherwise. Failures are kept by name in the suites.
 pub(crate) fn tries(cases: u32) -> ProptestConfig {

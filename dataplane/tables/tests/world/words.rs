@@ -1,7 +1,7 @@
-//! What is said of nodes, pools, ports of the node and tunnels, in any order.
+//! What is said of nodes, pools, ports of the node, tunnels and what is confined to them, in any order.
 
 use dataplane_api::{ClusterNode, HostPort, PoolRange, Update};
-use dataplane_tables::{Tables, TunnelsInUse};
+use dataplane_tables::{Confined, Tables, TunnelsInUse};
 use policy_model::{EncapsulationMode, Protocol};
 use proptest::prelude::*;
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +16,26 @@ pub(crate) enum Word {
     /// A port of the node, and the workload that it leads to.
     Port(u8, Option<u8>),
     Tunnels(bool, bool, bool),
+    /// Wires, and ranges of which some are confined.
+    Confined(Vec<u8>, Vec<(u8, bool)>),
 }
+
+/// What is no matter of the decision tables.
+#[derive(Clone, Debug)]
+pub(crate) enum Aside {
+    Tunnels(TunnelsInUse),
+    Confined(Confined),
+}
+
+/// Ranges of both families, some within others.
+const RANGES: [&str; 6] = [
+    "10.0.0.0/16",
+    "10.1.0.0/20",
+    "fd00::/48",
+    "0.0.0.0/0",
+    "10.0.128.0/17",
+    "fd00:0:0:8000::/49",
+];
 
 /// Something.
 pub(crate) fn word() -> impl Strategy<Value = Word> {
@@ -25,6 +44,11 @@ pub(crate) fn word() -> impl Strategy<Value = Word> {
         (0u8..4, any::<Option<bool>>()).prop_map(|(pool, kind)| Word::Pool(pool, kind)),
         (0u8..6, prop::option::of(0u8..4)).prop_map(|(port, to)| Word::Port(port, to)),
         any::<(bool, bool, bool)>().prop_map(|(a, b, c)| Word::Tunnels(a, b, c)),
+        (
+            prop::collection::vec(0u8..3, 0..3),
+            prop::collection::vec((0u8..6, any::<bool>()), 0..4)
+        )
+            .prop_map(|(wires, ranges)| Word::Confined(wires, ranges)),
     ]
 }
 
@@ -36,8 +60,8 @@ fn address(number: u8) -> IpAddr {
     }
 }
 
-/// Says it to the decision tables. Tunnels are no matter of theirs, and are returned.
-pub(crate) fn say(word: &Word, tables: &mut Tables) -> Option<TunnelsInUse> {
+/// Says it to the decision tables, and returns what is no matter of theirs.
+pub(crate) fn say(word: &Word, tables: &mut Tables) -> Option<Aside> {
     match word {
         Word::Node(name, list) => {
             let name = name.to_string().as_str().into();
@@ -56,8 +80,7 @@ pub(crate) fn say(word: &Word, tables: &mut Tables) -> Option<TunnelsInUse> {
             });
         }
         Word::Pool(pool, kind) => {
-            let ranges = ["10.0.0.0/16", "10.1.0.0/20", "fd00::/48", "0.0.0.0/0"];
-            let cidr = ranges[usize::from(*pool)].parse().unwrap();
+            let cidr = RANGES[usize::from(*pool)].parse().unwrap();
             tables.apply(&match kind {
                 None => Update::PoolRemoved(cidr),
                 Some(nat_outgoing) => Update::Pool(PoolRange {
@@ -82,7 +105,14 @@ pub(crate) fn say(word: &Word, tables: &mut Tables) -> Option<TunnelsInUse> {
         }
         Word::Tunnels(ipip, vxlan4, vxlan6) => {
             let (ipip, vxlan4, vxlan6) = (*ipip, *vxlan4, *vxlan6);
-            return Some(TunnelsInUse { ipip, vxlan4, vxlan6 });
+            return Some(Aside::Tunnels(TunnelsInUse { ipip, vxlan4, vxlan6 }));
+        }
+        Word::Confined(wires, ranges) => {
+            let range = |(n, confined): &(u8, bool)| (RANGES[usize::from(*n)].parse().unwrap(), *confined);
+            return Some(Aside::Confined(Confined {
+                wires: wires.iter().map(|n| format!("eth{n}")).collect(),
+                ranges: ranges.iter().map(range).collect(),
+            }));
         }
     }
     None

@@ -24,7 +24,7 @@ pub use adoption::{Found, FoundSet};
 pub use contents::{Contents, Layout};
 use dataplane_api::HostPort;
 use dataplane_tables::{
-    Changes, ClassId, GroupId, InterfaceClaims, Interval, Row, RowRef, Tables, TunnelsInUse,
+    Changes, ClassId, Confined, GroupId, InterfaceClaims, Interval, Row, RowRef, Tables, TunnelsInUse,
 };
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -103,6 +103,8 @@ pub struct Planner {
     vacant: BTreeSet<IpAddr>,
     tunnels: TunnelsInUse,
     wanted_tunnels: TunnelsInUse,
+    confined: Confined,
+    wanted_confined: Confined,
 }
 
 impl Planner {
@@ -131,6 +133,8 @@ impl Planner {
             vacant: BTreeSet::new(),
             tunnels: TunnelsInUse::default(),
             wanted_tunnels: TunnelsInUse::default(),
+            confined: Confined::default(),
+            wanted_confined: Confined::default(),
         }
     }
 

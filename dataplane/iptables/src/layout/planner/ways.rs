@@ -1,10 +1,10 @@
 //! What is not policy: the skeleton, ports of the node, pools, nodes, tunnels, and addresses that nobody has.
 
 use super::{Pass, Plan, Planner};
-use crate::layout::{nat, skeleton, tunnels};
+use crate::layout::{confined, nat, skeleton, tunnels};
 use crate::names;
 use crate::ops::{Family, Member, SetKind, SetOp, SetSpec, Table};
-use dataplane_tables::TunnelsInUse;
+use dataplane_tables::{Confined, TunnelsInUse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -56,8 +56,14 @@ impl Planner {
         for family in Family::BOTH {
             let guard = tunnels::rules(family, self.tunnels, &self.settings);
             self.book.put(family, Table::Filter, names::TUNNELS, guard);
+            let stopped = confined::rules(family, &self.confined);
+            self.book.put(family, Table::Filter, names::IN_CLEAR, stopped);
             let input = skeleton::input(&self.settings, self.tunnels);
             self.book.put(family, Table::Filter, names::INPUT, input);
+            let forward = skeleton::forward(&self.settings, &self.confined);
+            self.book.put(family, Table::Filter, names::FORWARD, forward);
+            let output = skeleton::output(&self.confined);
+            self.book.put(family, Table::Filter, names::OUTPUT, output);
         }
     }
 
@@ -69,6 +75,18 @@ impl Planner {
     /// The tunnels that are to be in use from the next pass on.
     pub fn wanted_tunnels(&self) -> TunnelsInUse {
         self.wanted_tunnels
+    }
+
+    /// Says what leaves the node inside a tunnel or not at all from the next pass on; returns whether that is news.
+    pub fn want_confined(&mut self, confined: Confined) -> bool {
+        let is_news = self.wanted_confined != confined;
+        self.wanted_confined = confined;
+        is_news
+    }
+
+    /// What is to be confined from the next pass on.
+    pub fn wanted_confined(&self) -> &Confined {
+        &self.wanted_confined
     }
 
     /// Ports of the node, and where each leads, as of the last pass.
@@ -102,7 +120,7 @@ impl Planner {
         }
     }
 
-    /// Writes nodes, the way out and the guard of tunnels.
+    /// Writes nodes, the way out and the guards of tunnels.
     pub(super) fn write_ways(&mut self, pass: &Pass<'_>, plan: &mut Plan) {
         if pass.all {
             self.nodes = pass.tables.node_addresses().keys().copied().collect();
@@ -130,8 +148,9 @@ impl Planner {
                 self.book.put(family, Table::Nat, names::OUTGOING, rules);
             }
         }
-        if self.tunnels != self.wanted_tunnels {
+        if self.tunnels != self.wanted_tunnels || self.confined != self.wanted_confined {
             self.tunnels = self.wanted_tunnels;
+            self.confined.clone_from(&self.wanted_confined);
             self.write_tunnels();
         }
     }

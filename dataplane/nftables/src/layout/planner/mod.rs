@@ -38,7 +38,7 @@ use super::state::{GroupState, State};
 use super::tunnels::RefusedTunnels;
 use crate::wire::{Element, SetData, Value};
 pub(crate) use addresses::Move;
-use dataplane_tables::{Changes, ClassId, Direction, InterfaceClaims, Row, Tables, TunnelsInUse};
+use dataplane_tables::{Changes, ClassId, Confined, Direction, InterfaceClaims, Row, Tables, TunnelsInUse};
 pub(crate) use endpoints::endpoint_elements;
 pub(crate) use nets::net_element;
 use retire::Retired;
@@ -89,6 +89,8 @@ pub struct Planner {
     state: State,
     /// Tunnels that are to be in use from the next pass on.
     wanted_tunnels: TunnelsInUse,
+    /// What is to be confined to tunnels from the next pass on.
+    wanted_confined: Confined,
     identities: Identities,
     groups: [Groups; 2],
     row_numbers: FxHashMap<LoweredRow, u32>,
@@ -148,6 +150,7 @@ impl Planner {
             settings,
             state,
             wanted_tunnels: TunnelsInUse::default(),
+            wanted_confined: Confined::default(),
             identities: Identities::new(),
             groups: [Groups::default(), Groups::default()],
             row_numbers: FxHashMap::default(),

@@ -7,10 +7,10 @@ use super::{Pass, Plan, Planner};
 use crate::layout::address_sets::NODE_ADDRESSES;
 use crate::layout::names;
 use crate::layout::ops::Op;
-use crate::layout::skeleton::{self, INPUT, PREROUTING, RAW_OUTPUT};
-use crate::layout::{outgoing, tunnels};
+use crate::layout::skeleton::{self, FORWARD, INPUT, OUTPUT, PREROUTING, RAW_OUTPUT};
+use crate::layout::{confined, outgoing, tunnels};
 use crate::wire::Expr;
-use dataplane_tables::{Tables, TunnelsInUse};
+use dataplane_tables::{Confined, Tables, TunnelsInUse};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -26,14 +26,27 @@ impl Planner {
         self.wanted_tunnels
     }
 
+    /// Says what leaves the node inside a tunnel or not at all from the next pass on; returns whether that is news.
+    pub fn want_confined(&mut self, confined: Confined) -> bool {
+        let is_news = self.wanted_confined != confined;
+        self.wanted_confined = confined;
+        is_news
+    }
+
+    /// What is to be confined from the next pass on.
+    pub fn wanted_confined(&self) -> &Confined {
+        &self.wanted_confined
+    }
+
     /// Takes over what the chains say of pools and tunnels, before a first pass: they are made with it, or compared with
     /// those that are there already.
     pub fn begin_ways(&mut self, tables: &Tables) {
         self.state.pools = pools_of(tables);
         self.state.tunnels = self.wanted_tunnels;
+        self.state.confined.clone_from(&self.wanted_confined);
     }
 
-    /// Writes nodes, the way out and the guard of tunnels.
+    /// Writes nodes, the way out and the guards of tunnels.
     pub(super) fn write_ways(&mut self, pass: &Pass<'_>, plan: &mut Plan) {
         self.write_nodes(pass, plan);
         if pass.all || pass.changes.pools {
@@ -45,9 +58,10 @@ impl Planner {
                     .push(Op::ReplaceRules(names::OUTGOING.to_string(), after));
             }
         }
-        if self.state.tunnels != self.wanted_tunnels {
+        if self.state.tunnels != self.wanted_tunnels || self.state.confined != self.wanted_confined {
             let before = self.chains_of_tunnels();
             self.state.tunnels = self.wanted_tunnels;
+            self.state.confined.clone_from(&self.wanted_confined);
             let after = self.chains_of_tunnels();
             for ((chain, after), (_, before)) in after.into_iter().zip(before) {
                 if before != after {
@@ -57,15 +71,19 @@ impl Planner {
         }
     }
 
-    /// The chains whose rules follow from which tunnels are in use. The guard goes before what relies on it.
-    fn chains_of_tunnels(&self) -> [(&'static str, Vec<Vec<Expr>>); 4] {
+    /// The chains whose rules follow from which tunnels are in use, and what is confined to them. The guards go before what
+    /// relies on them.
+    fn chains_of_tunnels(&self) -> [(&'static str, Vec<Vec<Expr>>); 7] {
         let guard = tunnels::rules(self.state.tunnels, &self.settings);
         let base = |chain| (chain, skeleton::base_rules(chain, &self.state, &self.settings));
         [
             (names::TUNNELS, guard),
+            (names::IN_CLEAR, confined::rules(&self.state.confined)),
             base(INPUT),
             base(PREROUTING),
             base(RAW_OUTPUT),
+            base(FORWARD),
+            base(OUTPUT),
         ]
     }
 
