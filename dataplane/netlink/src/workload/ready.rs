@@ -46,8 +46,11 @@ pub(crate) fn wait_until_ready(
     Ok(())
 }
 
-/// Whether the kernel has noticed that an interface can carry packets.
+/// Whether the kernel has noticed that an end can carry packets.
+///
+/// Of a new pair it says that it does not know, until it has looked at it for the first time: no reason to believe that it
+/// carries anything. Only then it gives the end the queue in place of the one that drops everything.
 fn carries(netlink: &mut Rtnetlink, link: &Link) -> Result<bool, NetlinkError> {
     let found = links::find_index(netlink, link.index)?;
-    Ok(found.is_some_and(|link| link.oper_state != OperState::Down))
+    Ok(found.is_some_and(|link| link.oper_state == OperState::Up))
 }
