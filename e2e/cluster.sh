@@ -10,8 +10,7 @@
 #
 # Environment: MANX_CACHE        where built programs are kept
 #              MANX_KEEP         not empty: the cluster stays when the suite ends, for a look at it
-#              MANX_WHOLE        not empty: all of Kubernetes' NetworkPolicy specs run through VXLAN and with iptables, and not a
-#                                choice of them
+#              MANX_WHOLE        not empty: all of Kubernetes' NetworkPolicy specs run with iptables too, and not a choice of them
 set -uo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 root="$(cd "$here/.." && pwd)"

@@ -12,6 +12,8 @@ has_network() {
 blocks_of() {
   kubectl get blockaffinities.projectcalico.org -o jsonpath="{range .items[?(@.spec.node==\"$1\")]}{.spec.cidr}{\"\n\"}{end}"
 }
+# An agent's system calls are filtered, because its own manifest says so.
+is_filtered() { grep "^Seccomp:" "/proc/$(felix_of "$1")/status" | grep -qw 2; }
 agents_ready() { kubectl -n "$namespace" rollout status daemonset/manx-node --timeout=20s; }
 has_blocks() { [ "$(kubectl get blockaffinities.projectcalico.org -o name | wc -l)" -ge "$1" ]; }
 
@@ -27,6 +29,7 @@ if wanted install; then
   for node in "${nodes[@]}"; do
     check "$node is ready" within 180 is_ready_node "$node"
     check "and says that its network is there" within 60 has_network "$node"
+    check "its agent's system calls are filtered" is_filtered "$node"
   done
   check "the controller made the pools" kubectl get ippools.projectcalico.org default-ipv4-ippool default-ipv6-ippool
   check "every node has a block of each family" within 60 has_blocks $((2 * ${#nodes[@]}))

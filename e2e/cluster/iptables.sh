@@ -99,12 +99,12 @@ specs_with() {
   local name="$1" spec wanted=()
   shift
   if [ -n "${MANX_WHOLE:-}" ]; then
-    specs "$name" --processes 2 --timeout 90m
+    specs "$name" --timeout 90m
     return
   fi
   # Only what stands at the beginning of the suite's name: other suites have specs of the same words.
   for spec; do wanted+=(--focus "Netpol NetworkPolicy.*$spec"); done
-  specs "$name" --processes 2 --timeout 30m "${wanted[@]}"
+  specs "$name" --timeout 30m "${wanted[@]}"
 }
 
 if wanted iptables; then

@@ -20,9 +20,9 @@ specs() {
 if wanted netpol; then
   part "Kubernetes' NetworkPolicy specs"
   [ -e /proc/net/sctp ] || skip "the specs with SCTP" "this kernel has no SCTP sockets; the virtual machine suite has them, without Kubernetes"
-  specs netpol --processes 2 --timeout 90m
+  specs netpol --timeout 90m
 fi
 if wanted conformance; then
   part "Kubernetes' conformance specs of the network"
-  specs conformance --focus '\[sig-network\].*\[Conformance\]' --processes 2 --timeout 90m
+  specs conformance --focus '\[sig-network\].*\[Conformance\]' --timeout 90m
 fi

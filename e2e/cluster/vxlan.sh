@@ -5,21 +5,6 @@
 # shellcheck source=../tunnelled.sh
 . "$here/tunnelled.sh"
 
-# Kubernetes' specs that are run through VXLAN: ingress and egress, by pods, namespaces, ports and networks, and changes.
-through_vxlan=(
-  "should support a 'default-deny-all' policy"
-  'should enforce policy to allow ingress traffic for a target'
-  'should enforce policy based on PodSelector and NamespaceSelector'
-  'should enforce policy to allow traffic only from a different namespace, based on NamespaceSelector'
-  'should enforce policy based on Ports'
-  'should allow egress access on one named port'
-  'should deny egress from all pods in a namespace'
-  'should work with Ingress, Egress specified together'
-  'should enforce updated policy'
-  'should allow ingress access from updated pod'
-  'should enforce except clause while egress access to server in CIDR block'
-)
-
 # A server that gives 8 MiB to each that connects, and who takes them.
 # shellcheck disable=SC2016
 give='use IO::Socket::INET; $|=1; my $s=IO::Socket::INET->new(LocalPort=>$ARGV[0],Listen=>8,ReuseAddr=>1) or die "listen: $!"; print "ready\n"; while(1){ my $c=$s->accept or next; print $c "x" x 65536 for 1..128; close $c }'
@@ -97,14 +82,7 @@ if wanted vxlan; then
   check "and takes much as well" within 180 takes_much three "$two"
   check "the pods' packets of IPv4 are wrapped, and none is in clear" wrapped_only vxlan
   check "and those of IPv6" wrapped_only vxlan6
-  if [ -n "${MANX_WHOLE:-}" ]; then
-    specs vxlan --processes 2 --timeout 90m
-  else
-    wanted_specs=()
-    # Only what stands at the beginning of the suite's name: other suites have specs of the same words.
-    for name in "${through_vxlan[@]}"; do wanted_specs+=(--focus "Netpol NetworkPolicy.*$name"); done
-    specs vxlan --processes 2 --timeout 30m "${wanted_specs[@]}"
-  fi
+  specs vxlan --timeout 90m
   check "nothing was in clear meanwhile" wrapped_only vxlan
   check "address management is sound" within 180 manx ipam check
   check "nobody counts any more" stop_counting

@@ -6,7 +6,7 @@
 #
 #   --focus       which specs (Netpol); give it again for more
 #   --skip        and not these (SCTP: it wants a kernel that knows it); give it again for more
-#   --processes   how many specs run at a time (2)
+#   --processes   how many specs run at a time (3: two processors are busy then)
 #   --timeout     when the rest is given up, and counts as failed (90m)
 #   --report      where junit.xml and e2e.log go (the cluster's folder)
 #
@@ -19,7 +19,7 @@ here="$(cd "$(dirname "$0")" && pwd)"
 work="${MANX_CLUSTER:-/var/lib/manx-cluster}"
 focus=()
 skip=()
-processes=2
+processes=3
 limit=90m
 report="$work/report"
 list=""

@@ -16,6 +16,8 @@ done
 # mount propagation finds what it needs.
 mount --make-rshared /
 mount -t tmpfs -o mode=755 tmpfs /run
+# Where both generations of control groups are mounted, crun wants to see one.
+if mountpoint -q /sys/fs/cgroup/unified && mountpoint -q /sys/fs/cgroup/memory; then umount /sys/fs/cgroup/unified; fi
 mkdir -p /run/netns /run/lock
 for path in "$@"; do
   mkdir -p "$folder$path"
