@@ -18,6 +18,7 @@ page() { cluster node-exec node1 -- /usr/bin/curl -sS --max-time 20 "http://$1/m
 # Counters that have Calico's names, so that dashboards carry over; newer customs would end them in _total.
 calicos='calc_graph_output_events|calc_graph_updates_processed|int_dataplane_failures|int_dataplane_messages|log_errors'
 calicos+='|nft_calls|nft_errors|resyncs_started'
+calicos+='|ipset_calls|ipset_errors|iptables_lines_executed|iptables_(restore|save)_(calls|errors)'
 # Whether promtool reads a page and finds nothing but those names.
 checks_page() {
   local found
