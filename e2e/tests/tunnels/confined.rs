@@ -29,11 +29,12 @@ fn always_wrapped() -> Vec<(Mode, Vec<Family>)> {
     modes
 }
 
-fn device(mode: Mode, family: Family) -> &'static str {
+/// Takes a tunnel away. The kernel's own device of IPIP cannot be removed, and takes its routes along when it goes down.
+fn without_tunnel(mode: Mode, family: Family) -> String {
     if mode == Mode::IPIP {
-        IPIP_DEVICE
+        format!("link set {IPIP_DEVICE} down")
     } else {
-        vxlan_device(family)
+        format!("link del {}", vxlan_device(family))
     }
 }
 
@@ -72,7 +73,7 @@ fn nothing_leaves_in_clear_while_a_tunnels_device_is_gone() {
                 // Between what somebody does and the next pass: routes go with their device, without any of ours noticing.
                 let other = block(family, 0, fabric.nodes[1].number);
                 within(&fabric.nodes[0].namespace, || {
-                    ip(&format!("link del {}", device(mode, family)));
+                    ip(&without_tunnel(mode, family));
                     assert_eq!(shown::route(other), "", "{what}: there is a route");
                 });
                 is_lost(&fabric, family, &fabric.pod(1, 0).spot, &what);
