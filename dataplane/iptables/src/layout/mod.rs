@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! raw     PREROUTING   from a workload: tunnelled? refused; (source, interface) in one set? else refused
-//! filter  FORWARD      by a wire, and confined to tunnels: refused; of a workload and established: allowed; an address that nobody has: refused; invalid: refused
+//! filter  FORWARD      by a wire, and confined to tunnels: refused; of a workload and established: allowed
+//!                      an address that nobody has: refused; invalid: refused
 //!                      from a workload: tree of names > interface > group > marked?   else refused
 //!                      to a workload:   tree of names > interface > group > marked?   else refused
 //!         INPUT        tunnels' guard; from a workload: as above, then DefaultEndpointToHostAction
