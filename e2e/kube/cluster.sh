@@ -49,8 +49,9 @@ machine_settings=(vm.overcommit_memory kernel.panic kernel.panic_on_oops kernel.
 # Finds programs and images, or builds them. Every other command reads where they are and builds nothing.
 prepare() {
   local program
-  install_missing containerd:containerd crun:crun ip:iproute2 nft:nftables iptables:iptables ipset:ipset \
+  install_missing containerd:containerd runc:runc ip:iproute2 nft:nftables iptables:iptables ipset:ipset \
     conntrack:conntrack openssl:openssl curl:curl sysctl:procps
+  (install_missing crun:crun) || say "crun cannot be installed: runc starts what runs in pods, and takes longer"
   mkdir -p "$work/bin"
   kubernetes="$("$here/build.sh" | tail -n 1)"
   etcd="$(find "$(dirname "$kubernetes")" -path '*/etcd-*/etcd' | sort -V | tail -n 1)"
