@@ -36,6 +36,20 @@ impl Confined {
         ranges
     }
 
+    /// Takes over what is to be from now on; says whether that is news.
+    pub fn become_as(&mut self, wanted: Confined) -> bool {
+        let is_news = *self != wanted;
+        *self = wanted;
+        is_news
+    }
+
+    /// Whether tunnels alone lead to a network, by the smallest range around it.
+    fn confines(&self, net: IpNet) -> bool {
+        let around = self.ranges.iter().filter(|(range, _)| range.contains(&net));
+        let smallest = around.max_by_key(|(range, _)| range.prefix_len());
+        smallest.is_some_and(|(_, confined)| *confined)
+    }
+
     /// The ranges of an address family that a packet may come from.
     pub fn sources(&self, of: IpNet) -> impl Iterator<Item = IpNet> + '_ {
         let same_family = move |net: &&IpNet| net.addr().is_ipv4() == of.addr().is_ipv4();
@@ -51,25 +65,16 @@ impl Confined {
         out: &str,
         is_node: impl Fn(IpAddr) -> bool,
     ) -> bool {
-        let ranges = self.smallest_first();
-        let leads_there = ranges.iter().find(|(net, _)| net.contains(&destination));
         self.wires.contains(out)
-            && leads_there.is_some_and(|(_, confined)| *confined)
-            && ranges.iter().any(|(net, _)| net.contains(&source))
+            && self.confines(destination.into())
+            && self.ranges.keys().any(|range| range.contains(&source))
             && !is_node(destination)
     }
 
     /// What of this stays confined if that is what is to be from now on: the step that opens and closes nothing.
     #[must_use]
     pub fn kept_by(&self, wanted: &Confined) -> Confined {
-        let ranges = self.smallest_first();
-        let before = |net: &IpNet| ranges.iter().find(|(around, _)| around.contains(net));
-        let stays = |(net, confined): (&IpNet, &bool)| {
-            (
-                *net,
-                *confined && before(net).is_some_and(|(_, confined)| *confined),
-            )
-        };
+        let stays = |(net, confined): (&IpNet, &bool)| (*net, *confined && self.confines(*net));
         Confined {
             wires: self.wires.intersection(&wanted.wires).cloned().collect(),
             ranges: wanted.ranges.iter().map(stays).collect(),

@@ -28,9 +28,7 @@ impl Planner {
 
     /// Says what leaves the node inside a tunnel or not at all from the next pass on; returns whether that is news.
     pub fn want_confined(&mut self, confined: Confined) -> bool {
-        let is_news = self.wanted_confined != confined;
-        self.wanted_confined = confined;
-        is_news
+        self.wanted_confined.become_as(confined)
     }
 
     /// What is to be confined from the next pass on.
