@@ -47,6 +47,16 @@ fn tell(dataplane: &mut Dataplane, updates: &[Update]) {
     }
 }
 
+/// Gives the calling thread's namespace an address of no network, in use at once.
+fn give_alone(address: &str) {
+    let rest = if ip(address).is_ipv4() {
+        "/32 dev lo"
+    } else {
+        "/128 dev lo nodad"
+    };
+    run_ip(&format!("addr add {address}{rest}"));
+}
+
 /// A neighbour who has addresses of the pools, and is where the default route leads.
 struct Neighbour {
     listeners: Vec<UdpSocket>,
@@ -56,18 +66,13 @@ impl Neighbour {
     fn new(bed: &Bed) -> Self {
         let all: Vec<&str> = NOWHERE.into_iter().chain(SMALLER).collect();
         let take_addresses = || {
-            for address in &all {
-                let length = if ip(address).is_ipv4() { 32 } else { 128 };
-                run_ip(&format!("addr add {address}/{length} dev lo"));
-            }
+            all.iter().for_each(|address| give_alone(address));
         };
         bed.outside.run(take_addresses).unwrap();
         for gateway in ["192.0.2.9", "2001:db8::9"] {
             run_ip(&format!("route add default via {gateway}"));
         }
-        for (address, length) in OWN.iter().zip([32, 128]) {
-            run_ip(&format!("addr add {address}/{length} dev lo"));
-        }
+        OWN.iter().for_each(|address| give_alone(address));
         Neighbour {
             listeners: all
                 .iter()

@@ -48,8 +48,9 @@ fn nothing_leaves_in_clear_for_who_is_in_no_block() {
             let absent = Family::BOTH.map(|family| of_pod(family, 0, 9, 5));
             let there = &fabric.nodes[1].namespace;
             within(there, || {
-                for (address, length) in absent.iter().zip([32, 128]) {
-                    ip(&format!("addr add {address}/{length} dev lo"));
+                // In use at once.
+                for (address, rest) in absent.iter().zip(["/32 dev lo", "/128 dev lo nodad"]) {
+                    ip(&format!("addr add {address}{rest}"));
                 }
             });
             let spot = Spot::new(there, &absent, 7_300);
