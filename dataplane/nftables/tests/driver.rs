@@ -19,7 +19,7 @@ use dataplane_nftables::observe::observe;
 use dataplane_nftables::socket::Link;
 use dataplane_nftables::wire::SetData;
 use dataplane_nftables::{Driver, DriverSettings, cleanup};
-use dataplane_tables::Tables;
+use dataplane_tables::{Changes, Tables};
 use policy_model::{Action, DefaultAction, PortRange, Protocol};
 use policy_model_rules::{PolicyId, PortMatch, Rule, Side};
 use policy_model_selector::Selector;
@@ -183,14 +183,77 @@ fn assert_exact(driver: &Driver, tables: &Tables) {
     assert_eq!(difference.count(), 0, "{difference:#?}");
 }
 
+/// The world in force.
+fn started(owned: bool) -> (Tables, Driver) {
+    let mut tables = Tables::new();
+    world().iter().for_each(|u| tables.apply(u));
+    let mut driver = Driver::open(settings(owned)).unwrap();
+    let changes = tables.commit();
+    driver.apply(&tables, &changes, 0).unwrap();
+    (tables, driver)
+}
+
+/// A group that is new finds a chain that waits for it, and another one is made when the change is in force. Of more new
+/// groups than chains that wait the others get theirs in a transaction before.
+#[test]
+fn groups_that_are_new_take_what_waits_for_them() {
+    in_namespace(|| {
+        let (mut tables, mut driver) = started(true);
+        let mut now = 10_000;
+        driver.retire(&tables, now).unwrap();
+        assert_eq!(driver.next_retirement(), None);
+        let mut change = |driver: &mut Driver, updates: &[Update], transactions: usize| {
+            now += 10_000;
+            updates.iter().for_each(|u| tables.apply(u));
+            let changes = tables.commit();
+            let before = driver.planner().table_size().chains;
+            let applied = driver.apply(&tables, &changes, now).unwrap();
+            assert_eq!(applied.transactions, transactions, "{updates:?}");
+            assert_exact(driver, &tables);
+            let made = driver.planner().table_size().chains - before;
+            assert_eq!(made > 0, transactions > 1);
+            // What was taken is made anew at once, and what was left goes when no packet can hold it.
+            driver.retire(&tables, now + 100).unwrap();
+            assert_exact(driver, &tables);
+            driver.retire(&tables, now + 5_000).unwrap();
+            assert_exact(driver, &tables);
+            assert_eq!(driver.next_retirement(), None);
+        };
+        // All of one group, which stays while one of them is in it.
+        let of_no_policy: Vec<Update> = (3..9).map(|n| endpoint(n, &[])).collect();
+        let policies = ["dns", "ntp", "ssh", "nfs"];
+        let ports = |n: usize| 100 + n as u16;
+        let policies = (0..)
+            .zip(policies)
+            .map(|(n, name)| policy(name, 2, &[(ports(n), ports(n))]));
+        change(&mut driver, &[of_no_policy, policies.collect()].concat(), 1);
+        change(&mut driver, &[endpoint(3, &["db"])], 1);
+        change(&mut driver, &[endpoint(4, &["dns"])], 1);
+        let three = [
+            endpoint(5, &["ntp"]),
+            endpoint(6, &["ssh"]),
+            endpoint(7, &["nfs"]),
+        ];
+        change(&mut driver, &three, 2);
+        // The next life takes over what waits, and makes none.
+        let chains = driver.planner().table_size().chains;
+        drop(driver);
+        let mut driver = Driver::open(settings(true)).unwrap();
+        assert_eq!(
+            driver
+                .apply(&tables, &Changes::default(), 0)
+                .unwrap()
+                .transactions,
+            0
+        );
+        assert_eq!(driver.planner().table_size().chains, chains);
+    });
+}
+
 #[test]
 fn what_is_observed_after_an_apply_is_what_was_wanted() {
     in_namespace(|| {
-        let mut tables = Tables::new();
-        world().iter().for_each(|u| tables.apply(u));
-        let mut driver = Driver::open(settings(true)).unwrap();
-        let changes = tables.commit();
-        driver.apply(&tables, &changes, 0).unwrap();
+        let (mut tables, mut driver) = started(true);
         assert_exact(&driver, &tables);
         // The distribution's program goes on working, and what it prints loads again.
         let (fine, text) = nft(&["list", "ruleset"]);
@@ -203,7 +266,10 @@ fn what_is_observed_after_an_apply_is_what_was_wanted() {
             tables.commit()
         };
         let applied = driver.apply(&tables, &changes, 10).unwrap();
-        assert_eq!(applied.transactions, 2, "prepare and switch");
+        assert_eq!(
+            applied.transactions, 1,
+            "what it adds is seen with what leads to it"
+        );
         assert_exact(&driver, &tables);
         // Applying again changes nothing.
         let changes = tables.commit();
@@ -234,11 +300,7 @@ fn what_is_observed_after_an_apply_is_what_was_wanted() {
 #[test]
 fn a_restarted_driver_takes_over_and_writes_nothing() {
     in_namespace(|| {
-        let mut tables = Tables::new();
-        world().iter().for_each(|u| tables.apply(u));
-        let changes = tables.commit();
-        let mut driver = Driver::open(settings(true)).unwrap();
-        driver.apply(&tables, &changes, 0).unwrap();
+        let (_, driver) = started(true);
         let before = ruleset();
         end(driver);
         assert_eq!(ruleset(), before, "the table outlives its owner");
@@ -298,11 +360,7 @@ fn a_restart_meets_a_changed_world() {
 #[test]
 fn tampering_is_noticed_and_mended() {
     in_namespace(|| {
-        let mut tables = Tables::new();
-        world().iter().for_each(|u| tables.apply(u));
-        let changes = tables.commit();
-        let mut driver = Driver::open(settings(false)).unwrap();
-        driver.apply(&tables, &changes, 0).unwrap();
+        let (tables, mut driver) = started(false);
         assert!(
             !driver.touched_by_others().unwrap(),
             "own events are nobody's drift"

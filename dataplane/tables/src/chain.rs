@@ -182,6 +182,11 @@ impl Chain {
         self.asked.contains(&atom)
     }
 
+    /// All atoms that rules ask of the peer.
+    pub(crate) fn asked(&self) -> impl Iterator<Item = AtomId> + '_ {
+        self.asked.iter().copied()
+    }
+
     /// The rules whose family and peer's sets match, in order.
     pub(crate) fn matching(&self, version: IpVersion, peer: &[Membership]) -> impl Iterator<Item = &Link> {
         let mut order: Vec<u32> = self.general.clone();

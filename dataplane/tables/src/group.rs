@@ -70,6 +70,21 @@ impl GroupRules {
         self.by_memberships.clear();
     }
 
+    /// All atoms that rules ask of the peer: classes of nothing that is in one of them all have the row of the world.
+    pub(crate) fn asked<'a>(
+        &self,
+        chains: &'a FxHashMap<ChainId, Chain>,
+    ) -> impl Iterator<Item = AtomId> + use<'a> {
+        let chains = self.chains.map(|id| chains.get(&id));
+        chains.into_iter().flatten().flat_map(Chain::asked)
+    }
+
+    /// Whether a rule asks something of a peer that is in these sets.
+    pub(crate) fn asks_any(&self, chains: &FxHashMap<ChainId, Chain>, peer: &[Membership]) -> bool {
+        let mut chains = self.chains.iter().filter_map(|id| chains.get(id));
+        chains.any(|chain| peer.iter().any(|membership| chain.asks(membership.atom())))
+    }
+
     /// The row for peers of a class. `intern` gives the one row of all that are equal.
     pub(crate) fn row(
         &mut self,

@@ -9,8 +9,8 @@
 
 mod world;
 
-use dataplane_api::Update;
-use dataplane_tables::{Direction, Tables, Verdict};
+use dataplane_api::{AtomId, Update};
+use dataplane_tables::{ClassId, Direction, Tables, Verdict};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -81,6 +81,24 @@ fn counts(tables: &Tables) -> (usize, usize, usize) {
     )
 }
 
+/// The index of classes says what looking into each class says.
+fn assert_indexed(tables: &Tables) {
+    let peers = tables.peers();
+    let mut looked: BTreeMap<AtomId, Vec<ClassId>> = BTreeMap::new();
+    for class in peers.classes() {
+        let content = peers.class(class);
+        let atoms: BTreeSet<AtomId> = content.iter().map(|membership| membership.atom()).collect();
+        for atom in atoms {
+            looked.entry(atom).or_default().push(class);
+        }
+    }
+    for (atom, classes) in &looked {
+        assert_eq!(peers.classes_with([*atom]), *classes, "{atom:?}");
+    }
+    let all: BTreeSet<ClassId> = looked.values().flatten().copied().collect();
+    assert_eq!(peers.classes_with(looked.keys().copied()), Vec::from_iter(all));
+}
+
 fn run(kind: Kind, seed: u64, steps: &[u64], flows: usize) {
     let mut dice = Dice::new(seed);
     let mut world = World::new(kind);
@@ -98,6 +116,7 @@ fn run(kind: Kind, seed: u64, steps: &[u64], flows: usize) {
         }
         let changes = tables.commit();
         assert_judged(&tables, &world, &mut dice, flows);
+        assert_indexed(&tables);
         assert_told(&before, &tables, &changes);
     }
     let mut fresh = Tables::new();

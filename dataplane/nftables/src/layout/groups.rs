@@ -69,14 +69,12 @@ impl Groups {
         self.numbers.get(&number).is_some_and(|n| n.frozen_until > now)
     }
 
-    /// A number that no group has; `taken` says whether a map of that number is still there.
-    pub(super) fn fresh(&mut self, group: GroupId, taken: impl Fn(u32) -> bool) -> u32 {
+    /// A number that no group has, and that leads to none yet; `taken` says whether a map of that number is still there.
+    pub(super) fn reserve(&mut self, taken: impl Fn(u32) -> bool) -> u32 {
         loop {
             let number = self.next;
             self.next = self.next.wrapping_add(1);
             if !taken(number) && !self.numbers.contains_key(&number) {
-                self.numbers.insert(number, Number::default());
-                self.lead(number, group);
                 return number;
             }
         }

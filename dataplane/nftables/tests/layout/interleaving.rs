@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// No packet is on its way longer than this, in milliseconds.
-const LONGEST_WAY: u64 = 1_000;
+pub(crate) const LONGEST_WAY: u64 = 1_000;
 
 /// The packets that are asked for, as the bits of a word.
 fn probes() -> Vec<(u8, u16, u16)> {

@@ -1,5 +1,6 @@
 //! One table's life: a world, its decision tables, the planner and the kernel, held together after every step.
 
+use crate::interleaving::LONGEST_WAY;
 use crate::kernel::Kernel;
 use crate::world::{Dice, Flow, Kind, World};
 use dataplane_api::{EndpointId, Update};
@@ -31,7 +32,9 @@ pub(crate) struct Life {
     pub(crate) snapshots: Vec<Snapshot>,
     /// Every row that ever was.
     pub(crate) rows: BTreeMap<u32, LoweredRow>,
-    /// How many addresses the maps of single addresses have at most, to make them grow early.
+    /// Addresses that are no longer known by themselves, with the last moment when they were.
+    left: BTreeMap<IpAddr, u64>,
+    /// Whether every transaction is remembered.
     keeps: bool,
 }
 
@@ -72,6 +75,7 @@ impl Life {
             kernel,
             snapshots: Vec::new(),
             rows: BTreeMap::new(),
+            left: BTreeMap::new(),
             keeps,
         };
         life.remember(0);
@@ -107,8 +111,16 @@ impl Life {
     pub(crate) fn turn(&mut self, next: World) {
         let updates = next.since(&self.world);
         self.world = next;
+        self.left.extend(
+            self.tables
+                .peers()
+                .addresses()
+                .map(|(address, _)| (address, self.now)),
+        );
         updates.iter().for_each(|u| self.tables.apply(u));
         let changes = self.tables.commit();
+        self.left
+            .retain(|address, _| self.tables.peers().exact(*address).is_none());
         let plan = self.planner.plan(&self.tables, &changes, self.now);
         self.states.push(self.world.clone());
         let state = self.states.len() - 1;
@@ -171,6 +183,20 @@ impl Life {
             panic!("{why}");
         }
         self.rows_are_right();
+        self.addresses_go();
+    }
+
+    /// Addresses stay in their map for a while after they are known by themselves, but not for as long as changes come.
+    fn addresses_go(&self) {
+        for (address, at) in &self.left {
+            let base = if address.is_ipv4() { "id4" } else { "id6" };
+            let map = self.kernel.map_in_use("to_wl", base).unwrap();
+            assert!(
+                self.now < at + LONGEST_WAY || self.kernel.single(&map, *address).is_none(),
+                "{address}, left at {at}, is in {map} at {}",
+                self.now
+            );
+        }
     }
 
     /// What each group's map says of each class is the row of the decision tables.

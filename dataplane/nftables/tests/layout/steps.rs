@@ -28,6 +28,17 @@ proptest! {
         live(Kind::Rich, in_place, seed, &steps);
     }
 
+    /// Changes come all the time, and never is there a second without one.
+    #[test]
+    fn a_restless_life(in_place: bool, seed: u64, steps in prop::collection::vec(any::<u64>(), 25..60)) {
+        let mut dice = Dice::new(seed);
+        let mut life = Life::begin(Kind::Dense, &mut dice, in_place, false);
+        for step in steps {
+            life.happen(&mut Dice::new(step));
+            life.wait(90);
+        }
+    }
+
     #[test]
     fn a_dense_life(in_place: bool, seed: u64, steps in prop::collection::vec(any::<u64>(), 0..40)) {
         live(Kind::Dense, in_place, seed, &steps);

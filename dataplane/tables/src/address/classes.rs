@@ -2,6 +2,7 @@
 
 use super::ClassId;
 use crate::sets::{Membership, SetId, Sets};
+use dataplane_api::AtomId;
 use policy_model_rules::IpVersion;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::rc::Rc;
@@ -29,6 +30,7 @@ pub(super) struct Classes {
     pub(super) sets: Sets,
     pub(super) slots: Vec<Option<Class>>,
     by_key: FxHashMap<ClassKey, ClassId>,
+    by_atom: FxHashMap<AtomId, FxHashSet<ClassId>>,
     free: Vec<ClassId>,
     new: Vec<ClassId>,
     gone: Vec<ClassId>,
@@ -40,6 +42,7 @@ impl Classes {
             sets: Sets::new(),
             slots: Vec::new(),
             by_key: FxHashMap::default(),
+            by_atom: FxHashMap::default(),
             free: Vec::new(),
             new: Vec::new(),
             gone: Vec::new(),
@@ -58,6 +61,16 @@ impl Classes {
 
     pub(super) fn get(&self, id: ClassId) -> Option<&Class> {
         self.slots.get(id.0 as usize).and_then(Option::as_ref)
+    }
+
+    /// The memberships of a class, sorted; empty for a class that is gone.
+    pub(super) fn content(&self, id: ClassId) -> Rc<[Membership]> {
+        self.get(id).map_or_else(|| Rc::from([]), |c| c.content.clone())
+    }
+
+    /// The classes of what is in an atom, in no order.
+    pub(super) fn with(&self, atom: AtomId) -> impl Iterator<Item = ClassId> + '_ {
+        self.by_atom.get(&atom).into_iter().flatten().copied()
     }
 
     pub(super) fn key(&self, id: ClassId) -> ClassKey {
@@ -112,6 +125,9 @@ impl Classes {
                 ClassId((self.slots.len() - 1) as u32)
             }
         };
+        for membership in self.content(id).iter() {
+            self.by_atom.entry(membership.atom()).or_default().insert(id);
+        }
         self.by_key.insert(key, id);
         self.new.push(id);
         id
@@ -130,6 +146,15 @@ impl Classes {
         class.members -= 1;
         if class.members == 0 {
             let key = class.key;
+            for membership in self.content(id).iter() {
+                // One with several ports stands several times.
+                if let Some(classes) = self.by_atom.get_mut(&membership.atom()) {
+                    classes.remove(&id);
+                    if classes.is_empty() {
+                        self.by_atom.remove(&membership.atom());
+                    }
+                }
+            }
             self.slots[id.0 as usize] = None;
             self.by_key.remove(&key);
             self.sets.release(key.exact);

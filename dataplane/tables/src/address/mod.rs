@@ -151,9 +151,9 @@ impl AddressIndex {
             content.iter().filter(|m| m.atom() == atom).copied().collect()
         };
         let with: FxHashMap<ClassId, Vec<Membership>> = self
-            .classes()
-            .map(|c| (c, of_atom(c)))
-            .filter(|(_, m)| !m.is_empty())
+            .classes_with([atom])
+            .into_iter()
+            .map(|class| (class, of_atom(class)))
             .collect();
         if !with.is_empty() {
             self.v4.remove_atom(&with, &mut self.classes, track);
@@ -174,9 +174,7 @@ impl AddressIndex {
 
     /// The memberships of a class, sorted; empty for a class that is gone.
     pub fn class(&self, id: ClassId) -> Rc<[Membership]> {
-        self.classes
-            .get(id)
-            .map_or_else(|| Rc::from([]), |c| c.content.clone())
+        self.classes.content(id)
     }
 
     /// The family of a class.
@@ -213,6 +211,15 @@ impl AddressIndex {
             .enumerate()
             .filter(|(_, s)| s.is_some())
             .map(|(n, _)| ClassId(n as u32))
+    }
+
+    /// The classes of what is in one of these atoms, sorted.
+    pub fn classes_with(&self, atoms: impl IntoIterator<Item = AtomId>) -> Vec<ClassId> {
+        let with = atoms.into_iter().flat_map(|atom| self.classes.with(atom));
+        let mut classes: Vec<ClassId> = with.collect();
+        classes.sort_unstable();
+        classes.dedup();
+        classes
     }
 
     /// All single addresses with their classes, IPv4 first, sorted.

@@ -35,7 +35,14 @@ impl Tables {
                     .row(&mut self.chains, version, &[], |row| intern(rows, row));
             }
             let rows_before = std::mem::take(&mut group.rows);
-            for class in self.peers.classes() {
+            // What no rule asks about has the row of the world, of which there is no entry as long as both families'
+            // worlds are alike.
+            let classes = if Rc::ptr_eq(&group.world[0], &group.world[1]) {
+                self.peers.classes_with(group.rules.asked(&self.chains))
+            } else {
+                self.peers.classes().collect()
+            };
+            for class in classes {
                 let (version, content) = (self.peers.version(class), self.peers.class(class));
                 let rows = &mut self.rows;
                 let row = group
@@ -66,16 +73,21 @@ impl Tables {
         if new_classes.is_empty() {
             return;
         }
+        let described = |class: &ClassId| (*class, self.peers.version(*class), self.peers.class(*class));
+        let new_classes: Vec<_> = new_classes.iter().map(described).collect();
         for (id, group) in &mut self.groups {
             if whole.binary_search(id).is_ok() {
                 continue;
             }
-            for class in new_classes {
-                let (version, content) = (self.peers.version(*class), self.peers.class(*class));
+            let worlds_are_alike = Rc::ptr_eq(&group.world[0], &group.world[1]);
+            for (class, version, content) in &new_classes {
+                if worlds_are_alike && !group.rules.asks_any(&self.chains, content) {
+                    continue;
+                }
                 let rows = &mut self.rows;
                 let row = group
                     .rules
-                    .row(&mut self.chains, version, &content, |row| intern(rows, row));
+                    .row(&mut self.chains, *version, content, |row| intern(rows, row));
                 if !Rc::ptr_eq(&row, &group.world[0]) {
                     group.rows.insert(*class, row);
                 }

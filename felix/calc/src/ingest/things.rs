@@ -144,11 +144,14 @@ impl CalcGraph {
         });
     }
 
-    /// Takes in a valid network set. One of a namespace carries that namespace's labels, as if it were an endpoint.
+    /// Takes in a valid network set. One of a namespace carries that namespace's labels, as if it were an endpoint. None is
+    /// anybody's workload, whatever its labels say: what Kubernetes' policies select are pods.
     pub(crate) fn upsert_network_set(&mut self, kind: ItemKind, metadata: &Metadata, spec: &NetworkSetSpec) {
         let namespace = self.interner.intern(&metadata.namespace);
         let node = self.interner.intern("");
         self.read_labels(metadata);
+        self.labels
+            .retain(|(key, _)| *key != self.own_labels.orchestrator);
         let mut profiles = Vec::new();
         if kind == ItemKind::NetworkSet {
             self.set_label(self.own_labels.namespace, namespace);

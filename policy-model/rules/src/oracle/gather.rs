@@ -233,6 +233,8 @@ fn host_endpoint(object: &Object<HostEndpointSpec>, profiles: &ProfileLabels<'_>
 /// A network set of a namespace carries that namespace's labels, as if it were one of its endpoints.
 fn network_set(metadata: &Metadata, nets: &[IpNet], profiles: &ProfileLabels<'_>) -> Owner {
     let mut own = metadata.labels.clone();
+    // It is nobody's workload, whatever its labels say.
+    own.remove(LABEL_ORCHESTRATOR);
     let mut inherited = None;
     let mut name = format!("network set {}", metadata.name);
     if !metadata.namespace.is_empty() {

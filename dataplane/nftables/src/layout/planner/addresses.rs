@@ -94,7 +94,7 @@ impl Planner {
             }
         }
         for n in 0..2 {
-            for (address, before, after) in self.follow_intervals(n, pass.now) {
+            for (address, before, after) in self.follow_intervals(n) {
                 change(address, Some(before), after);
             }
         }

@@ -87,7 +87,7 @@ impl Planner {
             let lost = |number: &&u32| self.groups[n].get(**number).is_none();
             let strangers: Vec<u32> = self.group_state(direction).keys().filter(lost).copied().collect();
             for number in strangers {
-                self.retire_later(Retired::Group(direction, number), now);
+                self.adopt_stranger(direction, number, now);
             }
         }
         let groups = self.state.ingress.values().chain(self.state.egress.values());

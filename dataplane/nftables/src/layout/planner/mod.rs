@@ -25,6 +25,7 @@ mod renumber;
 mod retire;
 mod rows;
 mod settle;
+mod spares;
 mod ways;
 
 use super::groups::Groups;
@@ -40,10 +41,12 @@ use crate::wire::{Element, SetData, Value};
 pub(crate) use addresses::Move;
 use dataplane_tables::{Changes, ClassId, Confined, Direction, InterfaceClaims, Row, Tables, TunnelsInUse};
 pub(crate) use endpoints::endpoint_elements;
+use lingering::Lingering;
 pub(crate) use nets::net_element;
 use retire::Retired;
 pub(crate) use rows::row_elements;
 use rustc_hash::FxHashMap;
+use spares::Spares;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::{Rc, Weak};
@@ -58,7 +61,8 @@ const SMALLEST_ADDRESSES: u32 = 65_536;
 /// The steps of one pass. Each list is one transaction; the second follows the first.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What is new, and not yet pointed at.
+    /// What is new, and not yet pointed at. Empty where that adds to maps which are there: packets see elements together with
+    /// what leads to them.
     pub prepare: Vec<Op>,
     /// Pointers change.
     pub switch: Vec<Op>,
@@ -68,6 +72,16 @@ impl Plan {
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
         self.prepare.is_empty() && self.switch.is_empty()
+    }
+
+    /// What only adds to maps that are there is seen together with what leads to it: then one transaction does.
+    fn join(&mut self) {
+        let is_of_elements = |op: &Op| matches!(op, Op::AddElements(..) | Op::RemoveElements(..));
+        if !self.switch.is_empty() && self.prepare.iter().all(is_of_elements) {
+            let switch = std::mem::take(&mut self.switch);
+            self.switch = std::mem::take(&mut self.prepare);
+            self.switch.extend(switch);
+        }
     }
 }
 
@@ -104,11 +118,12 @@ pub struct Planner {
     /// The endpoints that say that an interface is theirs; the first one has it.
     claims: InterfaceClaims,
     retired: BTreeMap<u64, Vec<Retired>>,
+    spares: Spares,
     compact_at: Option<u64>,
     /// When the intervals of a family changed last, in milliseconds. IPv4 is 0, IPv6 is 1.
     nets_changed: [Option<u64>; 2],
     /// See [`lingering`].
-    lingering: [BTreeMap<IpAddr, u32>; 2],
+    lingering: [BTreeMap<IpAddr, Lingering>; 2],
     /// Chains of rows and the rules in them.
     row_chains: [usize; 2],
     /// Address maps that were left and wait for their removal.
@@ -162,6 +177,7 @@ impl Planner {
             next_row: FIRST_ROW,
             claims: InterfaceClaims::default(),
             retired: BTreeMap::new(),
+            spares: Spares::default(),
             compact_at: None,
             nets_changed: [None; 2],
             lingering: Default::default(),
@@ -298,6 +314,10 @@ impl Planner {
         }
         self.retire_rows(pass.now);
         self.compact_later(pass);
+        if pass.all {
+            self.restock(pass.now, &mut plan.prepare);
+        }
+        plan.join();
         plan
     }
 

@@ -41,6 +41,7 @@ impl Planner {
             .copied()
             .into_iter()
             .chain(self.compact_at)
+            .chain(self.spares.restock_at())
             .min()
     }
 
@@ -74,6 +75,7 @@ impl Planner {
             }
         }
         self.retire_rows(now);
+        self.restock_in_time(now, &mut ops);
         ops
     }
 

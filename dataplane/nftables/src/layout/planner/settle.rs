@@ -7,10 +7,9 @@
 use super::endpoints::{Cohort, DirectionPlacing, Placing};
 use super::renumber::Renumbered;
 use super::retire::Retired;
+use super::spares::make_map;
 use super::{DIRECTIONS, Pass, Plan, Planner, SMALLEST_GROUP, classid_element, push, slot};
 use crate::layout::names::{self, DENY};
-use crate::layout::ops::{Op, SetSpec};
-use crate::layout::skeleton::group_rules;
 use crate::layout::state::GroupState;
 use crate::wire::{Element, Value};
 use dataplane_tables::{Direction, GroupId};
@@ -252,10 +251,6 @@ impl Planner {
         departed: &[u32],
         plan: &mut Plan,
     ) -> u32 {
-        let n = usize::from(slot(direction));
-        let mut groups = std::mem::take(&mut self.groups[n]);
-        let number = groups.fresh(group, |number| self.group_state(direction).contains_key(&number));
-        self.groups[n] = groups;
         let default = self.default_of(pass.tables, group);
         let mut entries = self.entries_of(pass, group, default);
         for identity in departed {
@@ -276,15 +271,23 @@ impl Planner {
             self.need_row(*code, plan);
         }
         let size = SMALLEST_GROUP.max((entries.len() as u32 + 1).saturating_mul(2).next_power_of_two());
+        let spare = (size == SMALLEST_GROUP).then(|| self.take_spare(direction, pass.now));
+        let spare = spare.flatten();
+        let number = spare.unwrap_or_else(|| self.reserve_group(direction));
+        self.groups[usize::from(slot(direction))].lead(number, group);
         let name = names::group(direction, number);
-        plan.prepare.push(Op::AddSet(SetSpec {
-            name: name.clone(),
-            size: Some(size),
-        }));
-        let mut elements = vec![Element::any().to(Value::host32(default))];
-        elements.extend(sorted.into_iter().map(|(k, v)| classid_element(k, v)));
-        plan.prepare.push(Op::AddElements(name.clone(), elements));
-        plan.prepare.push(Op::AddChain(name.clone(), group_rules(&name)));
+        let by_default = Element::any().to(Value::host32(default));
+        let mut elements: Vec<Element> = sorted.into_iter().map(|(k, v)| classid_element(k, v)).collect();
+        if spare.is_none() {
+            elements.insert(0, by_default);
+            make_map(name, size, elements, &mut plan.prepare);
+        } else {
+            if default != DENY {
+                push(&mut plan.prepare, &name, vec![Element::any()], false);
+                elements.insert(0, by_default);
+            }
+            push(&mut plan.prepare, &name, elements, true);
+        }
         self.group_state_mut(direction).insert(
             number,
             GroupState {
