@@ -54,6 +54,30 @@ pub(super) struct PeerSet {
     pub(super) users: BTreeSet<(SideId, SlotKey)>,
     /// How many members it has.
     pub(super) size: usize,
+    lengths: Lengths,
+}
+
+/// How many members are networks of each length.
+#[derive(Clone, Debug, Default)]
+struct Lengths(BTreeMap<u8, usize>);
+
+impl Lengths {
+    fn come(&mut self, member: &Member) {
+        if let Some(length) = length(member) {
+            *self.0.entry(length).or_default() += 1;
+        }
+    }
+
+    fn go(&mut self, member: &Member) {
+        if let Some(length) = length(member)
+            && let Some(count) = self.0.get_mut(&length)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&length);
+            }
+        }
+    }
 }
 
 /// All sets of peers, by number.
@@ -164,13 +188,45 @@ fn forget(by_class: &mut FxHashMap<ClassId, FxHashSet<u32>>, class: ClassId, num
 
 impl PeerSet {
     pub(super) fn new(content: Content, classes: FxHashMap<ClassId, Suffixes>) -> Self {
-        let (users, size) = (BTreeSet::new(), 0);
         PeerSet {
             content,
             classes,
-            users,
-            size,
+            users: BTreeSet::new(),
+            size: 0,
+            lengths: Lengths::default(),
         }
+    }
+
+    /// Takes notice of members that come to it and go from it.
+    pub(super) fn count<'a>(
+        &mut self,
+        come: impl IntoIterator<Item = &'a Member>,
+        go: impl IntoIterator<Item = &'a Member>,
+    ) {
+        for member in come {
+            self.size += 1;
+            self.lengths.come(member);
+        }
+        for member in go {
+            self.size = self.size.saturating_sub(1);
+            self.lengths.go(member);
+        }
+    }
+
+    /// Whether it has networks of other lengths once these have come and those have gone.
+    ///
+    /// The kernel asks for an address length by length, in a list that a change of the lengths moves under it: who is in the
+    /// midst of it can miss a length, or ask for what is left of the address after a shorter one, and find a network that the
+    /// address is not in.
+    pub(super) fn gets_other_lengths<'a>(
+        &self,
+        come: impl IntoIterator<Item = &'a Member>,
+        go: impl IntoIterator<Item = &'a Member>,
+    ) -> bool {
+        let mut after = self.lengths.clone();
+        come.into_iter().for_each(|member| after.come(member));
+        go.into_iter().for_each(|member| after.go(member));
+        !after.0.keys().eq(self.lengths.0.keys())
     }
 
     pub(super) fn name(&self, number: u32) -> String {
@@ -212,6 +268,13 @@ impl PeerSet {
         }
         out.sort_unstable();
         out
+    }
+}
+
+fn length(member: &Member) -> Option<u8> {
+    match member {
+        Member::Net(net) | Member::NetPort { net, .. } => Some(net.prefix_len()),
+        _ => None,
     }
 }
 

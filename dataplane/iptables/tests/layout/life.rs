@@ -7,10 +7,10 @@ use dataplane_iptables::layout::{
     LayoutSettings, Packet, Plan, Planner, Rule, Ruleset, Target, Way, simulate,
 };
 use dataplane_iptables::names;
-use dataplane_iptables::ops::{Family, Table};
+use dataplane_iptables::ops::{Family, Member, SetKind, Table};
 use dataplane_tables::{Direction, Tables};
 use policy_model::Protocol;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) struct Life {
     pub(crate) world: World,
@@ -91,6 +91,18 @@ pub(crate) fn questions(
     out
 }
 
+/// The lengths of networks in each set of them.
+fn lengths(kernel: &Kernel) -> BTreeMap<String, BTreeSet<u8>> {
+    let of_networks = |kind: SetKind| matches!(kind, SetKind::HashNet | SetKind::HashNetPort);
+    let sets = kernel.sets.iter().filter(|(_, (spec, _))| of_networks(spec.kind));
+    let length = |member: &Member| match member {
+        Member::Net(net) | Member::NetPort { net, .. } => net.prefix_len(),
+        other => panic!("{other:?} in a set of networks"),
+    };
+    sets.map(|(name, (_, members))| (name.clone(), members.iter().map(length).collect()))
+        .collect()
+}
+
 impl Life {
     pub(crate) fn begin(kind: Kind, dice: &mut Dice) -> Self {
         let mut world = World::new(kind);
@@ -131,9 +143,19 @@ impl Life {
     /// The world becomes another one. `between` sees the kernel after every single step.
     pub(crate) fn turn(&mut self, next: World, mut between: impl FnMut(&Kernel, &Step)) {
         let plan = self.plan(next);
+        let before = lengths(&self.kernel);
         for step in steps(&plan) {
             self.kernel.step(&step);
             between(&self.kernel, &step);
+        }
+        // A packet asks for one length after the other in a list of them, and the list must not move under it.
+        for (name, after) in lengths(&self.kernel) {
+            if let Some(before) = before.get(&name) {
+                assert_eq!(
+                    *before, after,
+                    "{name} gets other lengths of networks while rules ask it"
+                );
+            }
         }
         self.hold_together();
         let again = self.tables.commit();

@@ -142,7 +142,7 @@ impl Planner {
         }
         let mut set = PeerSet::new(content, classes);
         let members = set.members(pass.tables.peers(), &self.intervals[slot(content.family)]);
-        set.size = members.len();
+        set.count(&members, []);
         match self.known_set(&set, &members) {
             Some(number) => {
                 self.sets.insert(number, set);
@@ -183,7 +183,7 @@ impl Planner {
                 out.chains.insert(id, lowered);
             }
             let mut moved: Vec<u32> = Vec::new();
-            for number in changes.keys() {
+            for (number, change) in &changes {
                 let Some(set) = self.sets.get(*number) else {
                     continue;
                 };
@@ -191,7 +191,7 @@ impl Planner {
                     Some(users) => users.iter().any(|id| held.contains(id)),
                     None => set.users.iter().any(|(id, _)| held.contains(id)),
                 };
-                if is_held && !set.users.is_empty() {
+                if (is_held || change.tears(set)) && !set.users.is_empty() {
                     moved.push(*number);
                 }
             }

@@ -33,6 +33,11 @@ impl MemberChange {
         }
     }
 
+    /// Whether a set of networks cannot become what it is to be while packets ask it.
+    pub(super) fn tears(&self, set: &PeerSet) -> bool {
+        set.content.net && set.gets_other_lengths(&self.come, &self.go)
+    }
+
     /// Whether members come.
     pub(super) fn brings(&self) -> bool {
         !self.come.is_empty()
@@ -189,7 +194,7 @@ impl Planner {
             let Some(set) = self.sets.get_mut(*number) else {
                 continue;
             };
-            set.size = set.size + change.come.len() - change.go.len().min(set.size);
+            set.count(&change.come, &change.go);
             let place = (set.content.role, set.content.net);
             if let Some(list) = COME
                 .iter()
@@ -226,7 +231,7 @@ impl Planner {
             };
             let spec = set.spec(number, self.settings.max_set_elements);
             let members = set.members(pass.tables.peers(), &self.intervals[slot(spec.family)]);
-            set.size = members.len();
+            set.count(&members, []);
             let name = spec.name.clone();
             plan.before.push(SetOp::Create(spec));
             if !members.is_empty() {
