@@ -2,18 +2,28 @@
 //! for all that have gathered.
 //!
 //! A pass that looked by itself would keep everything else waiting for the 7 ms that the kernel takes for it.
+//!
+//! Somebody may be given an address between the order and the look, or while it goes on: then the pass has looked by
+//! itself, and whatever the address has from then on is its holder's. So the look asks of every entry, once it is read,
+//! whether its address is still vacant.
 
 use crate::interfaces::describe;
 use crate::pass::ApplyError;
 use crate::vacancies::Vacated;
 use dataplane_netlink::Patience;
 use dataplane_netlink::conntrack::{Conntrack, Outcome};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+#[cfg(test)]
+#[path = "walker_tests.rs"]
+mod tests;
 
 /// How long a packet that met the table without an address's guard may be on its way to where its entry is made.
 const ON_ITS_WAY: Duration = Duration::from_millis(10);
@@ -30,9 +40,25 @@ pub(crate) struct Walked {
     pub(crate) removed: usize,
 }
 
+/// The addresses whose flows may be removed, as far as they were ordered.
+#[derive(Clone, Debug, Default)]
+struct Vacant(Arc<Mutex<BTreeSet<IpAddr>>>);
+
+impl Vacant {
+    /// A holder of the lock that panicked leaves whole addresses behind: the set is true.
+    fn with<Outcome>(&self, use_it: impl FnOnce(&mut BTreeSet<IpAddr>) -> Outcome) -> Outcome {
+        use_it(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn contains(&self, address: &IpAddr) -> bool {
+        self.with(|vacant| vacant.contains(address))
+    }
+}
+
 /// The thread's other end. It ends with it.
 #[derive(Debug)]
 pub(crate) struct Walker {
+    vacant: Vacant,
     orders: Sender<Vec<Vacated>>,
     ended: Receiver<Walked>,
     woken: UnixStream,
@@ -41,6 +67,16 @@ pub(crate) struct Walker {
 impl Walker {
     /// Starts a thread in the caller's network namespace.
     pub(crate) fn start(patience: Patience) -> Result<Self, ApplyError> {
+        let (walker, work) = Self::made(patience)?;
+        std::thread::Builder::new()
+            .name("walker".to_owned())
+            .spawn(move || work.run())
+            .map_err(ApplyError::Thread)?;
+        Ok(walker)
+    }
+
+    /// Both ends of the thread that is to be.
+    fn made(patience: Patience) -> Result<(Self, Work), ApplyError> {
         let conntrack = Conntrack::open_with(patience).map_err(ApplyError::Flows)?;
         let (orders, ordered) = channel();
         let (report, ended) = channel();
@@ -49,26 +85,41 @@ impl Walker {
             .set_nonblocking(true)
             .and_then(|()| wake.set_nonblocking(true))
             .map_err(ApplyError::Thread)?;
+        let vacant = Vacant::default();
         let work = Work {
             conntrack,
+            vacant: vacant.clone(),
             ordered,
             report,
             wake,
             due: Vec::new(),
         };
-        std::thread::Builder::new()
-            .name("walker".to_owned())
-            .spawn(move || work.run())
-            .map_err(ApplyError::Thread)?;
-        Ok(Walker { orders, ended, woken })
+        let walker = Walker {
+            vacant,
+            orders,
+            ended,
+            woken,
+        };
+        Ok((walker, work))
     }
 
     /// Has the flows of addresses forgotten that the table guards from now on.
     pub(crate) fn order(&self, vacated: Vec<Vacated>) {
-        if !vacated.is_empty() && self.orders.send(vacated).is_err() {
+        if vacated.is_empty() {
+            return;
+        }
+        let addresses = vacated.iter().map(|vacated| vacated.address);
+        self.vacant.with(|vacant| vacant.extend(addresses));
+        if self.orders.send(vacated).is_err() {
             // Then no address is clean, and each arrival looks by itself.
             tracing::error!("the thread that looks through connection tracking has ended");
         }
+    }
+
+    /// Has no entry removed any more that comes to be from now on, but those of these addresses.
+    pub(crate) fn leave_all_but(&self, still_vacant: &BTreeSet<IpAddr>) {
+        self.vacant
+            .with(|vacant| vacant.retain(|address| still_vacant.contains(address)));
     }
 
     /// What has been done since this was last asked.
@@ -89,6 +140,7 @@ impl AsFd for Walker {
 /// What the thread has.
 struct Work {
     conntrack: Conntrack,
+    vacant: Vacant,
     ordered: Receiver<Vec<Vacated>>,
     report: Sender<Walked>,
     wake: UnixStream,
@@ -130,7 +182,8 @@ impl Work {
             .partition(|(since, _)| *since + ON_ITS_WAY <= now);
         self.due = later;
         let addresses: Vec<IpAddr> = ready.iter().map(|(_, vacated)| vacated.address).collect();
-        let why = match self.conntrack.forget_addresses(&addresses) {
+        let is_vacant = |address: &IpAddr| self.vacant.contains(address);
+        let why = match self.conntrack.forget_addresses_while(&addresses, &is_vacant) {
             Ok(forgotten) if forgotten.outcome == Outcome::Clean => {
                 let walked = Walked {
                     vacated: ready.into_iter().map(|(_, vacated)| vacated).collect(),

@@ -257,6 +257,10 @@ pub fn create_veth(
         let mut attributes = vec![
             LinkAttribute::IfName(end.name.as_str().to_owned()),
             LinkAttribute::Mtu(mtu),
+            // As many as are used in any case. Unasked the kernel makes one for each processor, takes the others away
+            // again, and waits for all processors to notice.
+            LinkAttribute::NumTxQueues(1),
+            LinkAttribute::NumRxQueues(1),
         ];
         attributes.extend(end.mac.map(|mac| LinkAttribute::Address(mac.bytes().to_vec())));
         attributes

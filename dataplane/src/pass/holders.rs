@@ -60,6 +60,8 @@ impl Dataplane {
         let is_vacant = |address: &&IpAddr| !self.attached.contains_key(*address);
         let vacant: BTreeSet<IpAddr> = self.kept.iter().filter(is_vacant).copied().collect();
         if *self.driver.vacant() != vacant {
+            // Before its guard is gone: what comes to be from then on is its holder's.
+            self.walker.leave_all_but(&vacant);
             let applied = self
                 .driver
                 .set_vacant(&self.tables, &vacant)

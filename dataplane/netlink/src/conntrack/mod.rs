@@ -129,26 +129,46 @@ impl Conntrack {
     /// A list could not be read, or the kernel refused a removal. Entries that vanish by themselves meanwhile
     /// are no error.
     pub fn forget_addresses(&mut self, addresses: &[IpAddr]) -> Result<Forgotten, NetlinkError> {
+        self.forget_addresses_while(addresses, &|_| true)
+    }
+
+    /// The same for addresses that somebody may be given meanwhile: `is_still_meant` is asked of an address of each
+    /// entry after the entry was read, and what it answers no to is left alone.
+    ///
+    /// So an entry that came to be after an answer of no is never removed, and none that was there before has to stay
+    /// for fear of it. Addresses it answers no to count as clean here; who gave them has to see to them.
+    ///
+    /// # Errors
+    /// As those of [`Conntrack::forget_addresses`].
+    pub fn forget_addresses_while(
+        &mut self,
+        addresses: &[IpAddr],
+        is_still_meant: &dyn Fn(&IpAddr) -> bool,
+    ) -> Result<Forgotten, NetlinkError> {
         let wanted: FxHashSet<IpAddr> = addresses.iter().copied().collect();
-        let meant = |flow: &Flow| {
+        let ends = |flow: &Flow| {
             [
                 flow.original.source,
                 flow.original.destination,
                 flow.reply.source,
                 flow.reply.destination,
             ]
-            .iter()
-            .any(|address| wanted.contains(address))
+        };
+        let meant = |flow: &Flow| ends(flow).iter().any(|address| wanted.contains(address));
+        let still_meant = |flow: &Flow| {
+            let mut ends = ends(flow).into_iter();
+            ends.any(|address| wanted.contains(&address) && is_still_meant(&address))
         };
         let mut entries = 0;
         for _ in 0..ROUNDS {
-            let flows = match self.table_use()?.entries {
+            let mut flows = match self.table_use()?.entries {
                 0 => Vec::new(),
                 all if all > FEW_ENTRIES && wanted.len() < MANY_ADDRESSES => {
                     self.list_with(addresses, &meant)?
                 }
                 _ => self.list_all(family_of_all(addresses), &meant)?,
             };
+            flows.retain(still_meant);
             if flows.is_empty() {
                 return Ok(Forgotten {
                     entries,

@@ -17,6 +17,7 @@ mod spec;
 
 use std::os::fd::BorrowedFd;
 
+pub use ready::Unready;
 pub use request::{ConnectRequest, InvalidRequest, WorkloadError};
 pub use spec::{GATEWAY_V4, IpV6, ReversePath, RouteSources, device_neighbours, device_routes, host_sysctls};
 
@@ -29,7 +30,6 @@ use crate::rtnetlink::Rtnetlink;
 use crate::socket::Patience;
 use crate::sysctl::Sysctls;
 use crate::workload::pairing::Pairing;
-use crate::workload::ready::wait_until_ready;
 use crate::workload::side::{Age, Routes, SideError};
 
 /// The number of every namespace's loopback interface.
@@ -137,9 +137,37 @@ impl Workloads {
     /// # Errors
     /// What could not be done. A pair that this call made is deleted again; one that was there stays.
     pub fn connect(&mut self, request: &ConnectRequest<'_>) -> Result<Connected, WorkloadError> {
-        request.validate(&self.settings.ownership.prefixes)?;
         let mut made = false;
-        let outcome = self.connect_steps(request, &mut made);
+        let outcome = self
+            .write(request, &mut made)
+            .and_then(|(connected, mut unready)| {
+                let waited = unready.wait(self);
+                waited.map_err(|error| Wrap(&request.host_interface).netlink(error))?;
+                Ok(connected)
+            });
+        self.take_back(request, made, outcome)
+    }
+
+    /// Does the same without the wait for what the kernel does in the background: until then it drops what is sent. If that
+    /// wait fails, nothing is taken back.
+    ///
+    /// # Errors
+    /// As [`Workloads::connect`].
+    pub fn connect_unready(
+        &mut self,
+        request: &ConnectRequest<'_>,
+    ) -> Result<(Connected, Unready), WorkloadError> {
+        let mut made = false;
+        let outcome = self.write(request, &mut made);
+        self.take_back(request, made, outcome)
+    }
+
+    fn take_back<T>(
+        &mut self,
+        request: &ConnectRequest<'_>,
+        made: bool,
+        outcome: Result<T, WorkloadError>,
+    ) -> Result<T, WorkloadError> {
         if outcome.is_err() && made {
             // Nothing half-made stays; if even that fails, the next request for this name repairs it.
             if let Err(error) = self.remove(&request.host_interface) {
@@ -149,16 +177,18 @@ impl Workloads {
         outcome
     }
 
-    fn connect_steps(
+    /// Writes all that is wanted to the kernel.
+    fn write(
         &mut self,
         request: &ConnectRequest<'_>,
         made: &mut bool,
-    ) -> Result<Connected, WorkloadError> {
+    ) -> Result<(Connected, Unready), WorkloadError> {
+        request.validate(&self.settings.ownership.prefixes)?;
         let wrap = Wrap(&request.host_interface);
         let host = self.find(&request.host_interface)?;
         let Self { netlink, settings } = self;
         let Inside {
-            mut socket,
+            socket,
             link: container,
             pair,
         } = match request.namespace.netlink() {
@@ -192,21 +222,15 @@ impl Workloads {
             owner,
         )
         .map_err(|error| wrap.side(error))?;
-        wait_until_ready(
-            &mut self.netlink,
-            &link,
-            &mut socket,
-            &container,
-            &request.addresses,
-        )
-        .map_err(|error| wrap.netlink(error))?;
-        Ok(Connected {
+        let connected = Connected {
             host_index: link.index,
             host_mac: MacAddress::HOST_SIDE,
             container_index: container.index,
             container_mac,
             pair,
-        })
+        };
+        let addresses = request.addresses.clone();
+        Ok((connected, Unready::new(link, container, socket, addresses)))
     }
 
     /// Removes a workload's interface, and with it both ends, its routes and its neighbour entries.

@@ -7,6 +7,7 @@ use crate::error::NetlinkError;
 use crate::links::{self, Link, OperState};
 use crate::routes;
 use crate::rtnetlink::Rtnetlink;
+use crate::workload::Workloads;
 
 /// How often the two ends are asked whether they are ready. What the kernel does not hurry with it does within a second; a
 /// machine that is short of processors may take several.
@@ -17,33 +18,64 @@ const READY_LOOKS: u32 = 10_000;
 const FIRST_READY_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_READY_PAUSE: Duration = Duration::from_millis(1);
 
-/// Waits until the workload can send and receive.
+/// A workload's interface that is all written, of which the kernel may have something left to do in the background.
 ///
 /// The kernel notices in the background that either end came up because of the other, and drops what is sent into it
 /// until then; and it makes IPv6 addresses effective in the background, and drops what is sent to them until then.
-/// Without this, the workload's first packet or the answer to it would be lost now and then.
-pub(crate) fn wait_until_ready(
-    node: &mut Rtnetlink,
-    host: &Link,
-    socket: &mut Rtnetlink,
-    container: &Link,
-    addresses: &[IpAddr],
-) -> Result<(), NetlinkError> {
-    let mut pause = FIRST_READY_PAUSE;
-    for _ in 0..READY_LOOKS {
-        let mut ready = carries(socket, container)? && carries(node, host)?;
-        for address in addresses {
-            ready = ready && routes::is_local(socket, *address)?;
+/// Without a wait, the workload's first packet or the answer to it would be lost now and then.
+#[derive(Debug)]
+pub struct Unready {
+    host: Link,
+    container: Link,
+    /// Stays in the sandbox.
+    socket: Rtnetlink,
+    addresses: Vec<IpAddr>,
+}
+
+impl Unready {
+    pub(crate) fn new(host: Link, container: Link, socket: Rtnetlink, addresses: Vec<IpAddr>) -> Self {
+        Unready {
+            host,
+            container,
+            socket,
+            addresses,
         }
-        if ready {
-            return Ok(());
-        }
-        std::thread::sleep(pause);
-        pause = LONGEST_READY_PAUSE.min(pause * 2);
     }
-    // Not a failure: all that can be written is written, and the kernel may be very busy.
-    tracing::warn!(interface = %container.name, ?addresses, "the sandbox's interface is not ready after ten seconds");
-    Ok(())
+
+    /// Whether the workload can send and receive.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn is_ready(&mut self, workloads: &mut Workloads) -> Result<bool, NetlinkError> {
+        if !carries(&mut self.socket, &self.container)? || !carries(&mut workloads.netlink, &self.host)? {
+            return Ok(false);
+        }
+        for address in &self.addresses {
+            if !routes::is_local(&mut self.socket, *address)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits until the workload can send and receive.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn wait(&mut self, workloads: &mut Workloads) -> Result<(), NetlinkError> {
+        let mut pause = FIRST_READY_PAUSE;
+        for _ in 0..READY_LOOKS {
+            if self.is_ready(workloads)? {
+                return Ok(());
+            }
+            std::thread::sleep(pause);
+            pause = LONGEST_READY_PAUSE.min(pause * 2);
+        }
+        let (interface, addresses) = (&self.container.name, &self.addresses);
+        // Not a failure: all that can be written is written, and the kernel may be very busy.
+        tracing::warn!(%interface, ?addresses, "the sandbox's interface is not ready after ten seconds");
+        Ok(())
+    }
 }
 
 /// Whether the kernel has noticed that an end can carry packets.
