@@ -88,6 +88,29 @@ pub fn new(cidr: IpNet, node: Option<&str>, strict: bool, sequence: u64) -> Opti
     Some(Object::named(name::of_cidr(&cidr), spec))
 }
 
+/// What there is to know of a block for who has nothing in it: its range, its owner and which addresses are free, without
+/// who holds the others, which is nearly all of a block. It answers every question of this module as the block does, but
+/// for those after holders.
+///
+/// Never to be written: [`crate::engine::Stored::outline`] sees to that.
+pub fn outline(block: &IpamBlockSpec) -> IpamBlockSpec {
+    // One place stands for all holders, the one behind it for those that the block does not say.
+    let (known, unknown) = (0, 1);
+    let is_said = |index: u32| (index as usize) < block.attributes.len();
+    let place = |index: u32| if is_said(index) { known } else { unknown };
+    IpamBlockSpec {
+        cidr: block.cidr,
+        affinity: block.affinity.clone(),
+        strict_affinity: block.strict_affinity,
+        allocations: block.allocations.iter().map(|held| held.map(place)).collect(),
+        unallocated: block.unallocated.clone(),
+        attributes: vec![AllocationAttribute::default()],
+        sequence_number: block.sequence_number,
+        sequence_number_for_allocation: BTreeMap::new(),
+        deleted: block.deleted,
+    }
+}
+
 /// The node that owns a block.
 pub fn owner(block: &IpamBlockSpec) -> Option<&str> {
     block.affinity.as_deref().and_then(affinity::node_of)

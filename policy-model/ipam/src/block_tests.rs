@@ -222,6 +222,13 @@ proptest! {
         b.allocations = allocations.clone();
         b.unallocated = unallocated;
         b.attributes = (0..attributes).map(|n| attribute(&format!("h{n}"))).collect();
+        // An outline answers as the block does, also one that contradicts itself.
+        let (of_block, reserved) = (outline(&b), Reservations::new(&["10.0.0.4/31".parse().unwrap()]));
+        let answers = |b: &IpamBlockSpec| {
+            (is_usable(b), is_empty(b), free(b), assignable(b, &reserved), owner(b).map(str::to_owned))
+        };
+        prop_assert_eq!(answers(&of_block), answers(&b));
+        prop_assert!(holders(&of_block).all(|held| *held.attribute == AllocationAttribute::default()));
         normalise(&mut b);
         assert_valid(&b);
         for (ordinal, allocation) in allocations.iter().enumerate().take(16) {

@@ -39,10 +39,8 @@ impl MemoryStore {
 
     /// An object and its version.
     pub fn get(&self, key: &Key) -> Option<Stored<u64>> {
-        self.objects.get(key).map(|(resource, version)| Stored {
-            resource: resource.clone(),
-            version: *version,
-        })
+        let found = self.objects.get(key);
+        found.map(|(resource, version)| Stored::whole(resource.clone(), *version))
     }
 
     /// All objects, in the order of their keys.
@@ -65,10 +63,7 @@ impl MemoryStore {
             Step::Get(key) => Some(Answer::Object(self.get(key))),
             Step::List(kind) => {
                 let all = self.of_kind(*kind);
-                let stored = all.map(|(resource, version)| Stored {
-                    resource: resource.clone(),
-                    version: *version,
-                });
+                let stored = all.map(|(resource, version)| Stored::whole(resource.clone(), *version));
                 Some(Answer::Objects(stored.collect()))
             }
             Step::Write(write) => Some(self.write(write)),

@@ -23,7 +23,7 @@
 
 use crate::address::Family;
 use crate::block::{self, Guard};
-use crate::engine::{Given, Record, Target};
+use crate::engine::{Given, Record, Refill, Target};
 use crate::handle;
 use policy_model::{AllocationAttribute, IpamBlockSpec};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -339,7 +339,8 @@ impl NodeReserve {
     }
 
     /// What the blocks have to learn, to be written now; nothing where there is nothing, or while another record is
-    /// written.
+    /// written. What it takes in the same writes to fill the reserve ([`Record::refill`]) is the caller's to say, and what
+    /// came of that goes to [`stock`](Self::stock) after [`end_record`](Self::end_record).
     pub fn begin_record(&mut self) -> Option<Record> {
         if self.writing.is_some() || !self.is_pending() {
             return None;
@@ -356,6 +357,7 @@ impl NodeReserve {
             node: self.node.clone(),
             given: given.collect(),
             freed: freed.collect(),
+            refill: Refill::default(),
         };
         self.writing = Some(record.clone());
         Some(record)

@@ -8,9 +8,11 @@ use harness::*;
 use policy_model::{AffinityState, AllocationAttribute, Attributes, Kind, Object, Resource};
 use policy_model_ipam::block::Guard;
 use policy_model_ipam::engine::{
-    AutoAssign, Given, Outcome, Record, ReleaseAddresses, ReleaseBlocks, Request, Target, Unreleased, Which,
+    AutoAssign, Given, Outcome, Record, Refill, ReleaseAddresses, ReleaseBlocks, Request, Target, Unreleased,
+    Which,
 };
 use policy_model_ipam::memory::MemoryStore;
+use policy_model_ipam::reservation::Reservations;
 use policy_model_ipam::{affinity, block, handle, name};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -236,6 +238,7 @@ fn a_node_reserves_ahead_and_records_behind() {
             node: "n0".to_owned(),
             given,
             freed,
+            refill: Refill::default(),
         })
     };
     store
@@ -253,7 +256,10 @@ fn a_node_reserves_ahead_and_records_behind() {
     let again = record(vec![given(0, "pod-c"), given(1, "pod-b")], vec![freed]);
     store.run(again.clone(), NOW).unwrap();
     let before = store.clone();
-    assert_eq!(store.run(again, NOW).unwrap(), Outcome::Recorded);
+    assert_eq!(
+        store.run(again, NOW).unwrap(),
+        Outcome::Recorded { reserved: vec![] }
+    );
     assert_eq!(held(&store), held(&before));
     assert_eq!(held(&store)[&reserved[0]], "pod-c");
     // The reserve is filled up to its size with what its blocks have; it takes less rather than another block.
@@ -280,6 +286,75 @@ fn a_node_reserves_ahead_and_records_behind() {
             .unwrap_err()
             .contains("is taken by handle 'borrower'")
     );
+}
+
+#[test]
+fn a_record_fills_the_reserve_from_blocks_that_it_writes_anyway() {
+    let mut store = MemoryStore::with([
+        pool("p", "10.0.0.0/28", 29, |_| ()),
+        pool("six", "fd00::/124", 125, |_| ()),
+        reserve_addresses(&["10.0.0.0/30", "10.0.0.8/30"]),
+    ]);
+    let reserved = run(&mut store, Request::AutoAssign(AutoAssign::reserve("n0", 2, 2))).unwrap();
+    let record = |address: IpAddr, refill: Refill| {
+        let secondary = Attributes::default();
+        let handle_id = Some("pod".to_owned());
+        Request::Record(Record {
+            node: "n0".to_owned(),
+            given: vec![Given {
+                address,
+                attribute: AllocationAttribute { handle_id, secondary },
+            }],
+            freed: vec![],
+            refill,
+        })
+    };
+    let refill = |ranges: &[&str]| Refill {
+        ipv4: 5,
+        ipv6: 5,
+        ranges: ranges.iter().map(|range| net(range)).collect(),
+        reservations: Reservations::new(&[net("10.0.0.0/30"), net("10.0.0.8/30")]),
+    };
+    let got = |store: &mut MemoryStore, request| match store.run(request, NOW).unwrap() {
+        Outcome::Recorded { reserved } => reserved,
+        other => panic!("{other:?}"),
+    };
+    let versions = |store: &MemoryStore| store.blocks().map(|b| b.sequence_number).collect::<Vec<_>>();
+    // Nothing of a pool that does not serve the node, nor of a family that is not written.
+    let whole = refill(&["10.0.0.0/28", "fd00::/124"]);
+    assert_eq!(
+        got(&mut store, record(reserved[0], refill(&["10.0.1.0/24"]))),
+        Vec::<IpAddr>::new()
+    );
+    assert_eq!(
+        got(&mut store, record(reserved[0], whole.clone())),
+        Vec::<IpAddr>::new()
+    );
+    // Of four addresses that nobody reserved for something else one is the pod's and one was the node's already.
+    let more = got(&mut store, record(reserved[1], whole.clone()));
+    assert_eq!(more.len(), 2, "{more:?}");
+    assert!(
+        more.iter()
+            .all(|address| held(&store)[address] == handle::of_reserve("n0"))
+    );
+    let before = versions(&store);
+    assert_eq!(
+        got(&mut store, record(reserved[1], whole.clone())),
+        Vec::<IpAddr>::new()
+    );
+    assert_eq!(versions(&store), before, "said again it writes nothing");
+    assert_eq!(got(&mut store, record(reserved[2], whole)).len(), 5);
+    // A block that is no longer the node's is not taken from.
+    let block = store
+        .blocks()
+        .find(|b| b.cidr.contains(&reserved[3]))
+        .unwrap()
+        .cidr;
+    let which = Which::One(block);
+    let node = "n0".to_owned();
+    run(&mut store, Request::ReleaseBlocks(ReleaseBlocks { node, which })).unwrap();
+    let six = refill(&["fd00::/124"]);
+    assert_eq!(got(&mut store, record(reserved[3], six)), Vec::<IpAddr>::new());
 }
 
 #[test]

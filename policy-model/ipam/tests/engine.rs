@@ -26,7 +26,7 @@ fn blocks_have_calicos_size_and_names_by_default() {
         let claim = store
             .get(&Key::global(Kind::BlockAffinity, format!("node-1-{dashed}")))
             .unwrap();
-        let Resource::BlockAffinity(claim) = &*claim.resource else {
+        let Resource::BlockAffinity(claim) = &**claim.resource() else {
             panic!()
         };
         assert_eq!(

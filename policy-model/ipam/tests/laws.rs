@@ -79,16 +79,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     /// Whatever interleaves, conflicts, gets lost, is out of date or dies: no address is ever two handles' (checked
-    /// after each write and at each answer), and afterwards exactly what lives is held.
+    /// after each write and at each answer), and afterwards exactly what lives is held. That holds as well for nodes that
+    /// know only outlines of the others' blocks.
     #[test]
     fn never_twice_and_never_lost(
         plans in proptest::collection::vec(proptest::collection::vec(plan(), 1..8), 2..6),
         strict in any::<bool>(),
         max_blocks in 1u32..4,
         calm in any::<bool>(),
+        outlines in any::<bool>(),
         seed in any::<u64>(),
     ) {
-        let actors = plans.iter().enumerate().map(|(n, p)| actor(n, p)).collect();
+        let actors = plans.iter().enumerate().map(|(n, p)| actor(n, p).knowing_outlines(outlines)).collect();
         let mishaps = if calm {
             Mishaps { crash: 0, conflict: 0, lost: 0, stale: 30 }
         } else {

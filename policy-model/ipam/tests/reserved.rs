@@ -6,7 +6,9 @@ mod harness;
 
 use harness::*;
 use policy_model::AllocationAttribute;
-use policy_model_ipam::engine::{Answer, AutoAssign, Given, Machine, Outcome, Request, Shortfall, Step};
+use policy_model_ipam::engine::{
+    Answer, AutoAssign, Given, Machine, Outcome, Refill, Request, Shortfall, Step,
+};
 use policy_model_ipam::memory::MemoryStore;
 use policy_model_ipam::{Family, NodeReserve, block, handle};
 use proptest::prelude::*;
@@ -137,7 +139,10 @@ impl Node {
         let work = match self.work.take() {
             Some(work) => work,
             None => match self.memory.begin_record() {
-                Some(record) => Work::Record(Machine::new(Request::Record(record), self.now), Answer::Start),
+                Some(mut record) => {
+                    record.refill = self.refill();
+                    Work::Record(Machine::new(Request::Record(record), self.now), Answer::Start)
+                }
                 None if self.memory.ready(Family::V4) < 2 => {
                     let committed = self.memory.committed(Family::V4);
                     let ask = AutoAssign {
@@ -151,7 +156,11 @@ impl Node {
         };
         match work {
             Work::Record(mut machine, answer) => match machine.next(answer) {
-                Step::Done(_) => self.memory.end_record(true),
+                Step::Done(Outcome::Recorded { reserved }) => {
+                    self.memory.end_record(true);
+                    self.memory.stock(reserved);
+                }
+                Step::Done(other) => panic!("{other:?}"),
                 Step::Failed(error) => panic!("a record failed: {error}"),
                 step => {
                     let answer = self.answer(&step);
@@ -176,6 +185,20 @@ impl Node {
                     }
                 }
             },
+        }
+    }
+
+    /// Sometimes the reserve is filled with what is written anyway.
+    fn refill(&mut self) -> Refill {
+        let refill = Refill {
+            ipv4: 3usize.saturating_sub(self.memory.ready(Family::V4)),
+            ranges: vec![net("10.0.0.0/27")],
+            ..Refill::default()
+        };
+        if self.dice.roll(2) == 0 {
+            refill
+        } else {
+            Refill::default()
         }
     }
 

@@ -55,7 +55,8 @@ pub enum Step<V> {
     /// Read one object from the datastore itself, not from a cache, and answer [`Answer::Object`].
     Get(Key),
     /// List all objects of a kind and answer [`Answer::Objects`]. A cache may answer, if it shows what this caller
-    /// wrote before: what is out of date in it costs a conflict, and never an address given twice.
+    /// wrote before: what is out of date in it costs a conflict, and never an address given twice. Of blocks in which the
+    /// request has nothing it may show [outlines](Stored::outline).
     List(Kind),
     /// Write, and answer [`Answer::Written`], [`Answer::Deleted`] or [`Answer::Conflict`].
     Write(Write<V>),
@@ -108,6 +109,8 @@ pub(super) struct Effect {
     pub(super) taken: Vec<IpAddr>,
     /// Addresses that it freed.
     pub(super) freed: Vec<IpAddr>,
+    /// Addresses that it adds to a node's reserve, where they stay whatever becomes of the request.
+    pub(super) reserved: Vec<IpAddr>,
     /// A block that it gave back.
     pub(super) given_back: Option<IpNet>,
 }
@@ -117,6 +120,7 @@ pub(super) struct Effect {
 pub(super) struct Log {
     pub(super) taken: BTreeSet<IpAddr>,
     pub(super) freed: BTreeSet<IpAddr>,
+    pub(super) reserved: BTreeSet<IpAddr>,
     pub(super) given_back: BTreeSet<IpNet>,
     pub(super) writes: usize,
 }
@@ -227,6 +231,10 @@ impl<V: Clone> Machine<V> {
                 self.asked = Some(Asked::List(kind));
                 Step::List(kind)
             }
+            // Who holds what of it would be lost; what is planned once it is read is another write, or the same.
+            Halt::Write(planned) if self.view.is_outline(&planned.0.key()) => {
+                self.ask(Halt::Get(planned.0.key()))
+            }
             Halt::Write(planned) => {
                 let (write, effect) = *planned;
                 self.asked = Some(Asked::Write(write.clone(), effect));
@@ -263,7 +271,8 @@ impl<V: Clone> Machine<V> {
                 Some(Asked::Write(Write::Create { resource } | Write::Update { resource, .. }, effect)),
                 Answer::Written(version),
             ) => {
-                self.view.set(resource.key(), Some(Stored { resource, version }));
+                self.view
+                    .set(resource.key(), Some(Stored::whole(resource, version)));
                 self.remember(effect);
             }
             (Some(Asked::Write(Write::Delete { key, .. }, effect)), Answer::Deleted) => {
@@ -293,6 +302,7 @@ impl<V: Clone> Machine<V> {
         self.log.writes += 1;
         self.log.taken.extend(effect.taken);
         self.log.freed.extend(effect.freed);
+        self.log.reserved.extend(effect.reserved);
         self.log.given_back.extend(effect.given_back);
     }
 

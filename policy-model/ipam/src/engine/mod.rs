@@ -32,7 +32,7 @@ mod view;
 
 pub use machine::{Answer, Machine, Step, Write};
 pub use request::{
-    AssignSpecific, Assignment, AutoAssign, Given, Outcome, Record, ReleaseAddresses, ReleaseBlocks,
+    AssignSpecific, Assignment, AutoAssign, Given, Outcome, Record, Refill, ReleaseAddresses, ReleaseBlocks,
     Released, Request, Shortfall, Target, Unreleased, Which,
 };
 pub use view::Stored;

@@ -34,7 +34,7 @@ pub(super) fn by_handle<V: Clone>(scene: &Scene<'_, V>, handle: &str) -> Result<
 
 pub(super) fn addresses<V: Clone>(scene: &Scene<'_, V>, targets: &[Target]) -> Result<Outcome, Halt<V>> {
     // All addresses of a block go with one write.
-    for seen in scene.view.blocks()? {
+    for seen in scene.view.blocks_with(targets.iter().map(|t| &t.address))? {
         let mut spec = seen.object.spec.clone();
         let mut freed = Vec::new();
         for target in targets

@@ -1,7 +1,9 @@
 //! What can be asked of the engine, and what it answers.
 
+use crate::address::Family;
 use crate::block::Guard;
 use crate::pool::{PoolRef, Use};
+use crate::reservation::Reservations;
 use crate::{handle, spread};
 use ipnet::IpNet;
 use policy_model::{AllocationAttribute, Attributes};
@@ -191,6 +193,32 @@ pub struct Record {
     /// Addresses that were taken back. An address that was taken back and given again may stand in both lists: it is
     /// freed of its old holder before it is given.
     pub freed: Vec<Target>,
+    /// What the reserve gets in the same writes; nothing where it is full.
+    pub refill: Refill,
+}
+
+/// More addresses for a node's reserve, out of its own blocks that are written anyway: as many as these have, up to so
+/// many. A block costs the datastore the same whether one of its addresses changes or all do.
+#[derive(Clone, Debug, Default)]
+pub struct Refill {
+    /// At most so many IPv4 addresses.
+    pub ipv4: usize,
+    /// At most so many IPv6 addresses.
+    pub ipv6: usize,
+    /// Ranges of the pools that serve the node; of others nothing is taken.
+    pub ranges: Vec<IpNet>,
+    /// Addresses that are never given by themselves.
+    pub reservations: Reservations,
+}
+
+impl Refill {
+    /// How many addresses of a family.
+    pub(crate) fn of(&self, family: Family) -> usize {
+        match family {
+            Family::V4 => self.ipv4,
+            Family::V6 => self.ipv6,
+        }
+    }
 }
 
 /// An address to free, with what must be found there.
@@ -281,7 +309,10 @@ pub enum Outcome {
         kept: Vec<IpNet>,
     },
     /// All that was given stands in the blocks.
-    Recorded,
+    Recorded {
+        /// What the reserve got beside ([`Refill`]).
+        reserved: Vec<IpAddr>,
+    },
     /// Blocks and affinities agree; how many objects this request changed.
     Repaired {
         /// How many writes that took.

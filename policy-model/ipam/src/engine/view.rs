@@ -12,16 +12,51 @@ use super::machine::{Halt, Write};
 /// An object and its version.
 #[derive(Clone, Debug)]
 pub struct Stored<V> {
-    /// The object.
-    pub resource: Arc<Resource>,
+    /// The object, or the outline of a block.
+    pub(super) resource: Arc<Resource>,
     /// What a compare-and-swap compares.
-    pub version: V,
+    pub(super) version: V,
+    /// Whether nothing of it is left out.
+    pub(super) is_whole: bool,
+}
+
+impl<V> Stored<V> {
+    /// An object as it is in the datastore.
+    pub fn whole(resource: Arc<Resource>, version: V) -> Self {
+        Stored {
+            resource,
+            version,
+            is_whole: true,
+        }
+    }
+
+    /// A block of which only the [outline](block::outline) is known. It may stand in a list, for a block in which neither
+    /// the handle nor the node of the request has an address. A machine that wants to write it, or to know who holds an
+    /// address of it, reads it first.
+    pub fn outline(outline: Arc<Resource>, version: V) -> Self {
+        Stored {
+            resource: outline,
+            version,
+            is_whole: false,
+        }
+    }
+
+    /// The object.
+    pub fn resource(&self) -> &Arc<Resource> {
+        &self.resource
+    }
+
+    /// The version that a compare-and-swap compares.
+    pub fn version(&self) -> &V {
+        &self.version
+    }
 }
 
 /// An object of one kind, and its version.
 pub(super) struct Seen<'a, S, V> {
     pub(super) object: &'a Object<S>,
     pub(super) version: &'a V,
+    is_whole: bool,
 }
 
 impl<S: Clone, V: Clone> Seen<'_, S, V>
@@ -47,6 +82,19 @@ where
             key,
             version: self.version.clone(),
         }
+    }
+}
+
+impl<V> Seen<'_, IpamBlockSpec, V> {
+    /// The same, once nothing of it is left out.
+    fn whole(self) -> Result<Self, Halt<V>> {
+        if self.is_whole {
+            return Ok(self);
+        }
+        Err(Halt::Get(Key::global(
+            Kind::IPAMBlock,
+            self.object.metadata.name.clone(),
+        )))
     }
 }
 
@@ -128,6 +176,15 @@ impl<V> View<V> {
         }
     }
 
+    /// Whether an object has to be read before it is written.
+    pub(super) fn is_outline(&self, key: &Key) -> bool {
+        let known = self
+            .kinds
+            .get(&key.kind)
+            .and_then(|of_kind| of_kind.get(&key.name));
+        matches!(known, Some(Known::Present(stored)) if !stored.is_whole)
+    }
+
     fn get(&self, key: &Key) -> Result<Option<&Stored<V>>, Halt<V>> {
         let of_kind = self.kinds.get(&key.kind);
         match of_kind.and_then(|k| k.get(&key.name)) {
@@ -163,12 +220,23 @@ impl<V> View<V> {
             .collect()
     }
 
-    /// The block that holds an address.
+    /// The block that holds an address, with all that it says.
     pub(super) fn block_with(&self, address: IpAddr) -> Result<Option<Seen<'_, IpamBlockSpec, V>>, Halt<V>> {
-        Ok(self
+        let found = self
             .blocks()?
             .into_iter()
-            .find(|b| b.object.spec.cidr.contains(&address)))
+            .find(|b| b.object.spec.cidr.contains(&address));
+        found.map(Seen::whole).transpose()
+    }
+
+    /// The blocks that hold one of these addresses, with all that they say.
+    pub(super) fn blocks_with<'a>(
+        &'a self,
+        addresses: impl Iterator<Item = &'a IpAddr> + Clone,
+    ) -> Result<Vec<Seen<'a, IpamBlockSpec, V>>, Halt<V>> {
+        let blocks = self.blocks()?.into_iter();
+        let concerned = blocks.filter(|b| addresses.clone().any(|a| b.object.spec.cidr.contains(a)));
+        concerned.map(Seen::whole).collect()
     }
 
     /// The blocks in which the machine's handle holds addresses.
@@ -238,6 +306,7 @@ fn as_block<V>(stored: &Stored<V>) -> Option<Seen<'_, IpamBlockSpec, V>> {
         Resource::IPAMBlock(object) => Some(Seen {
             object,
             version: &stored.version,
+            is_whole: stored.is_whole,
         }),
         _ => None,
     }
@@ -248,6 +317,7 @@ fn as_affinity<V>(stored: &Stored<V>) -> Option<Seen<'_, BlockAffinitySpec, V>> 
         Resource::BlockAffinity(object) => Some(Seen {
             object,
             version: &stored.version,
+            is_whole: stored.is_whole,
         }),
         _ => None,
     }

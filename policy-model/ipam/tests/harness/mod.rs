@@ -11,16 +11,18 @@
 
 use ipnet::IpNet;
 use policy_model::{
-    AffinityState, Attributes, IpPoolSpec, IpReservationSpec, IpamConfigSpec, Kind, Object, Resource,
+    AffinityState, AllocationAttribute, Attributes, IpPoolSpec, IpReservationSpec, IpamBlockSpec,
+    IpamConfigSpec, Kind, Object, Resource,
 };
 use policy_model_ipam::collect::{self, Proof};
 use policy_model_ipam::engine::{
     Answer, AssignSpecific, AutoAssign, Machine, Outcome, ReleaseAddresses, Request, Step, Stored,
 };
 use policy_model_ipam::memory::MemoryStore;
-use policy_model_ipam::{IpamError, block, name};
+use policy_model_ipam::{IpamError, block, handle, name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// A clock reading long after that of anything else.
 pub const NOW: u64 = 1_700_000_000_000_000;
@@ -93,7 +95,9 @@ pub fn run(store: &mut MemoryStore, request: Request) -> Result<Vec<IpAddr>, Str
     match store.run(request, NOW) {
         Ok(Outcome::Assigned(all)) => Ok(all.iter().map(|a| a.address).collect()),
         Ok(Outcome::Released(released)) => Ok(released.freed),
-        Ok(Outcome::BlocksReleased { .. } | Outcome::Recorded | Outcome::Repaired { .. }) => Ok(Vec::new()),
+        Ok(Outcome::BlocksReleased { .. } | Outcome::Recorded { .. } | Outcome::Repaired { .. }) => {
+            Ok(Vec::new())
+        }
         Err(error) => Err(error.to_string()),
     }
 }
@@ -183,6 +187,8 @@ pub struct Actor {
     machine: Option<(Machine<u64>, Answer<u64>, usize)>,
     /// The version of the store after this actor's last write: its lists show at least that.
     seen: usize,
+    /// Whether its lists show outlines of blocks in which its node has nothing.
+    outlines: bool,
 }
 
 impl Actor {
@@ -193,8 +199,36 @@ impl Actor {
             at: 0,
             machine: None,
             seen: 0,
+            outlines: false,
         }
     }
+
+    /// The same, whose lists show outlines of blocks in which its node has nothing.
+    #[must_use]
+    pub fn knowing_outlines(mut self, outlines: bool) -> Self {
+        self.outlines = outlines;
+        self
+    }
+}
+
+/// What a list shows a node that holds only outlines of blocks in which it has nothing.
+fn outlined(node: &str, answer: Answer<u64>) -> Answer<u64> {
+    let is_own = |block: &IpamBlockSpec| {
+        let is_here =
+            |a: &AllocationAttribute| a.secondary.get(handle::ATTRIBUTE_NODE).is_some_and(|n| n == node);
+        block::owner(block) == Some(node) || block.attributes.iter().any(is_here)
+    };
+    let Answer::Objects(all) = answer else {
+        return answer;
+    };
+    let shown = all.into_iter().map(|stored| match &**stored.resource() {
+        Resource::IPAMBlock(block) if !is_own(&block.spec) => {
+            let outline = Object::named(&block.metadata.name, block::outline(&block.spec));
+            Stored::outline(Arc::new(outline.into()), *stored.version())
+        }
+        _ => stored,
+    });
+    Answer::Objects(shown.collect())
 }
 
 /// A number from a seed, evenly spread (SplitMix64).
@@ -317,6 +351,11 @@ pub fn interleave(store: MemoryStore, mut actors: Vec<Actor>, mishaps: Mishaps, 
                     history[back.max(actor.seen)].answer(&step).unwrap()
                 } else {
                     world.store.answer(&step).unwrap()
+                };
+                let answer = if actor.outlines {
+                    outlined(&actor.node, answer)
+                } else {
+                    answer
                 };
                 let answer = if is_write && !matches!(answer, Answer::Conflict) {
                     check_always(&world.store);
