@@ -17,7 +17,7 @@ use crate::attach::EndpointView;
 use crate::holder::PodRef;
 use crate::ipam;
 use crate::journal::Journal;
-use crate::protocol::{Failure, code};
+use crate::protocol::{AttachmentKey, Failure, code};
 use crate::shortage::Shortages;
 use crate::tunnel_addresses::TunnelAddresses;
 use crate::view::ClusterView;
@@ -76,6 +76,8 @@ pub(crate) struct Allocator {
     /// Handles of attachments that are being made: no block's word about them is judged.
     under_way: Mutex<BTreeSet<String>>,
     idle: Mutex<Idle>,
+    /// Found attachments of which nothing is left.
+    gone: watch::Sender<Vec<AttachmentKey>>,
     /// Given from host-local ranges, and not in the journal yet; and the last one of each range.
     local: Mutex<crate::host_local::Given>,
     tunnels: watch::Sender<Option<TunnelAddresses>>,
@@ -169,6 +171,7 @@ impl Allocator {
             shortages: Shortages::default(),
             under_way: Mutex::default(),
             idle: Mutex::default(),
+            gone: watch::Sender::default(),
             local: Mutex::default(),
             tunnels: watch::Sender::default(),
         }
@@ -224,6 +227,11 @@ impl Allocator {
             allocator: self,
             handle: handle.to_owned(),
         }
+    }
+
+    /// Follows which attachments were found, and have ended without a word of their runtime. To be ended at the gates.
+    pub(crate) fn gone(&self) -> watch::Receiver<Vec<AttachmentKey>> {
+        self.gone.subscribe()
     }
 
     /// Waits until it is known what lived before this process.

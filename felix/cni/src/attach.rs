@@ -6,6 +6,7 @@ mod remove;
 
 use crate::addresses::StatedAddresses;
 use crate::allocator::{Allocator, Parts, locked};
+use crate::connecting::Connector;
 use crate::holder::PodRef;
 use crate::interface::{Interface, Sandbox, blocking, text};
 use crate::journal::{Attachment, Attachments, Journal, JournalError};
@@ -76,6 +77,7 @@ pub struct Attacher {
     settings: AttachSettings,
     allocator: Allocator,
     journal: Arc<Journal>,
+    connector: Connector,
     /// Whether the view follows the datastore by itself.
     follows: bool,
     stated: StatedAddresses,
@@ -139,10 +141,16 @@ impl Attacher {
             reserves: true,
             keeps_tunnels: false,
         });
+        let connector = Connector::start().map_err(|source| JournalError {
+            operation: "start the thread that connects pods beside",
+            path: settings.journal.clone(),
+            source,
+        })?;
         Ok(Attacher {
             settings,
             allocator,
             journal,
+            connector,
             follows: true,
             stated: StatedAddresses::default(),
             programmed,
@@ -224,7 +232,7 @@ impl Attacher {
 
     /// Whether an attachment was made before the machine was last started, so that nothing of it is in the kernel.
     fn is_of_another_boot(&self, attachment: &Attachment) -> bool {
-        !attachment.boot_id.is_empty() && attachment.boot_id != self.boot_id
+        attachment.is_of_another_boot(&self.boot_id)
     }
 
     fn interface(&self, attachment: &Attachment, sandbox: Sandbox) -> Result<Interface, Failure> {
@@ -333,7 +341,7 @@ impl Attacher {
 
 impl Handler for Attacher {
     async fn handle(&self, request: Request, caller: Caller) -> Answer {
-        let what = format!("{:?}", std::mem::discriminant(&request.command));
+        let what = request.command.to_string();
         match self.answer(request, &caller).await {
             Ok(success) => Answer::Ok(success),
             Err(failure) => {
@@ -361,6 +369,7 @@ impl Handler for Attacher {
             self.allocator.run(),
             self.allocator.keep_tunnels(),
             self.end_all_leaving(),
+            self.end_all_gone(),
         );
     }
 

@@ -6,7 +6,7 @@ pub(crate) use dataplane_netlink::chain as text;
 use dataplane_netlink::conntrack::Conntrack;
 use dataplane_netlink::links::{self, AdminState, LinkStep};
 use dataplane_netlink::routes;
-use dataplane_netlink::workload::{ConnectRequest, WorkloadError, WorkloadSettings, Workloads};
+use dataplane_netlink::workload::{ConnectRequest, Unready, WorkloadError, WorkloadSettings, Workloads};
 use dataplane_netlink::{InterfaceName, NetlinkError, NetworkNamespace, Rtnetlink};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -69,12 +69,40 @@ pub(crate) struct Interface {
     pub(crate) mtu: u32,
 }
 
+/// An interface that was made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// Its Ethernet address inside.
+    pub(crate) mac: String,
+    /// Whether it carries packets already.
+    pub(crate) is_ready: bool,
+    workloads: Workloads,
+    unready: Unready,
+}
+
+impl Made {
+    /// Waits until it carries packets.
+    pub(crate) fn wait(mut self) -> Result<Self, Failure> {
+        let waited = self.unready.wait(&mut self.workloads);
+        waited.map_err(|e| kernel_failure(&e))?;
+        self.is_ready = true;
+        Ok(self)
+    }
+}
+
 impl Interface {
-    /// Makes it and returns its Ethernet address inside.
-    pub(crate) fn connect(self) -> Result<String, Failure> {
-        self.ask(|workloads, request| {
-            let connected = workloads.connect(request).map_err(workload_failure)?;
-            Ok(connected.container_mac.to_string())
+    /// Makes it.
+    pub(crate) fn connect(self) -> Result<Made, Failure> {
+        self.ask(|mut workloads, request| {
+            let connected = workloads.connect_unready(request);
+            let (connected, mut unready) = connected.map_err(workload_failure)?;
+            let is_ready = unready.is_ready(&mut workloads).map_err(|e| kernel_failure(&e))?;
+            Ok(Made {
+                mac: connected.container_mac.to_string(),
+                is_ready,
+                workloads,
+                unready,
+            })
         })
     }
 
@@ -85,7 +113,7 @@ impl Interface {
             let link = links::find(&mut netlink, &self.outside).map_err(|e| kernel_failure(&e))?;
             self.mtu = link.map_or(USUAL_MTU, |link| link.mtu);
         }
-        let faults = self.ask(|workloads, request| workloads.check(request).map_err(workload_failure))?;
+        let faults = self.ask(|mut workloads, request| workloads.check(request).map_err(workload_failure))?;
         if faults.is_empty() {
             return Ok(());
         }
@@ -101,12 +129,12 @@ impl Interface {
 
     fn ask<T>(
         self,
-        what: impl FnOnce(&mut Workloads, &ConnectRequest<'_>) -> Result<T, Failure>,
+        what: impl FnOnce(Workloads, &ConnectRequest<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let namespace = self.sandbox.open()?;
         let container_interface =
             InterfaceName::new(self.inside).map_err(|e| Failure::new(code::INVALID_REQUEST, e))?;
-        let mut workloads = Workloads::open(self.settings).map_err(|e| kernel_failure(&e))?;
+        let workloads = Workloads::open(self.settings).map_err(|e| kernel_failure(&e))?;
         let request = ConnectRequest {
             namespace: &namespace,
             container_interface,
@@ -116,7 +144,7 @@ impl Interface {
             container_mac: None,
             routes: Vec::new(),
         };
-        what(&mut workloads, &request)
+        what(workloads, &request)
     }
 }
 
@@ -172,22 +200,35 @@ pub(crate) fn forget_flows(settings: &WorkloadSettings, addresses: &[IpAddr]) ->
     Ok(())
 }
 
-/// The addresses that lead to interfaces of workloads, with the names of these.
-pub(crate) fn routed(settings: &WorkloadSettings) -> Result<BTreeMap<IpAddr, String>, Failure> {
+/// Addresses that lead to interfaces of workloads, with the names of these.
+pub(crate) type Routed = BTreeMap<IpAddr, String>;
+
+/// What the kernel has of workloads.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) routed: Routed,
+    /// Interfaces that bear a workload's name.
+    pub(crate) interfaces: BTreeSet<String>,
+}
+
+/// Looks at what the kernel has of workloads.
+pub(crate) fn see(settings: &WorkloadSettings) -> Result<Seen, Failure> {
     let mut netlink = Rtnetlink::open_with(settings.patience).map_err(|e| kernel_failure(&e))?;
     let observed = routes::observe(&mut netlink, &settings.ownership).map_err(|e| kernel_failure(&e))?;
-    let names: BTreeMap<u32, &InterfaceName> = observed
-        .links
-        .iter()
+    let links = observed.links.iter();
+    let workloads: BTreeMap<u32, &InterfaceName> = links
+        .filter(|(name, _)| settings.ownership.prefixes.is_ours(name.as_str()))
         .map(|(name, link)| (link.index, name))
         .collect();
     let routed = observed.routes.iter().filter_map(|route| {
-        let name = names.get(&route.interface()?)?;
+        let name = workloads.get(&route.interface()?)?;
         let is_one_address = route.destination.prefix_len() == route.destination.max_prefix_len();
-        let is_workloads = settings.ownership.prefixes.is_ours(name.as_str());
-        (is_one_address && is_workloads).then(|| (route.destination.addr(), name.to_string()))
+        is_one_address.then(|| (route.destination.addr(), name.to_string()))
     });
-    Ok(routed.collect())
+    Ok(Seen {
+        routed: routed.collect(),
+        interfaces: workloads.values().map(ToString::to_string).collect(),
+    })
 }
 
 /// Runs what waits for the kernel away from the threads that answer requests.
@@ -223,10 +264,10 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_workloads_are_found_and_an_interface_is_cut() {
+    fn workloads_are_seen_and_an_interface_is_cut() {
         let namespace = NetworkNamespace::anonymous().unwrap();
         let settings = WorkloadSettings::default();
-        let routed = namespace.run(|| {
+        let seen = namespace.run(|| {
             ip("link add cali1 type veth peer name inside");
             ip("link add other type veth peer name otherinside");
             for command in [
@@ -240,7 +281,7 @@ mod tests {
             ] {
                 ip(command);
             }
-            let routed = routed(&settings).unwrap();
+            let seen = see(&settings).unwrap();
             for interface in ["cali1", "cali2", "other"] {
                 cut(&settings, interface).unwrap();
             }
@@ -250,9 +291,14 @@ mod tests {
                 .unwrap();
             let up = String::from_utf8(up.stdout).unwrap();
             assert!(!up.contains(": cali1@") && up.contains(": other@"), "{up}");
-            routed
+            (seen, see(&settings).unwrap())
         });
-        let expected = ["10.0.0.7", "fd00::7"].map(|a| (a.parse().unwrap(), "cali1".to_owned()));
-        assert_eq!(routed.unwrap(), BTreeMap::from(expected));
+        let routed = ["10.0.0.7", "fd00::7"].map(|a| (a.parse().unwrap(), "cali1".to_owned()));
+        let expected = |routed| Seen {
+            routed,
+            interfaces: BTreeSet::from(["cali1".to_owned()]),
+        };
+        let all = BTreeMap::from(routed);
+        assert_eq!(seen.unwrap(), (expected(all), expected(BTreeMap::new())));
     }
 }

@@ -61,11 +61,13 @@ pub(crate) async fn run(
                     Some(addresses) if kind == Kind::IPAMBlock => view.current_blocks_with(addresses),
                     _ => view.current(kind),
                 };
-                let all = match known {
+                Answer::Objects(match known {
                     Some(all) => all,
-                    None => store.list(Selection::kinds([kind])).await?.items,
-                };
-                Answer::Objects(all.into_iter().map(stored).collect())
+                    None => {
+                        let all = store.list(Selection::kinds([kind])).await?.items;
+                        all.into_iter().map(stored).collect()
+                    }
+                })
             }
             Step::Write(write) => carry_out(store, view, write).await?,
             Step::Done(outcome) => return Ok(outcome),
@@ -92,10 +94,7 @@ async fn get(
 }
 
 fn stored(versioned: Versioned) -> Stored<Version> {
-    Stored {
-        resource: versioned.resource,
-        version: versioned.version,
-    }
+    Stored::whole(versioned.resource, versioned.version)
 }
 
 async fn carry_out(

@@ -41,6 +41,13 @@ pub struct Attachment {
     pub host_ports: Vec<PortMapping>,
 }
 
+impl Attachment {
+    /// Whether it was made in another boot of the machine than this one, so that nothing of it is in the kernel.
+    pub fn is_of_another_boot(&self, boot_id: &str) -> bool {
+        !self.boot_id.is_empty() && self.boot_id != boot_id
+    }
+}
+
 /// How the node came to know an attachment, and whether it is ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -66,7 +73,7 @@ pub struct JournalError {
 }
 
 /// All attachments at one moment, in the order in which they came to be, without those that are ending.
-pub type Attachments = Arc<Vec<Attachment>>;
+pub type Attachments = Arc<Vec<Arc<Attachment>>>;
 
 /// The attachments of a node.
 #[derive(Debug)]
@@ -87,7 +94,7 @@ struct Known {
 #[derive(Debug)]
 struct Entry {
     number: u64,
-    attachment: Attachment,
+    attachment: Arc<Attachment>,
     origin: Origin,
 }
 
@@ -104,7 +111,7 @@ impl Known {
             attachment.key.clone(),
             Entry {
                 number,
-                attachment,
+                attachment: Arc::new(attachment),
                 origin,
             },
         );
@@ -147,7 +154,7 @@ impl Journal {
         self.known()
             .entries
             .get(key)
-            .map(|entry| entry.attachment.clone())
+            .map(|entry| entry.attachment.as_ref().clone())
     }
 
     /// The attachment under whose handle addresses are held. It may have another key than who asks for it: a handle does
@@ -156,16 +163,22 @@ impl Journal {
         let known = self.known();
         let mut all = known.entries.values();
         all.find(|entry| entry.attachment.key.handle() == handle)
-            .map(|entry| entry.attachment.clone())
+            .map(|entry| entry.attachment.as_ref().clone())
     }
 
     /// Whether an attachment is ending.
     pub fn is_leaving(&self, key: &AttachmentKey) -> bool {
+        self.is_of(key, Origin::Leaving)
+    }
+
+    /// Whether an attachment was found, and is not ending.
+    pub fn is_found(&self, key: &AttachmentKey) -> bool {
+        self.is_of(key, Origin::Found)
+    }
+
+    fn is_of(&self, key: &AttachmentKey, origin: Origin) -> bool {
         let known = self.known();
-        known
-            .entries
-            .get(key)
-            .is_some_and(|entry| entry.origin == Origin::Leaving)
+        known.entries.get(key).is_some_and(|entry| entry.origin == origin)
     }
 
     /// All attachments, in the order in which they came to be, without those that are ending.
@@ -173,17 +186,27 @@ impl Journal {
         self.changes.borrow().clone()
     }
 
+    /// Whether the interface of an attachment is another's by now, of this boot of the machine and not ending: the sandbox
+    /// that follows another of the same pod has its name.
+    pub fn is_interface_of_another(&self, attachment: &Attachment, boot_id: &str) -> bool {
+        self.all().iter().any(|other| {
+            other.key != attachment.key
+                && other.host_interface == attachment.host_interface
+                && !other.is_of_another_boot(boot_id)
+        })
+    }
+
     /// Those that the node found and did not make.
-    pub fn found(&self) -> Vec<Attachment> {
+    pub fn found(&self) -> Vec<Arc<Attachment>> {
         self.of_origin(Origin::Found)
     }
 
     /// Those that are ending; their addresses are not free yet.
-    pub fn leaving(&self) -> Vec<Attachment> {
+    pub fn leaving(&self) -> Vec<Arc<Attachment>> {
         self.of_origin(Origin::Leaving)
     }
 
-    fn of_origin(&self, origin: Origin) -> Vec<Attachment> {
+    fn of_origin(&self, origin: Origin) -> Vec<Arc<Attachment>> {
         let known = self.known();
         let found = known.entries.values().filter(|entry| entry.origin == origin);
         found.map(|entry| entry.attachment.clone()).collect()
@@ -194,7 +217,7 @@ impl Journal {
     /// # Errors
     /// It could not be written; nothing is recorded then.
     pub async fn put(&self, attachment: Attachment, origin: Origin) -> Result<(), JournalError> {
-        let is_known = |entry: &Entry| entry.attachment == attachment && entry.origin == origin;
+        let is_known = |entry: &Entry| *entry.attachment == attachment && entry.origin == origin;
         if self.known().entries.get(&attachment.key).is_some_and(is_known) {
             return Ok(());
         }

@@ -9,6 +9,7 @@ mod addresses;
 mod allocator;
 pub mod attach;
 pub mod conflist;
+mod connecting;
 mod holder;
 mod host_local;
 mod interface;

@@ -4,12 +4,16 @@
 //! Either the view follows the datastore itself ([`ClusterView::follow`], one watch for the node's whole life), or
 //! whoever follows it already hands every event over ([`ClusterView::take`]). What this node writes is noted at once,
 //! so an event that tells of an older state changes nothing.
+//!
+//! Of the blocks of other nodes only outlines are held: with their holders those of a large cluster would be most of
+//! what felix has in memory, and who wants to write one has to read it anyway.
 
 use ipnet::IpNet;
 use policy_model::{Key, Kind, Metadata, NAMESPACE_PROFILE_PREFIX, Object, Resource, WorkloadEndpointSpec};
 use policy_model_datastore::{
     Datastore, Revision, Selection, SyncEvent, SyncStatus, Syncer, Version, Versioned,
 };
+use policy_model_ipam::engine::Stored;
 use policy_model_ipam::reservation::Reservations;
 use policy_model_ipam::{block, handle};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -157,30 +161,32 @@ impl ClusterView {
         self.all(Kind::WorkloadEndpoint)
     }
 
-    /// All objects of a kind that is watched, with their versions; nothing while they may be out of date.
-    pub(crate) fn current(&self, kind: Kind) -> Option<Vec<Versioned>> {
+    /// All objects of a kind that is watched, with their versions; nothing while they may be out of date. Blocks in which
+    /// this node has nothing are outlines.
+    pub(crate) fn current(&self, kind: Kind) -> Option<Vec<Stored<Version>>> {
         let state = self.state();
-        let is_current = state.status == Some(SyncStatus::InSync) && Self::KINDS.contains(&kind);
-        is_current.then(|| state.of_kind(kind).cloned().collect())
+        let all = state.of_kind(kind).map(|versioned| state.stored(versioned));
+        (state.is_current() && Self::KINDS.contains(&kind)).then(|| all.collect())
     }
 
     /// The blocks that contain one of these addresses; nothing while they may be out of date.
-    pub(crate) fn current_blocks_with(&self, addresses: &[IpAddr]) -> Option<Vec<Versioned>> {
+    pub(crate) fn current_blocks_with(&self, addresses: &[IpAddr]) -> Option<Vec<Stored<Version>>> {
         let state = self.state();
         let concerns = |versioned: &&Versioned| match versioned.resource.as_ref() {
             Resource::IPAMBlock(block) => addresses.iter().any(|a| block.spec.cidr.contains(a)),
             _ => false,
         };
-        let is_current = state.status == Some(SyncStatus::InSync);
-        is_current.then(|| state.of_kind(Kind::IPAMBlock).filter(concerns).cloned().collect())
+        let all = state.of_kind(Kind::IPAMBlock).filter(concerns);
+        let all = all.map(|versioned| state.stored(versioned));
+        state.is_current().then(|| all.collect())
     }
 
-    /// One object that is watched.
+    /// One object that is watched, which is no block.
     pub(crate) fn get(&self, key: &Key) -> Option<Versioned> {
         self.state().objects.get(key).cloned()
     }
 
-    /// All objects of a kind, as they were last heard of.
+    /// All objects of a kind, as they were last heard of; of blocks in which this node has nothing their outlines.
     pub(crate) fn all(&self, kind: Kind) -> Vec<Arc<Resource>> {
         let state = self.state();
         state
@@ -297,6 +303,20 @@ impl ClusterView {
 }
 
 impl State {
+    fn is_current(&self) -> bool {
+        self.status == Some(SyncStatus::InSync)
+    }
+
+    /// An object that is held, as the address engine takes it.
+    fn stored(&self, held: &Versioned) -> Stored<Version> {
+        let (resource, version) = (held.resource.clone(), held.version.clone());
+        let name = &resource.metadata().name;
+        if resource.kind() == Kind::IPAMBlock && !self.own_blocks.contains(name) {
+            return Stored::outline(resource, version);
+        }
+        Stored::whole(resource, version)
+    }
+
     fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Versioned> {
         let from = Key {
             kind,
@@ -316,7 +336,7 @@ impl State {
             return self.objects.remove(&key).is_some();
         }
         // While a listing is told, numbers of an earlier life of the store mean nothing.
-        let counts = self.status == Some(SyncStatus::InSync);
+        let counts = self.is_current();
         if let Some((version, revision)) = self.deleted.get(&key) {
             if *version == versioned.version || (counts && *revision >= versioned.revision) {
                 return false;
@@ -339,6 +359,10 @@ impl State {
             }
             // What happens in other nodes' blocks happens all the time.
             matters = is_own || was_own;
+            if !is_own {
+                self.objects.insert(key, outline(versioned));
+                return matters;
+            }
         }
         self.objects.insert(key, versioned.clone());
         matters
@@ -348,6 +372,18 @@ impl State {
         self.deleted.remove(key);
         let was_own = key.kind == Kind::IPAMBlock && self.own_blocks.remove(&key.name);
         self.objects.remove(key).is_some() && (key.kind != Kind::IPAMBlock || was_own)
+    }
+}
+
+/// What is held of a block in which this node has nothing.
+fn outline(versioned: &Versioned) -> Versioned {
+    let Resource::IPAMBlock(block) = versioned.resource.as_ref() else {
+        return versioned.clone();
+    };
+    let outline = Object::named(&block.metadata.name, block::outline(&block.spec));
+    Versioned {
+        resource: Arc::new(outline.into()),
+        ..versioned.clone()
     }
 }
 
@@ -376,118 +412,5 @@ pub(crate) fn usual_name(node: &str, pod: &str) -> String {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a panic is the failure itself")]
-mod tests {
-    use super::*;
-    use policy_model::IpPoolSpec;
-    use policy_model_datastore::MemoryStore;
-
-    fn endpoint(node: &str, pod: &str, uid: &str) -> Resource {
-        let mut endpoint = Object::namespaced(
-            "shop",
-            usual_name(node, pod),
-            WorkloadEndpointSpec {
-                node: node.into(),
-                pod: pod.into(),
-                ..WorkloadEndpointSpec::default()
-            },
-        );
-        endpoint.metadata.uid = uid.into();
-        endpoint.into()
-    }
-
-    async fn until(mut changes: watch::Receiver<u64>, holds: impl Fn() -> bool) {
-        let waiting = async {
-            while !holds() {
-                changes.changed().await.unwrap();
-            }
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(20), waiting)
-            .await
-            .expect("it comes true");
-    }
-
-    #[tokio::test]
-    async fn one_watch_tells_of_this_nodes_pods_as_they_come_and_go() {
-        let store = MemoryStore::new();
-        store.create(endpoint("n1", "early", "u0")).await.unwrap();
-        store.create(endpoint("n2", "elsewhere", "u9")).await.unwrap();
-        let view = Arc::new(ClusterView::of_node("n1"));
-        let following = tokio::spawn({
-            let (view, store) = (view.clone(), Arc::new(store.clone()));
-            async move { view.follow(store).await }
-        });
-        let mut in_sync = view.in_sync();
-        in_sync.wait_for(|yes| *yes).await.unwrap();
-        assert!(view.endpoint("shop", "early", "").is_some());
-        assert!(view.endpoint("shop", "early", "u0").is_some());
-        assert!(
-            view.endpoint("shop", "early", "u1").is_none(),
-            "an earlier pod of the name"
-        );
-        assert!(view.endpoint("shop", "elsewhere", "").is_none());
-        assert!(view.endpoint("other", "early", "").is_none());
-
-        let changes = view.endpoint_changes();
-        store.create(endpoint("n1", "late", "u2")).await.unwrap();
-        until(changes.clone(), || view.endpoint("shop", "late", "u2").is_some()).await;
-        store.break_watches();
-        let key = endpoint("n1", "late", "").key();
-        store.delete(&key, None).await.unwrap();
-        until(changes, || view.endpoint("shop", "late", "").is_none()).await;
-        following.abort();
-    }
-
-    #[test]
-    fn a_pod_of_the_nodes_own_manifests_is_called_by_its_hash() {
-        let view = ClusterView::of_node("n1");
-        let mut mirror = endpoint("n1", "apiserver-n1", "uid-of-the-mirror");
-        let hash = ("kubernetes.io/config.hash".to_owned(), "0123abcd".to_owned());
-        mirror.metadata_mut().annotations.extend([hash]);
-        view.note(&versioned(mirror, 1));
-        for uid in ["0123abcd", "uid-of-the-mirror", ""] {
-            assert!(view.endpoint("shop", "apiserver-n1", uid).is_some(), "{uid}");
-        }
-        assert!(view.endpoint("shop", "apiserver-n1", "other").is_none());
-    }
-
-    fn versioned(resource: Resource, number: u64) -> Versioned {
-        Versioned {
-            resource: Arc::new(resource),
-            version: Version::new(number.to_string()),
-            revision: Revision::new(number),
-        }
-    }
-
-    #[test]
-    fn what_this_node_wrote_is_not_undone_by_what_is_told_late() {
-        let view = ClusterView::of_node("n1");
-        let pool = |disabled| {
-            let mut spec = IpPoolSpec::of("10.0.0.0/24".parse().unwrap());
-            spec.disabled = disabled;
-            Resource::from(Object::named("p", spec))
-        };
-        let key = pool(false).key();
-        let is_disabled = || match view.get(&key).map(|v| v.resource) {
-            Some(resource) => match resource.as_ref() {
-                Resource::IPPool(pool) => Some(pool.spec.disabled),
-                _ => None,
-            },
-            None => None,
-        };
-        let upsert = |disabled, number| SyncEvent::Upsert(versioned(pool(disabled), number));
-        assert!(view.current(Kind::IPPool).is_none());
-        view.take(&[SyncEvent::Status(SyncStatus::InSync), SyncEvent::InSync]);
-        assert!(view.current(Kind::IPPool).is_some() && view.current(Kind::Tier).is_none());
-        view.note(&versioned(pool(true), 5));
-        view.take(&[upsert(false, 4)]);
-        assert_eq!(is_disabled(), Some(true));
-        view.note_deleted(&key);
-        view.take(&[upsert(true, 5), upsert(false, 4)]);
-        assert_eq!(is_disabled(), None, "it is deleted");
-        view.take(&[SyncEvent::Delete(key.clone()), upsert(false, 7)]);
-        assert_eq!(is_disabled(), Some(false), "it was made anew");
-        // A store that was put back to an earlier state begins with a listing, and counts from there.
-        view.take(&[SyncEvent::Status(SyncStatus::ResyncInProgress), upsert(true, 3)]);
-        assert_eq!(is_disabled(), Some(true));
-    }
-}
+#[path = "view_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ use felix_cni::journal::Attachment;
 use felix_cni::{interface_of, pod_of};
 use ipnet::IpNet;
 use policy_model::{Key, Object, Resource, WorkloadEndpointSpec};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -22,15 +22,28 @@ pub(super) struct Attached {
     node: String,
     prefixes: InterfacePrefixes,
     endpoints: BTreeMap<Key, Arc<Resource>>,
-    /// By namespace and name of the pod; the newest where a pod has several sandboxes.
-    pods: HashMap<(String, String), Held>,
+    /// All attachments with an interface, as they were last told, in the order in which they came to be.
+    attachments: Vec<Arc<Attachment>>,
+    /// By name of the pod and of its namespace; the newest where a pod has several sandboxes.
+    pods: HashMap<String, HashMap<String, Arc<Attachment>>>,
 }
 
-#[derive(Debug, PartialEq)]
-struct Held {
-    uid: String,
-    addresses: Vec<IpAddr>,
-    interface: String,
+/// A pod by its namespace and name.
+type Pod<'a> = (&'a str, &'a str);
+
+fn pod_with(attachment: &Attachment) -> Pod<'_> {
+    (&attachment.namespace, &attachment.pod)
+}
+
+/// What of an attachment decides about its pod's endpoint.
+fn facts(held: Option<&Arc<Attachment>>) -> Option<(&str, &[IpAddr], &str)> {
+    held.map(|held| {
+        (
+            held.uid.as_str(),
+            held.addresses.as_slice(),
+            held.host_interface.as_str(),
+        )
+    })
 }
 
 impl Attached {
@@ -40,6 +53,7 @@ impl Attached {
             node: node.to_owned(),
             prefixes: prefixes.clone(),
             endpoints: BTreeMap::new(),
+            attachments: Vec::new(),
             pods: HashMap::new(),
         }
     }
@@ -62,32 +76,49 @@ impl Attached {
         self.endpoints.remove(key);
     }
 
-    /// Takes over what is attached, in the order in which it came to be; returns the endpoints that change by that.
-    pub(super) fn attach<'a>(
-        &mut self,
-        attachments: impl IntoIterator<Item = &'a Attachment>,
-    ) -> Vec<Resource> {
-        let pods = attachments
-            .into_iter()
-            .filter(|a| !a.host_interface.is_empty())
-            .map(|a| {
-                let held = Held {
-                    uid: a.uid.clone(),
-                    addresses: a.addresses.clone(),
-                    interface: a.host_interface.clone(),
-                };
-                ((a.namespace.clone(), a.pod.clone()), held)
-            });
-        let before = std::mem::replace(&mut self.pods, pods.collect());
-        let changed = |endpoint: &Object<WorkloadEndpointSpec>| {
-            let pod = name_of(endpoint);
-            before.get(&pod) != self.pods.get(&pod)
-        };
+    /// Takes over what is attached, in the order in which it came to be; returns the endpoints that change by that. What is
+    /// told again in the same place of memory is not looked at again.
+    pub(super) fn attach(&mut self, attachments: &[Arc<Attachment>]) -> Vec<Resource> {
+        let with_interface = attachments.iter().filter(|a| !a.host_interface.is_empty());
+        let now: Vec<Arc<Attachment>> = with_interface.cloned().collect();
+        let before = std::mem::replace(&mut self.attachments, now);
+        let known: HashSet<*const Attachment> = before.iter().map(Arc::as_ptr).collect();
+        let still: HashSet<*const Attachment> = self.attachments.iter().map(Arc::as_ptr).collect();
+        let came = self
+            .attachments
+            .iter()
+            .filter(|a| !known.contains(&Arc::as_ptr(a)));
+        let went = before.iter().filter(|a| !still.contains(&Arc::as_ptr(a)));
+        let touched: HashSet<Pod<'_>> = came.chain(went).map(|a| pod_with(a)).collect();
+        if touched.is_empty() {
+            return Vec::new();
+        }
+        // The last one of a pod is its newest.
+        let newest = self.attachments.iter().filter(|a| touched.contains(&pod_with(a)));
+        let newest: HashMap<Pod<'_>, &Arc<Attachment>> = newest.map(|a| (pod_with(a), a)).collect();
+        let mut changed: HashSet<Pod<'_>> = HashSet::new();
+        for pod in touched {
+            let (namespace, name) = pod;
+            let of_namespace = self.pods.entry(namespace.to_owned()).or_default();
+            let held = newest.get(&pod).copied();
+            if facts(of_namespace.get(name)) != facts(held) {
+                changed.insert(pod);
+            }
+            match held {
+                Some(held) => drop(of_namespace.insert(name.to_owned(), held.clone())),
+                None => drop(of_namespace.remove(name)),
+            }
+            if of_namespace.is_empty() {
+                self.pods.remove(namespace);
+            }
+        }
         let endpoints = self
             .endpoints
             .values()
             .filter_map(|resource| match resource.as_ref() {
-                Resource::WorkloadEndpoint(endpoint) if changed(endpoint) => Some(self.in_force(endpoint)),
+                Resource::WorkloadEndpoint(endpoint) if changed.contains(&name_of(endpoint)) => {
+                    Some(self.in_force(endpoint))
+                }
                 _ => None,
             });
         endpoints.collect()
@@ -96,14 +127,18 @@ impl Attached {
     fn in_force(&self, endpoint: &Object<WorkloadEndpointSpec>) -> Resource {
         let mut endpoint = endpoint.clone();
         self.name_interface(&mut endpoint);
-        let held = self.pods.get(&name_of(&endpoint));
+        let (namespace, name) = name_of(&endpoint);
+        let held = self
+            .pods
+            .get(namespace)
+            .and_then(|of_namespace| of_namespace.get(name));
         // Another pod that had the name before is none of this one's business.
-        let is_its = |held: &&Held| {
+        let is_its = |held: &&Arc<Attachment>| {
             held.uid.is_empty() || endpoint.metadata.uid.is_empty() || held.uid == endpoint.metadata.uid
         };
         if let Some(held) = held.filter(is_its) {
             endpoint.spec.ip_networks = held.addresses.iter().copied().map(IpNet::from).collect();
-            endpoint.spec.interface_name.clone_from(&held.interface);
+            endpoint.spec.interface_name.clone_from(&held.host_interface);
         }
         Resource::WorkloadEndpoint(endpoint)
     }
@@ -116,8 +151,8 @@ impl Attached {
     }
 }
 
-fn name_of(endpoint: &Object<WorkloadEndpointSpec>) -> (String, String) {
-    (endpoint.metadata.namespace.clone(), pod_of(endpoint).to_owned())
+fn name_of(endpoint: &Object<WorkloadEndpointSpec>) -> Pod<'_> {
+    (&endpoint.metadata.namespace, pod_of(endpoint))
 }
 
 #[cfg(test)]
@@ -142,8 +177,8 @@ mod tests {
         Arc::new(Object { metadata, spec }.into())
     }
 
-    fn attachment(container: &str, uid: &str, address: &str) -> Attachment {
-        Attachment {
+    fn attachment(container: &str, uid: &str, address: &str) -> Arc<Attachment> {
+        Arc::new(Attachment {
             key: AttachmentKey {
                 network: "n".into(),
                 container_id: container.into(),
@@ -157,7 +192,7 @@ mod tests {
             boot_id: String::new(),
             mtu: 0,
             host_ports: Vec::new(),
-        }
+        })
     }
 
     fn addresses(resource: &Resource) -> Vec<String> {
@@ -190,6 +225,15 @@ mod tests {
         assert_eq!(addresses(&attached.upsert(stale.clone())), ["10.0.0.2"]);
         // Nothing attached: what the resource says is all that is known.
         assert_eq!(addresses(&attached.attach(&[])[0]), ["10.0.0.1"]);
+        // The same facts at another place of memory change nothing.
+        attached.attach(&both);
+        let again = [
+            attachment("a", "u1", "10.0.0.1"),
+            attachment("b", "u1", "10.0.0.2"),
+        ];
+        assert!(attached.attach(&again).is_empty());
+        // The newest goes: what is left of the pod counts again.
+        assert_eq!(addresses(&attached.attach(&again[..1])[0]), ["10.0.0.1"]);
     }
 
     fn interface(resource: &Resource) -> &str {

@@ -62,6 +62,10 @@ pub struct Engine {
     waiting_since: Option<Instant>,
     /// What the metrics were told of iptables.
     iptables_counted: IptablesCounts,
+    /// When the metrics were last told how much the kernel has of ours.
+    sizes_told: Option<Instant>,
+    /// When they are to be told next, where that has changed since.
+    sizes_due: Option<Instant>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -126,6 +130,8 @@ impl Engine {
                 last_error: None,
                 waiting_since: None,
                 iptables_counted: IptablesCounts::default(),
+                sizes_told: None,
+                sizes_due: None,
             }
             .run();
         };
@@ -166,6 +172,7 @@ impl Engine {
                 self.refresh();
                 self.report();
             }
+            self.tell_due_sizes();
             self.wait();
         }
     }
@@ -180,10 +187,10 @@ impl Engine {
                 }
                 Input::Attachments(attachments) => {
                     self.waiting_since.get_or_insert_with(Instant::now);
-                    for endpoint in self.attached.attach(attachments.iter()) {
+                    for endpoint in self.attached.attach(&attachments) {
                         self.upsert(Arc::new(endpoint));
                     }
-                    let updates = self.host_ports.follow(attachments.iter());
+                    let updates = self.host_ports.follow(attachments.iter().map(Arc::as_ref));
                     if !updates.is_empty() {
                         figures::updates(&updates, self.metrics.dataplane());
                         self.dataplane.take(&updates);
@@ -317,20 +324,30 @@ impl Engine {
                         "in sync and programmed"
                     );
                 }
-                if let Some(since) = self.waiting_since.take() {
-                    self.metrics.dataplane().policy_programmed(since.elapsed());
+                let waited = self.waiting_since.take().map(|since| since.elapsed());
+                if let Some(waited) = waited {
+                    self.metrics.dataplane().policy_programmed(waited);
                 }
+                tracing::debug!(
+                    took = ?begun.elapsed(),
+                    since_news = ?waited,
+                    transactions = report.transactions,
+                    messages = report.messages,
+                    flows_removed = report.flows_removed,
+                    "a pass"
+                );
+                // First of all: pods wait for it.
+                self.publish();
                 self.count(&report);
                 self.failures = 0;
                 self.revisit(&report.faults);
-                self.publish();
             }
             Err(error) => {
                 self.metrics.dataplane().applied(begun.elapsed(), false);
                 if self.dataplane.driver().nftables().is_some() {
                     self.metrics.dataplane().nft_transaction(false);
                 }
-                self.tell_sizes();
+                self.sizes_changed();
                 self.failed(&error);
             }
         }
@@ -421,9 +438,10 @@ impl Engine {
             .next_retirement()
             .map(|due| self.started + Duration::from_millis(due));
         let deadlines = if self.is_backing_off() {
-            [self.retry_at, None, None, None]
+            [self.retry_at, self.sizes_due, None, None, None]
         } else {
-            [retirement, self.retry_at, self.revisit_at, self.timers.next()]
+            let (retry, revisit) = (self.retry_at, self.revisit_at);
+            [retirement, retry, revisit, self.sizes_due, self.timers.next()]
         };
         let until = deadlines
             .into_iter()

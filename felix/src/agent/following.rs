@@ -14,8 +14,8 @@ use std::time::Duration;
 /// Most events that are handed over at once.
 const LARGEST_BATCH: usize = 10_000;
 
-/// What the calculation graph is told of; of Services only once a policy names one. ARCHITECTURE.md says of each kind why it
-/// is followed.
+/// What the calculation graph is told of; of Services and network sets only once a policy needs them. ARCHITECTURE.md says of
+/// each kind why it is followed.
 const POLICY_KINDS: [Kind; 12] = [
     Kind::Tier,
     Kind::NetworkPolicy,

@@ -1,12 +1,12 @@
-//! Which objects of the datastore are followed: those that policy always needs, and the addresses of Services once a
-//! policy names a Service.
+//! Which objects of the datastore are followed: those that policy always needs, and others once a policy needs them.
 //!
-//! Few clusters have such a policy, and in all of them every rollout changes the addresses of Services. What is needed
-//! later is waited for before it is used: a policy that names a Service and came first would deny, for as long as the
-//! Service's addresses are unknown, less than it says. So it is held back until they are known; everything else goes on,
-//! and what was in force under its name stays in force.
+//! What few policies need costs every node a watch, and every rollout changes the addresses of Services. So those are
+//! followed from the first policy on that names a Service, and network sets from the first policy on that is Calico's and
+//! selects its peers. What is needed later is waited for before it is used: a policy that came first would deny, or allow,
+//! less than it says for as long as the rest is unknown. So it is held back until all that it needs is known; everything
+//! else goes on, and what was in force under its name stays in force.
 
-use policy_model::{EntityRule, Key, Kind, PolicyRule, Resource};
+use policy_model::{EntityRule, KUBERNETES_POLICY_PREFIX, Key, Kind, PolicyRule, Resource};
 use policy_model_datastore::{
     Datastore, DatastoreError, Selection, SyncEvent, SyncStatus, Syncer, Versioned,
 };
@@ -17,15 +17,23 @@ use std::sync::Arc;
 pub(super) struct Watched {
     store: Arc<dyn Datastore>,
     always: Syncer,
-    services: Services,
-    /// Policies that wait for the addresses of Services, as they are to be.
+    late: [Late; 2],
+    /// Policies that wait for what they need, as they are to be.
     held: BTreeMap<Key, Versioned>,
-    /// Whether everything else was told, and only those are missing.
+    /// Whether everything else was told, and only what policies wait for is missing.
     in_sync_is_due: bool,
 }
 
-/// How the addresses of Services are followed.
-enum Services {
+/// Kinds that are followed once a policy needs them.
+struct Late {
+    kinds: &'static [Kind],
+    /// What they are, for people.
+    what: &'static str,
+    is_needed_by: fn(&Resource) -> bool,
+    state: State,
+}
+
+enum State {
     /// No policy needed them yet.
     Unneeded,
     /// They are being read.
@@ -34,20 +42,68 @@ enum Services {
     Known(Syncer),
 }
 
-/// What one of the two syncers told.
+/// What one of the syncers told: the one that always is, or that of [`Watched::late`] at a place.
 enum Told {
     Always(Vec<SyncEvent>),
-    OfServices(Vec<SyncEvent>),
+    Late(usize, Vec<SyncEvent>),
+}
+
+impl Late {
+    fn all() -> [Late; 2] {
+        let late = |kinds, what, is_needed_by| Late {
+            kinds,
+            what,
+            is_needed_by,
+            state: State::Unneeded,
+        };
+        [
+            late(
+                &[Kind::ServiceEndpoints],
+                "the addresses of Services",
+                names_a_service,
+            ),
+            late(
+                &[Kind::NetworkSet, Kind::GlobalNetworkSet],
+                "network sets",
+                may_select_sets,
+            ),
+        ]
+    }
+
+    fn syncer(&self) -> Option<&Syncer> {
+        match &self.state {
+            State::Unneeded => None,
+            State::Awaited(syncer) | State::Known(syncer) => Some(syncer),
+        }
+    }
+
+    fn is_known(&self) -> bool {
+        matches!(self.state, State::Known(_))
+    }
+
+    fn is_awaited(&self) -> bool {
+        matches!(self.state, State::Awaited(_))
+    }
+
+    /// As [`Syncer::next_batch`]; never while nobody needs them.
+    async fn next_batch(&mut self, max: usize) -> Vec<SyncEvent> {
+        match &mut self.state {
+            State::Unneeded => std::future::pending().await,
+            State::Awaited(syncer) | State::Known(syncer) => syncer.next_batch(max).await,
+        }
+    }
 }
 
 impl Watched {
-    /// Follows objects of these kinds; those of Services only once a policy names one, and whatever `kinds` says.
+    /// Follows objects of these kinds; those that only some policies need once one does, and whatever `kinds` says.
     pub(super) fn new(store: Arc<dyn Datastore>, kinds: impl IntoIterator<Item = Kind>) -> Self {
-        let kinds = kinds.into_iter().filter(|kind| *kind != Kind::ServiceEndpoints);
+        let late = Late::all();
+        let is_late = |kind: &Kind| late.iter().any(|late| late.kinds.contains(kind));
+        let kinds = kinds.into_iter().filter(|kind| !is_late(kind));
         Watched {
             always: Syncer::with_usual_pauses(store.clone(), Selection::kinds(kinds)),
             store,
-            services: Services::Unneeded,
+            late,
             held: BTreeMap::new(),
             in_sync_is_due: false,
         }
@@ -56,16 +112,15 @@ impl Watched {
     /// Waits for events, as [`Syncer::next_batch`] does. Dropping the future loses nothing.
     pub(super) async fn next_batch(&mut self, max: usize) -> Vec<SyncEvent> {
         loop {
-            let told = match &mut self.services {
-                Services::Unneeded => Told::Always(self.always.next_batch(max).await),
-                Services::Awaited(services) | Services::Known(services) => tokio::select! {
-                    events = services.next_batch(max) => Told::OfServices(events),
-                    events = self.always.next_batch(max) => Told::Always(events),
-                },
+            let [services, sets] = &mut self.late;
+            let told = tokio::select! {
+                events = services.next_batch(max) => Told::Late(0, events),
+                events = sets.next_batch(max) => Told::Late(1, events),
+                events = self.always.next_batch(max) => Told::Always(events),
             };
             let events = match told {
                 Told::Always(events) => self.take(events),
-                Told::OfServices(events) => self.take_services(events),
+                Told::Late(place, events) => self.take_late(place, events),
             };
             if !events.is_empty() {
                 return events;
@@ -75,16 +130,9 @@ impl Watched {
 
     /// How the store stands, and why it was last lost.
     pub(super) fn trouble(&self) -> Option<&DatastoreError> {
-        let of = |syncer: &'_ Syncer| syncer.status() == Some(SyncStatus::WaitForDatastore);
-        let services = match &self.services {
-            Services::Unneeded => None,
-            Services::Awaited(services) | Services::Known(services) => Some(services),
-        };
-        let away = [Some(&self.always), services]
-            .into_iter()
-            .flatten()
-            .find(|syncer| of(syncer));
-        away.and_then(Syncer::last_error)
+        let is_away = |syncer: &&Syncer| syncer.status() == Some(SyncStatus::WaitForDatastore);
+        let mut all = std::iter::once(&self.always).chain(self.late.iter().filter_map(Late::syncer));
+        all.find(is_away).and_then(Syncer::last_error)
     }
 
     /// What of the events can be passed on now.
@@ -93,19 +141,11 @@ impl Watched {
         for event in events {
             match event {
                 SyncEvent::Upsert(versioned) if self.has_to_wait(&versioned.resource) => {
-                    if matches!(self.services, Services::Unneeded) {
-                        tracing::info!(
-                            policy = %versioned.key(),
-                            "names a Service: the addresses of Services are followed from now on"
-                        );
-                        let selection = Selection::kinds([Kind::ServiceEndpoints]);
-                        let syncer = Syncer::with_usual_pauses(self.store.clone(), selection);
-                        self.services = Services::Awaited(syncer);
-                    }
+                    self.follow_for(&versioned);
                     self.held.insert(versioned.key(), versioned);
                 }
                 SyncEvent::Upsert(versioned) => {
-                    // Its newest form needs no Service.
+                    // Its newest form needs nothing that is not known.
                     if !self.held.is_empty() {
                         self.held.remove(&versioned.key());
                     }
@@ -115,7 +155,7 @@ impl Watched {
                     self.held.remove(&key);
                     passed.push(SyncEvent::Delete(key));
                 }
-                SyncEvent::InSync if matches!(self.services, Services::Awaited(_)) => {
+                SyncEvent::InSync if self.late.iter().any(Late::is_awaited) => {
                     self.in_sync_is_due = true;
                 }
                 SyncEvent::InSync | SyncEvent::Status(_) => passed.push(event),
@@ -125,23 +165,42 @@ impl Watched {
     }
 
     fn has_to_wait(&self, resource: &Resource) -> bool {
-        !matches!(self.services, Services::Known(_)) && names_a_service(resource)
+        let mut missing = self.late.iter().filter(|late| !late.is_known());
+        missing.any(|late| (late.is_needed_by)(resource))
     }
 
-    /// What is passed on when Services' addresses are told.
-    fn take_services(&mut self, events: Vec<SyncEvent>) -> Vec<SyncEvent> {
+    /// Follows from now on what a policy is the first to need.
+    fn follow_for(&mut self, policy: &Versioned) {
+        for late in &mut self.late {
+            if !matches!(late.state, State::Unneeded) || !(late.is_needed_by)(&policy.resource) {
+                continue;
+            }
+            tracing::info!(policy = %policy.key(), "is the first to need {}: they are followed from now on", late.what);
+            let selection = Selection::kinds(late.kinds.iter().copied());
+            late.state = State::Awaited(Syncer::with_usual_pauses(self.store.clone(), selection));
+        }
+    }
+
+    /// What is passed on when one of the late syncers tells something.
+    fn take_late(&mut self, place: usize, events: Vec<SyncEvent>) -> Vec<SyncEvent> {
         let mut passed = Vec::with_capacity(events.len());
         for event in events {
             match event {
                 SyncEvent::Upsert(_) | SyncEvent::Delete(_) => passed.push(event),
                 SyncEvent::InSync => {
-                    self.services = match std::mem::replace(&mut self.services, Services::Unneeded) {
-                        Services::Awaited(syncer) | Services::Known(syncer) => Services::Known(syncer),
-                        Services::Unneeded => Services::Unneeded,
-                    };
+                    if let Some(late) = self.late.get_mut(place) {
+                        late.state = match std::mem::replace(&mut late.state, State::Unneeded) {
+                            State::Awaited(syncer) | State::Known(syncer) => State::Known(syncer),
+                            State::Unneeded => State::Unneeded,
+                        };
+                    }
                     let held = std::mem::take(&mut self.held);
-                    passed.extend(held.into_values().map(SyncEvent::Upsert));
-                    if std::mem::take(&mut self.in_sync_is_due) {
+                    let (waiting, ready) = held
+                        .into_iter()
+                        .partition(|(_, versioned)| self.has_to_wait(&versioned.resource));
+                    self.held = waiting;
+                    passed.extend(ready.into_values().map(SyncEvent::Upsert));
+                    if !self.late.iter().any(Late::is_awaited) && std::mem::take(&mut self.in_sync_is_due) {
                         passed.push(SyncEvent::InSync);
                     }
                 }
@@ -155,22 +214,41 @@ impl Watched {
 
 /// Whether a rule of a policy or profile means the addresses behind a Service.
 fn names_a_service(resource: &Resource) -> bool {
+    any_side(resource, |side| side.services.is_some())
+}
+
+/// Whether a rule of a policy or profile selects by labels that network sets may have. Those that are made from
+/// Kubernetes' policies select pods, which network sets never are.
+fn may_select_sets(resource: &Resource) -> bool {
+    let is_kubernetes = matches!(resource, Resource::NetworkPolicy(policy)
+        if policy.metadata.name.starts_with(KUBERNETES_POLICY_PREFIX));
+    let selects = |side: &EntityRule| {
+        [&side.selector, &side.not_selector, &side.namespace_selector]
+            .iter()
+            .any(|text| !text.is_empty())
+            || side.service_accounts.is_some()
+    };
+    !is_kubernetes && any_side(resource, selects)
+}
+
+/// Whether something holds for a side of any rule.
+fn any_side(resource: &Resource, holds: impl Fn(&EntityRule) -> bool) -> bool {
     let (ingress, egress) = match resource {
         Resource::NetworkPolicy(policy) => (&policy.spec.ingress, &policy.spec.egress),
         Resource::GlobalNetworkPolicy(policy) => (&policy.spec.ingress, &policy.spec.egress),
         Resource::Profile(profile) => (&profile.spec.ingress, &profile.spec.egress),
         _ => return false,
     };
-    let names = |side: &EntityRule| side.services.is_some();
-    let rule_names = |rule: &PolicyRule| names(&rule.source) || names(&rule.destination);
-    ingress.iter().chain(egress).any(rule_names)
+    let rule_holds = |rule: &PolicyRule| holds(&rule.source) || holds(&rule.destination);
+    ingress.iter().chain(egress).any(rule_holds)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use policy_model::{
-        Action, GlobalNetworkPolicySpec, Object, ServiceEndpointsSpec, ServiceMatch, TierSpec,
+        Action, GlobalNetworkPolicySpec, GlobalSet, NetworkPolicySpec, Object, ServiceEndpointsSpec,
+        ServiceMatch, TierSpec,
     };
     use policy_model_datastore::MemoryStore;
 
@@ -208,8 +286,31 @@ mod tests {
         Object::named(name, TierSpec::default()).into()
     }
 
+    fn set(name: &str) -> Resource {
+        Object::named(name, GlobalSet::default()).into()
+    }
+
+    /// A policy of somebody's, whose rule selects its peers; with a Service beside it where one is named.
+    fn selecting(name: &str, service: Option<&str>) -> Resource {
+        let mut policy = policy(name, service);
+        if let Resource::GlobalNetworkPolicy(policy) = &mut policy {
+            policy
+                .spec
+                .egress
+                .iter_mut()
+                .for_each(|rule| rule.source.selector = "all()".into());
+        }
+        policy
+    }
+
     fn watched(store: &MemoryStore) -> Watched {
-        let kinds = [Kind::Tier, Kind::GlobalNetworkPolicy, Kind::ServiceEndpoints];
+        let kinds = [
+            Kind::Tier,
+            Kind::NetworkPolicy,
+            Kind::GlobalNetworkPolicy,
+            Kind::ServiceEndpoints,
+            Kind::GlobalNetworkSet,
+        ];
         Watched::new(Arc::new(store.clone()), kinds)
     }
 
@@ -236,7 +337,7 @@ mod tests {
         store.create(policy("plain", None)).await.unwrap();
         let mut watched = watched(&store);
         assert_eq!(until(&mut watched, "*").await, ["plain", "*"]);
-        assert!(matches!(watched.services, Services::Unneeded));
+        assert!(watched.late.iter().all(|late| late.syncer().is_none()));
 
         store.create(policy("naming", Some("web"))).await.unwrap();
         assert_eq!(until(&mut watched, "naming").await, ["web-x", "naming"]);
@@ -258,6 +359,55 @@ mod tests {
         let at = |name: &str| told.iter().position(|told| told == name);
         assert_eq!(told.len(), 4, "{told:?}");
         assert!(at("web-x") < at("naming"), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn network_sets_are_followed_once_a_policy_may_select_them() {
+        let store = MemoryStore::new();
+        store.create(set("lan")).await.unwrap();
+        let from = EntityRule {
+            selector: "projectcalico.org/orchestrator == 'k8s'".into(),
+            ..EntityRule::default()
+        };
+        let rule = PolicyRule {
+            source: from,
+            ..PolicyRule::default()
+        };
+        let spec = NetworkPolicySpec {
+            ingress: vec![rule],
+            ..NetworkPolicySpec::default()
+        };
+        let of_kubernetes = Object::namespaced("shop", "knp.default.web", spec.clone());
+        store.create(of_kubernetes.into()).await.unwrap();
+        let mut watched = watched(&store);
+        assert_eq!(until(&mut watched, "*").await, ["knp.default.web", "*"]);
+        assert!(watched.late.iter().all(|late| late.syncer().is_none()));
+
+        let of_people = Object::namespaced("shop", "web", spec);
+        store.create(of_people.into()).await.unwrap();
+        assert_eq!(until(&mut watched, "web").await, ["lan", "web"]);
+        store.create(set("wan")).await.unwrap();
+        assert_eq!(until(&mut watched, "wan").await, ["wan"]);
+    }
+
+    #[tokio::test]
+    async fn a_policy_waits_for_all_that_it_needs() {
+        let store = MemoryStore::new();
+        for object in [
+            slice(),
+            set("lan"),
+            selecting("both", Some("web")),
+            selecting("one", None),
+        ] {
+            store.create(object).await.unwrap();
+        }
+        let told = until(&mut watched(&store), "*").await;
+        let at = |name: &str| told.iter().position(|told| told == name);
+        assert_eq!(told.len(), 5, "{told:?}");
+        assert!(
+            at("web-x") < at("both") && at("lan") < at("both") && at("lan") < at("one"),
+            "{told:?}"
+        );
     }
 
     #[tokio::test]

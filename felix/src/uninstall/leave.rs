@@ -12,6 +12,7 @@ use crate::health::{Report, Reporter};
 use felix_cni::journal::{Attachment, Attachments};
 use policy_model::{UninstallOrder, UninstallReport, UninstallState};
 use policy_model_datastore_kube::KubeStore;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -111,7 +112,7 @@ async fn write(reports: &Option<Reports>, report: &UninstallReport) -> bool {
 }
 
 /// What is in the way, for people.
-fn waits_for(connected: &[Attachment], standing_in_door: usize) -> String {
+fn waits_for(connected: &[Arc<Attachment>], standing_in_door: usize) -> String {
     if connected.is_empty() {
         return format!("{standing_in_door} pods are just being connected");
     }
@@ -136,7 +137,6 @@ fn waits_for(connected: &[Attachment], standing_in_door: usize) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::sync::Arc;
 
     fn connected(pods: &[&str]) -> Attachments {
         let attachment = |pod: &&str| {
@@ -144,7 +144,7 @@ mod tests {
             let attachment = json!({
                 "key": key, "namespace": "shop", "pod": pod, "addresses": [], "host_interface": "cali1",
             });
-            serde_json::from_value::<Attachment>(attachment).unwrap()
+            Arc::new(serde_json::from_value::<Attachment>(attachment).unwrap())
         };
         Arc::new(pods.iter().map(attachment).collect())
     }

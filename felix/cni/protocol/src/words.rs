@@ -167,6 +167,20 @@ pub enum Command {
     Status,
 }
 
+/// The CNI operation and what it is about, for people.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Command::Add { key, .. } => write!(f, "ADD {key}"),
+            Command::Assign { key, .. } => write!(f, "ADD {key} (addresses only)"),
+            Command::Del { key } => write!(f, "DEL {key}"),
+            Command::Check { key, .. } => write!(f, "CHECK {key}"),
+            Command::Gc { network, .. } => write!(f, "GC {network}"),
+            Command::Status => f.write_str("STATUS"),
+        }
+    }
+}
+
 /// One attachment that is still valid, of the network that is collected.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Valid {

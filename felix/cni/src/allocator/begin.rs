@@ -5,19 +5,17 @@
 
 use super::{Allocator, locked};
 use crate::holder;
-use crate::interface;
-use policy_model::{IpamBlockSpec, Kind, Resource};
+use crate::interface::{self, Routed, Seen};
+use policy_model::{AllocationAttribute, IpamBlockSpec, Kind, Resource};
 use policy_model_ipam::engine::Given;
 use policy_model_ipam::{NodeReserve, Rebuilt, block, pool};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Pause before the kernel is asked again.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Addresses that lead to interfaces of workloads, with the names of these.
-pub(super) type Routed = BTreeMap<IpAddr, String>;
 
 impl Allocator {
     /// Waits for the view, and puts the reserve together again.
@@ -28,8 +26,8 @@ impl Allocator {
         }
         // What the kernel has must be known: giving an address that an interface has is the worst that can happen.
         let routed = loop {
-            match self.routed().await {
-                Ok(routed) => break routed,
+            match self.seen().await {
+                Ok(seen) => break seen.routed,
                 Err(failure) => {
                     tracing::warn!(%failure, "cannot read which addresses are in use; no address is given until then");
                     tokio::time::sleep(RETRY).await;
@@ -45,6 +43,8 @@ impl Allocator {
         } = self.rebuild(&routed);
         let strangers: Vec<IpAddr> = reserve.withheld().collect();
         for (given, of) in contested {
+            // Of another node's block the view does not know whose the address is.
+            let of = self.holder_of(given.address).await.unwrap_or(of);
             tracing::error!(
                 address = %given.address,
                 "{} has an address that its block gives to {}; delete the pod, so that it gets another",
@@ -71,6 +71,17 @@ impl Allocator {
             in_use = self.journal().all().len(),
             "it is known which addresses this node has"
         );
+    }
+
+    /// Who has an address by the datastore itself, if it says.
+    async fn holder_of(&self, address: IpAddr) -> Option<AllocationAttribute> {
+        let blocks = self.view().all(Kind::IPAMBlock);
+        let around =
+            |resource: &&Arc<Resource>| as_block(resource).is_some_and(|b| b.cidr.contains(&address));
+        let key = blocks.iter().find(around)?.key();
+        let found = self.parts.store.get(&key).await.ok().flatten()?;
+        let held = block::holder(as_block(&found.resource)?, address)?;
+        Some(held.attribute.clone())
     }
 
     /// Under the lock from the reading of the journal on: what is removed meanwhile is either not in it, or freed after.
@@ -103,13 +114,13 @@ impl Allocator {
     }
 
     pub(super) fn is_of_another_boot(&self, attachment: &crate::journal::Attachment) -> bool {
-        !attachment.boot_id.is_empty() && attachment.boot_id != self.parts.boot_id
+        attachment.is_of_another_boot(&self.parts.boot_id)
     }
 
-    /// What the kernel routes to interfaces of workloads.
-    pub(super) async fn routed(&self) -> Result<Routed, crate::protocol::Failure> {
+    /// What the kernel has of workloads.
+    pub(super) async fn seen(&self) -> Result<Seen, crate::protocol::Failure> {
         let settings = self.parts.workloads.clone();
-        interface::blocking(move || interface::routed(&settings)).await
+        interface::blocking(move || interface::see(&settings)).await
     }
 }
 

@@ -4,15 +4,15 @@
 //! the kernel routes is kept and gets an entry of its own; what no interface has is freed, unless the journal was lost
 //! and the pod is there: then it may be an address without an interface of ours, and goes with its pod.
 
-use super::begin::Routed;
 use super::{Allocator, locked, pod_of};
 use crate::holder::{self, PodRef};
+use crate::interface::{Routed, Seen};
 use crate::journal::{Attachment, Origin};
 use crate::protocol::AttachmentKey;
 use dataplane_netlink::host_interface_name;
 use policy_model::{Object, Resource, WorkloadEndpointSpec};
 use policy_model_ipam::Orphan;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Network of attachments that were found by their interface alone.
@@ -91,29 +91,29 @@ impl Allocator {
         self.work.notify_one();
     }
 
-    /// Removes found attachments of which nothing is left.
-    pub(super) async fn forget_found(&self, routed: &Routed) {
-        for attachment in self.journal().found() {
-            let is_there = if attachment.host_interface.is_empty() {
-                // Of what names no pod only its runtime knows the end.
-                attachment.pod.is_empty() || self.is_here(&holder::pod_of(&attachment))
-            } else {
-                attachment
-                    .addresses
-                    .iter()
-                    .any(|address| routed.contains_key(address))
-            };
-            let handle = attachment.key.handle();
-            if is_there || locked(&self.under_way).contains(&handle) {
-                continue;
-            }
-            match self.journal().remove(&attachment.key).await {
-                Ok(()) => self.free(&attachment.addresses, &handle),
-                Err(error) => {
-                    tracing::warn!(%error, source = %error.source, "cannot forget an attachment that is gone")
-                }
-            }
+    /// Names found attachments of which nothing is left, for who ends attachments: whoever else removed one from the
+    /// journal could do so in the middle of its end.
+    pub(super) fn name_gone(&self, seen: &Seen) {
+        let found = self.journal().found();
+        let gone = found.iter().filter(|attachment| !self.is_left(attachment, seen));
+        self.gone
+            .send_replace(gone.map(|attachment| attachment.key.clone()).collect());
+    }
+
+    /// Whether anything is left of a found attachment.
+    fn is_left(&self, attachment: &Attachment, seen: &Seen) -> bool {
+        let interface = &attachment.host_interface;
+        if interface.is_empty() {
+            // Of what names no pod only its runtime knows the end.
+            return attachment.pod.is_empty() || self.is_here(&holder::pod_of(attachment));
         }
+        let is_others = || {
+            self.journal()
+                .is_interface_of_another(attachment, &self.parts.boot_id)
+        };
+        // An interface that is down for a moment leads nowhere, and its pod has its addresses all the same.
+        attachment.addresses.iter().any(|a| seen.routed.contains_key(a))
+            || (seen.interfaces.contains(interface) && !is_others())
     }
 
     /// Addresses that the blocks say are used here, whose attachments the journal does not know.
@@ -177,9 +177,5 @@ impl Allocator {
             }),
             _ => None,
         })
-    }
-
-    pub(super) fn addresses_of(routed: &Routed) -> BTreeSet<IpAddr> {
-        routed.keys().copied().collect()
     }
 }

@@ -285,16 +285,15 @@ async fn what_somebody_took_from_the_reserve_is_not_given() {
     }
     // The node hears of it before it gives the next one.
     let mut ground = node.allocator.view().ground_changes();
-    let reserve = handle::of_reserve("n0");
-    let is_heard = || {
-        let known = node.allocator.view().all(Kind::IPAMBlock);
-        let handles: BTreeSet<_> = known
-            .iter()
-            .flat_map(|r| holders(r))
-            .filter_map(|h| h.attribute.handle_id.clone())
-            .collect();
-        handles.contains("net.theirs-19") && !handles.contains(&reserve)
+    let numbers = |blocks: Vec<Arc<Resource>>| -> BTreeMap<String, u64> {
+        let blocks = blocks.iter().filter_map(|resource| begin::as_block(resource));
+        blocks
+            .map(|block| (block.cidr.to_string(), block.sequence_number))
+            .collect()
     };
+    let written = store.list(Selection::kinds([Kind::IPAMBlock])).await.unwrap();
+    let newest = numbers(written.items.into_iter().map(|found| found.resource).collect());
+    let is_heard = || numbers(node.allocator.view().all(Kind::IPAMBlock)) == newest;
     while !is_heard() {
         let _ = tokio::time::timeout(Duration::from_millis(10), ground.changed()).await;
     }
@@ -365,4 +364,40 @@ async fn what_a_pod_asks_for_in_vain_says_nothing_about_the_node() {
     assert_eq!(told[0].pools, ["pool"]);
     assert_eq!(node.allocator.lack(&AddressWishes::default()), None);
     node.add("any", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_found_and_is_gone_is_named_and_stays_in_the_journal() {
+    let store = world("10.0.0.0/24", 28).await;
+    let node = Node::start("n0", &store).await;
+    let attachment = |id: &str, host_interface: &str| Attachment {
+        key: key(id),
+        namespace: "shop".into(),
+        pod: pod(id).name,
+        uid: pod(id).uid,
+        addresses: vec!["10.0.0.7".parse().unwrap()],
+        host_interface: host_interface.into(),
+        boot_id: "boot".into(),
+        mtu: 0,
+        host_ports: Vec::new(),
+    };
+    let journal = node.allocator.journal();
+    for (id, interface, origin) in [
+        ("gone", "cali-nowhere", Origin::Found),
+        ("made", "cali-nowhere-either", Origin::Made),
+        ("leaving", "cali-nowhere-too", Origin::Leaving),
+    ] {
+        journal.put(attachment(id, interface), origin).await.unwrap();
+    }
+    let gone = node.allocator.gone();
+    node.upkeep().await;
+    assert_eq!(*gone.borrow(), [key("gone")]);
+    // Whose it is to end it does so at the gates, and not while its runtime does.
+    assert!(journal.is_found(&key("gone")) && journal.is_leaving(&key("leaving")));
+    journal
+        .put(attachment("gone", "cali-nowhere"), Origin::Leaving)
+        .await
+        .unwrap();
+    node.upkeep().await;
+    assert!(journal.is_leaving(&key("gone")));
 }

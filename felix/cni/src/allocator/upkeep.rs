@@ -5,13 +5,12 @@ use super::begin::as_block;
 use super::{Allocator, as_pool, locked, wish};
 use crate::ipam::RequestError;
 use ipnet::IpNet;
-use policy_model::{IpamBlockSpec, Kind, Resource};
+use policy_model::{IpPoolSpec, IpamBlockSpec, Kind};
 use policy_model_ipam::engine::{ReleaseBlocks, Request, Which};
 use policy_model_ipam::reservation::Reservations;
 use policy_model_ipam::{Family, block, pool};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -43,8 +42,7 @@ impl Allocator {
         if self.view().current(Kind::IPPool).is_none() {
             return Ok(());
         }
-        let pools = self.pools();
-        let unwanted = self.unwanted(&pools);
+        let unwanted = self.unwanted();
         let given_up = locked(&self.reserve).withdraw(&unwanted);
         self.publish_kept();
         if given_up > 0 {
@@ -73,17 +71,20 @@ impl Allocator {
     }
 
     /// Says of an unused address whether it may not be given any more.
-    fn unwanted(&self, pools: &[Arc<Resource>]) -> impl Fn(IpAddr) -> bool + use<> {
-        let labels = self.view().node_labels();
+    fn unwanted(&self) -> impl Fn(IpAddr) -> bool + use<> {
         let reserved: Reservations = self.view().reservations();
-        let mut ranges = Vec::new();
-        for family in [Family::V4, Family::V6] {
-            let wish = wish(family, &[], &labels);
-            if let Ok(choice) = pool::choose(pools.iter().filter_map(as_pool), &wish) {
-                ranges.extend(choice.usable.iter().map(|pool| pool.spec.cidr));
-            }
-        }
+        let families = [Family::V4, Family::V6].into_iter();
+        let pools = families.flat_map(|family| self.serving_pools(family));
+        let ranges: Vec<IpNet> = pools.map(|pool| pool.cidr).collect();
         move |address| reserved.contains(address) || !ranges.iter().any(|range| range.contains(&address))
+    }
+
+    /// The pools that serve pods of this node that ask for none.
+    pub(super) fn serving_pools(&self, family: Family) -> Vec<IpPoolSpec> {
+        let (pools, labels) = (self.pools(), self.view().node_labels());
+        let choice = pool::choose(pools.iter().filter_map(as_pool), &wish(family, &[], &labels));
+        let usable = choice.map(|choice| choice.usable).unwrap_or_default();
+        usable.iter().map(|pool| pool.spec.clone()).collect()
     }
 
     /// Blocks of this node in which no pod has an address, and which it has not needed for a while: all but one of a
@@ -157,11 +158,11 @@ impl Allocator {
         if !has_strangers && !has_found && orphans.is_empty() {
             return;
         }
-        match self.routed().await {
-            Ok(routed) => {
-                locked(&self.reserve).review(&Self::addresses_of(&routed));
-                self.forget_found(&routed).await;
-                self.judge(orphans, &routed, false).await;
+        match self.seen().await {
+            Ok(seen) => {
+                locked(&self.reserve).review(&seen.routed.keys().copied().collect());
+                self.name_gone(&seen);
+                self.judge(orphans, &seen.routed, false).await;
             }
             Err(failure) => tracing::warn!(%failure, "cannot read which addresses are in use"),
         }

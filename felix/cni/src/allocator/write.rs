@@ -1,17 +1,19 @@
 //! What goes to the datastore in the background: the record of what was given and taken back, and the reserve's filling.
 
-use super::{Allocator, as_pool, locked, wish};
+use super::{Allocator, locked};
 use crate::ipam::RequestError;
 use crate::protocol::Failure;
 use policy_model::AllocationAttribute;
-use policy_model_ipam::engine::{AssignSpecific, AutoAssign, Outcome, Record, Request, Shortfall};
-use policy_model_ipam::{Family, IpamError, config, handle, name, pool};
+use policy_model_ipam::engine::{AssignSpecific, AutoAssign, Outcome, Record, Refill, Request, Shortfall};
+use policy_model_ipam::{Family, IpamError, config, handle, name};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// Two writes of what was given and taken back begin at least so far apart: what comes in between goes in one.
+/// From the end of one write of what was given and taken back to the beginning of the next, and from the first of several
+/// attachments that are made at once to the write: what comes in between goes in one. While pods come, the writes are most
+/// of what the API server has to do: each costs it some ten milliseconds of processor time.
 const COALESCE: Duration = Duration::from_millis(10);
 /// How often it is looked whether something is not needed any more.
 const UPKEEP: Duration = Duration::from_secs(10);
@@ -38,6 +40,8 @@ struct Depth {
     full: usize,
     /// Below this it is filled.
     low: usize,
+    /// Below this no time is lost before it is filled.
+    urgent: usize,
     /// Below this another block is claimed.
     least: usize,
 }
@@ -55,6 +59,7 @@ impl Depth {
         Depth {
             full,
             low: (usual * 3 / 4).max(1),
+            urgent: usual / 4,
             least: (usual / 8).max(1),
         }
     }
@@ -80,12 +85,10 @@ impl Allocator {
                 }
                 _ = tick.tick() => is_upkeep_due = true,
             }
-            let is_awaited = self.tickets.load(Ordering::SeqCst) > *self.served.borrow();
-            if let (Some(last), false) = (last, is_awaited) {
-                sleep_until(last + COALESCE).await;
-            }
+            self.let_gather(last).await;
+            let outcome = self.round(is_upkeep_due).await;
             last = Some(Instant::now());
-            match self.round(is_upkeep_due).await {
+            match outcome {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     if failures == 0 {
@@ -102,6 +105,20 @@ impl Allocator {
         }
     }
 
+    /// Waits for what else comes that can go in the same write, unless somebody waits for addresses.
+    async fn let_gather(&self, last: Option<Instant>) {
+        let is_awaited = self.tickets.load(Ordering::SeqCst) > *self.served.borrow();
+        if is_awaited || self.is_running_out() {
+            return;
+        }
+        // The attachment that is the cause of this write may not be quite done; others will be the cause of one.
+        let others_follow = locked(&self.under_way).len() > 1;
+        let from = if others_follow { Some(Instant::now()) } else { last };
+        if let Some(from) = from {
+            sleep_until(from + COALESCE).await;
+        }
+    }
+
     /// Writes what is still to be written, before the process ends. What cannot be written is in the journal.
     pub(crate) async fn flush(&self) -> Result<(), Failure> {
         let _turn = self.turn.lock().await;
@@ -112,7 +129,7 @@ impl Allocator {
         let _turn = self.turn.lock().await;
         let ticket = self.tickets.load(Ordering::SeqCst);
         let work = async {
-            self.write_behind().await?;
+            self.write_behind_and_take(|| self.refill()).await?;
             self.fill(ticket).await
         };
         let result = work.await;
@@ -133,10 +150,16 @@ impl Allocator {
 
     /// Tells the blocks what was given and taken back. The caller has the turn.
     pub(super) async fn write_behind(&self) -> Result<(), RequestError> {
+        self.write_behind_and_take(Refill::default).await
+    }
+
+    /// The same, and takes more for the reserve where that costs no further write.
+    async fn write_behind_and_take(&self, refill: impl Fn() -> Refill) -> Result<(), RequestError> {
         for _ in 0..MOST_RECORDS {
-            let Some(record) = locked(&self.reserve).begin_record() else {
+            let Some(mut record) = locked(&self.reserve).begin_record() else {
                 return Ok(());
             };
+            record.refill = refill();
             let mut writing = Writing {
                 allocator: self,
                 is_written: false,
@@ -145,7 +168,16 @@ impl Allocator {
             writing.is_written = outcome.is_ok();
             drop(writing);
             match outcome {
-                Ok(_) => return Ok(()),
+                Ok(Outcome::Recorded { reserved }) => {
+                    for family in [Family::V4, Family::V6] {
+                        self.stock(family, of_family(&reserved, family));
+                    }
+                    return Ok(());
+                }
+                Ok(other) => {
+                    tracing::error!(?other, "address management answered something else");
+                    return Ok(());
+                }
                 Err(RequestError::Refused(error)) => self.contradicted(error, &record).await?,
                 Err(error) => return Err(error),
             }
@@ -218,15 +250,10 @@ impl Allocator {
         let waiting = usize::try_from(ticket.saturating_sub(*self.served.borrow())).unwrap_or(usize::MAX);
         for family in [Family::V4, Family::V6] {
             let Some(depth) = self.depth(family) else { continue };
-            let (ready, committed) = {
-                let reserve = locked(&self.reserve);
-                (reserve.ready(family), reserve.committed(family))
-            };
-            let is_short = self.shortages.has(family);
-            let is_low = self.parts.reserves && (ready < depth.low || is_short);
-            if !is_low && waiting == 0 {
+            if !self.is_low(family, depth) && waiting == 0 {
                 continue;
             }
+            let committed = locked(&self.reserve).committed(family);
             let full = committed.saturating_add(depth.full.max(waiting.min(FULL_STRICT)));
             let (ipv4, ipv6) = match family {
                 Family::V4 => (full, 0),
@@ -239,13 +266,7 @@ impl Allocator {
                 ..AutoAssign::reserve(self.node(), ipv4, ipv6)
             };
             match self.request(Request::AutoAssign(request)).await {
-                Ok(Outcome::Assigned(all)) => {
-                    let stocked = locked(&self.reserve).stock(all.into_iter().map(|one| one.address));
-                    if stocked > 0 {
-                        self.shortages.served(family, &[]);
-                    }
-                    tracing::debug!(%family, stocked, "reserved addresses ahead of need");
-                }
+                Ok(Outcome::Assigned(all)) => self.stock(family, all.into_iter().map(|one| one.address)),
                 Ok(other) => tracing::error!(?other, "address management answered something else"),
                 // Whoever needs an address now hears it from his own request; it may be that he can borrow.
                 Err(RequestError::Refused(error)) => tracing::debug!(%family, %error, "nothing to reserve"),
@@ -255,12 +276,53 @@ impl Allocator {
         Ok(())
     }
 
+    /// Whether the reserve is to be filled.
+    fn is_low(&self, family: Family, depth: Depth) -> bool {
+        let ready = locked(&self.reserve).ready(family);
+        self.parts.reserves && (ready < depth.low || self.shortages.has(family))
+    }
+
+    /// What a record is to take for the reserve from the blocks that it writes anyway.
+    fn refill(&self) -> Refill {
+        let mut refill = Refill::default();
+        for (family, wanted) in [(Family::V4, &mut refill.ipv4), (Family::V6, &mut refill.ipv6)] {
+            let Some(depth) = self.depth(family) else { continue };
+            if !self.is_low(family, depth) {
+                continue;
+            }
+            *wanted = depth.full.saturating_sub(locked(&self.reserve).ready(family));
+            let pools = self.serving_pools(family);
+            refill.ranges.extend(pools.iter().map(|pool| pool.cidr));
+            refill.reservations = self.view().reservations();
+        }
+        refill
+    }
+
+    /// The reserve has these now.
+    fn stock(&self, family: Family, addresses: impl IntoIterator<Item = IpAddr>) {
+        let stocked = locked(&self.reserve).stock(addresses);
+        if stocked > 0 {
+            self.shortages.served(family, &[]);
+            self.publish_kept();
+            tracing::debug!(%family, stocked, "reserved addresses ahead of need");
+        }
+    }
+
+    /// Whether so little is left of the reserve that it has to be filled without delay: a burst of pods takes it faster than
+    /// it is filled.
+    fn is_running_out(&self) -> bool {
+        let is_short = |family| {
+            let ready = locked(&self.reserve).ready(family);
+            self.depth(family).is_some_and(|depth| ready < depth.urgent)
+        };
+        self.parts.reserves && [Family::V4, Family::V6].into_iter().any(is_short)
+    }
+
     /// How many addresses of a family to reserve; nothing where no pool may serve this node's pods.
     fn depth(&self, family: Family) -> Option<Depth> {
-        let (pools, labels) = (self.pools(), self.view().node_labels());
-        let choice = pool::choose(pools.iter().filter_map(as_pool), &wish(family, &[], &labels)).ok()?;
-        let blocks = choice.usable.iter().map(|pool| {
-            let bits = u32::from(family.bits() - pool.spec.block_prefix_len());
+        let pools = self.serving_pools(family);
+        let blocks = pools.iter().map(|pool| {
+            let bits = u32::from(family.bits() - pool.block_prefix_len());
             1usize.checked_shl(bits).unwrap_or(usize::MAX)
         });
         let settings = self.view().get(&name::config_key());
@@ -282,7 +344,7 @@ impl Allocator {
         let mut seen: Vec<&policy_model::IpamBlockSpec> = Vec::new();
         let ready: Vec<IpAddr> = reserve.ready_addresses().collect();
         for found in &blocks {
-            if let policy_model::Resource::IPAMBlock(block) = found.resource.as_ref()
+            if let policy_model::Resource::IPAMBlock(block) = found.resource().as_ref()
                 && ready.iter().any(|address| block.spec.cidr.contains(address))
             {
                 lost += reserve.observe(&block.spec);
@@ -305,6 +367,11 @@ impl Allocator {
     }
 }
 
+fn of_family(addresses: &[IpAddr], family: Family) -> impl Iterator<Item = IpAddr> {
+    let all = addresses.iter().copied();
+    all.filter(move |address| Family::of_address(*address) == family)
+}
+
 /// A record on its way. It may be written or not when this is dropped before its end.
 struct Writing<'a> {
     allocator: &'a Allocator,
@@ -324,15 +391,20 @@ mod tests {
     #[test]
     fn small_blocks_are_not_emptied_and_own_blocks_are_reserved_whole() {
         let of = |block, strict| {
-            let Depth { full, low, least } = Depth::of(block, strict);
-            (full, low, least)
+            let Depth {
+                full,
+                low,
+                urgent,
+                least,
+            } = Depth::of(block, strict);
+            (full, low, urgent, least)
         };
-        assert_eq!(of(64, false), (32, 24, 4));
-        assert_eq!(of(65_536, false), (32, 24, 4));
-        assert_eq!(of(32, false), (8, 6, 1));
-        assert_eq!(of(8, false), (2, 1, 1));
-        assert_eq!(of(1, false), (1, 1, 1));
-        assert_eq!(of(64, true), (64, 24, 4));
-        assert_eq!(of(65_536, true), (256, 24, 4));
+        assert_eq!(of(64, false), (32, 24, 8, 4));
+        assert_eq!(of(65_536, false), (32, 24, 8, 4));
+        assert_eq!(of(32, false), (8, 6, 2, 1));
+        assert_eq!(of(8, false), (2, 1, 0, 1));
+        assert_eq!(of(1, false), (1, 1, 0, 1));
+        assert_eq!(of(64, true), (64, 24, 8, 4));
+        assert_eq!(of(65_536, true), (256, 24, 8, 4));
     }
 }

@@ -3,7 +3,7 @@
 use super::{Attacher, EndpointView, gate, journal_failure, success, vanished};
 use crate::allocator::{Holder, Promise};
 use crate::holder::{self, PodRef};
-use crate::interface::{Interface, Sandbox, blocking};
+use crate::interface::{Interface, Sandbox};
 use crate::journal::{Attachment, Origin};
 use crate::naming;
 use crate::protocol::{AddressWishes, AttachmentKey, Failure, PortMapping, Success, code};
@@ -63,6 +63,7 @@ impl Attacher {
         interface: &InterfaceName,
         caller: &Caller,
     ) -> Result<Success, Failure> {
+        let begun = Instant::now();
         let before = self.attached_before(&add.key);
         let mtu = self.mtu_of(add, before.as_ref()).await?;
         let attachment = Attachment {
@@ -81,6 +82,7 @@ impl Attacher {
         };
         let gate = gate(&self.interfaces, &interface.to_string());
         let turn = gate.lock().await;
+        let addressed = Instant::now();
         // On the disk before the interface exists: whatever dies from here on, the removal knows what to remove.
         let attachment = match before {
             Some(before) => {
@@ -93,14 +95,39 @@ impl Attacher {
             }
             None => self.promised(attachment, promise, &holder).await?,
         };
+        let recorded = Instant::now();
         let wanted = self.interface(&attachment, add.sandbox.clone())?;
-        let mac = connect(wanted).await?;
+        let mac = self.connect(wanted).await?;
         drop(turn);
+        let connected = Instant::now();
         tokio::select! {
             waited = self.wait_programmed(interface, &attachment) => waited?,
             () = caller.gone() => return Err(vanished()),
         }
+        tracing::debug!(
+            key = %add.key,
+            addresses = ?(addressed - begun),
+            journal = ?(recorded - addressed),
+            interface = ?(connected - recorded),
+            policy = ?connected.elapsed(),
+            "connected a pod; how long each step took"
+        );
         Ok(success(&attachment, mac))
+    }
+
+    /// Makes an interface. The kernel's refusal is not believed at once: whoever puts endpoints into force may be at the
+    /// same interface before it has heard of the addresses, and switch IPv6 off for a moment.
+    async fn connect(&self, wanted: Interface) -> Result<String, Failure> {
+        for pause in CONNECT_PAUSES {
+            match self.connector.connect(wanted.clone()).await {
+                Err(failure) if failure.code == code::KERNEL => {
+                    tracing::debug!(%failure, "an interface could not be made; it is tried again");
+                    tokio::time::sleep(pause).await;
+                }
+                other => return other,
+            }
+        }
+        self.connector.connect(wanted).await
     }
 
     /// The largest packet of an interface: what the caller says, what it had before, or what fits into the node's network
@@ -305,20 +332,4 @@ impl Attacher {
             }
         }
     }
-}
-
-/// Makes an interface. The kernel's refusal is not believed at once: whoever puts endpoints into force may be at the
-/// same interface before it has heard of the addresses, and switch IPv6 off for a moment.
-async fn connect(wanted: Interface) -> Result<String, Failure> {
-    for pause in CONNECT_PAUSES {
-        let tried = wanted.clone();
-        match blocking(move || tried.connect()).await {
-            Err(failure) if failure.code == code::KERNEL => {
-                tracing::debug!(%failure, "an interface could not be made; it is tried again");
-                tokio::time::sleep(pause).await;
-            }
-            other => return other,
-        }
-    }
-    blocking(move || wanted.connect()).await
 }

@@ -4,6 +4,7 @@ use super::{Attacher, EndpointView};
 use crate::journal::Attachment;
 use crate::ports::collide;
 use crate::protocol::{Failure, PortMapping, code};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a removal waits until packets to the node's ports go nowhere any more; nothing passes in any case.
@@ -21,7 +22,7 @@ impl Attacher {
         }
         let view = self.allocator.view();
         let attachments = self.journal.all();
-        let lives = |other: &&Attachment| {
+        let lives = |other: &&Arc<Attachment>| {
             let same_pod = (&other.namespace, &other.pod) == (&wanted.namespace, &wanted.pod);
             other.key != wanted.key
                 && !same_pod

@@ -6,6 +6,7 @@ use crate::journal::{Attachment, Origin};
 use crate::protocol::{AttachmentKey, Failure, Success, Valid, code};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
@@ -105,11 +106,7 @@ impl Attacher {
     fn has_interface(&self, attachment: &Attachment) -> bool {
         !attachment.host_interface.is_empty()
             && !self.is_of_another_boot(attachment)
-            && !self.journal.all().iter().any(|other| {
-                other.key != attachment.key
-                    && other.host_interface == attachment.host_interface
-                    && !self.is_of_another_boot(other)
-            })
+            && !self.journal.is_interface_of_another(attachment, &self.boot_id)
     }
 
     /// Ends for good what is ending, for as long as it is awaited.
@@ -119,6 +116,26 @@ impl Attacher {
             tokio::select! {
                 () = self.leaving.notified() => self.wait_quiet().await,
                 () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+
+    /// Ends attachments that were found, and of which nothing is left, for as long as it is awaited.
+    pub(super) async fn end_all_gone(&self) {
+        let mut gone = self.allocator.gone();
+        while gone.changed().await.is_ok() {
+            let keys = gone.borrow_and_update().clone();
+            for key in keys {
+                let gate = gate(&self.running, &key);
+                let _turn = gate.lock().await;
+                // It may have ended meanwhile, or the same sandbox may have been attached anew.
+                if !self.journal.is_found(&key) {
+                    continue;
+                }
+                tracing::info!(%key, "nothing is left of an attachment that was found; it ends");
+                if let Err(failure) = self.remove(&key).await {
+                    tracing::warn!(%key, %failure, "cannot end an attachment of which nothing is left; it is tried again");
+                }
             }
         }
     }
@@ -155,10 +172,10 @@ impl Attacher {
     }
 
     /// Removes the interfaces of attachments that are ending, and returns those of which none is left.
-    async fn remove_interfaces<'a>(&self, leaving: &'a [Attachment]) -> Vec<&'a Attachment> {
-        let _turns = self.turns(interfaces(leaving)).await;
+    async fn remove_interfaces<'a>(&self, leaving: &'a [Arc<Attachment>]) -> Vec<&'a Attachment> {
+        let leaving = leaving.iter().map(Arc::as_ref);
+        let _turns = self.turns(interfaces(leaving.clone())).await;
         let mut ending: Vec<&Attachment> = leaving
-            .iter()
             .filter(|attachment| self.journal.is_leaving(&attachment.key))
             .collect();
         let had = ending.iter().copied();

@@ -158,10 +158,13 @@ async fn ports_of_the_node_are_kept_and_entries_without_them_are_read() {
     assert_eq!(text.matches("host_ports").count(), 1, "{text}");
     let journal = Journal::open(place.path()).unwrap();
     let again = journal.all();
-    assert_eq!(again.as_slice(), [attachment(1), with_ports.clone()]);
+    assert_eq!(
+        again.as_slice(),
+        [attachment(1), with_ports.clone()].map(Arc::new)
+    );
     let led: Vec<String> = again
         .iter()
-        .flat_map(Attachment::mapped_ports)
+        .flat_map(|attachment| attachment.mapped_ports())
         .map(|(port, to)| format!("{} {}:{} {to}", port.protocol, port.address, port.port))
         .collect();
     assert_eq!(led, ["SCTP 192.0.2.1:38412 0.0.0.7:80"]);

@@ -163,13 +163,13 @@ async fn what_another_boot_attached_is_released() {
     node.kill().await;
     // The machine starts anew: what the journal says is of another boot. One was not even written to its block.
     let journal = Journal::open(place.path()).unwrap();
-    for attachment in journal.all().iter().cloned() {
+    for attachment in journal.all().iter() {
         let boot_id = "another".to_owned();
         journal
             .put(
                 Attachment {
                     boot_id,
-                    ..attachment
+                    ..attachment.as_ref().clone()
                 },
                 Origin::Made,
             )

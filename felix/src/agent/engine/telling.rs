@@ -8,6 +8,10 @@ use felix_cni::{InForce, ProgrammedEndpoint};
 use policy_model_datastore::SyncStatus;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Least time between two tellings of how much the kernel has of ours.
+const SIZES_APART: Duration = Duration::from_millis(20);
 
 impl Engine {
     pub(super) fn count(&mut self, report: &PassReport) {
@@ -29,10 +33,23 @@ impl Engine {
             }
         }
         metrics.conntrack_removed(report.flows_removed as u64);
-        self.tell_sizes();
+        self.sizes_changed();
     }
 
-    pub(super) fn tell_sizes(&mut self) {
+    /// Has the metrics told how much the kernel has of ours. To count it costs as much as a small change: while changes
+    /// come one after the other it is done now and then.
+    pub(super) fn sizes_changed(&mut self) {
+        let next = self.sizes_told.map(|told| told + SIZES_APART);
+        self.sizes_due.get_or_insert(next.unwrap_or(self.started));
+    }
+
+    pub(super) fn tell_due_sizes(&mut self) {
+        let now = Instant::now();
+        if self.sizes_due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.sizes_due = None;
+        self.sizes_told = Some(now);
         figures::sizes(
             &self.dataplane,
             self.metrics.dataplane(),

@@ -65,6 +65,16 @@ async fn every_field_of_our_kinds_is_kept_and_nonsense_is_refused() {
         let changed = store.update(other.clone(), &made.version).await.unwrap();
         assert_eq!(*changed.resource, other, "{kind}");
         assert_eq!(store.get(&made.key()).await.unwrap(), Some(changed), "{kind}");
+        // Who owns which field is tracked where somebody may want to know it.
+        let namespace = if kind.is_namespaced() {
+            "/namespaces/shop"
+        } else {
+            ""
+        };
+        let path = format!("/apis/projectcalico.org/v3{namespace}/{}/specimen", kind.plural());
+        let (_, answer) = bed::request(&client, http::Method::GET, &path, None).await;
+        let is_tracked = answer.pointer("/metadata/managedFields").is_some();
+        assert_eq!(is_tracked, kind != Kind::IPAMBlock, "{answer}");
     }
     for (plural, spec) in [
         ("tiers", json!({ "defaultAction": "Maybe" })),

@@ -12,6 +12,7 @@ mod flows;
 mod host_ports;
 
 use bed::{Node, Sandbox, addresses, end, wait_for};
+use dataplane_netlink::{InterfacePrefixes, host_interface_name};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -398,6 +399,30 @@ fn a_node_whose_disk_was_wiped_finds_its_pods_again() {
     wait_for("the addresses to be free", || {
         node.handles().is_empty().then_some(())
     });
+}
+
+#[test]
+fn what_was_found_ends_with_its_interface() {
+    let node = Node::new();
+    let felix = node.start_ready("first");
+    let [alpha, beta] = ["alpha", "beta"].map(Sandbox::new);
+    for sandbox in [&alpha, &beta] {
+        node.announce(&sandbox.container);
+        node.add(sandbox, &sandbox.container);
+        node.until_held(&sandbox.container, 2);
+    }
+    felix.kill();
+    std::fs::remove_dir_all(node.path("state/attachments")).unwrap();
+    let _felix = node.start_ready("second");
+    // Without its routes an interface is a pod's all the same.
+    let name = host_interface_name(&InterfacePrefixes::default(), "shop", "beta").unwrap();
+    node.ip(&format!("link set {name} down"));
+    drop(alpha);
+    wait_for("the addresses to be free", || {
+        (node.held_by("alpha") == 0).then_some(())
+    });
+    assert_eq!(node.held_by("beta"), 2);
+    assert!(beta.ip("link show eth0").0);
 }
 
 #[test]
