@@ -145,18 +145,15 @@ pub(crate) async fn drive(
         answer = match machine.next(answer) {
             Step::Get(key) => {
                 let found = store.get(&key).await.map_err(failed)?;
-                Answer::Object(found.map(|found| Stored {
-                    resource: found.resource,
-                    version: found.version,
-                }))
+                Answer::Object(found.map(|found| Stored::whole(found.resource, found.version)))
             }
             Step::List(kind) => {
                 let listing = store.list(Selection::kinds([kind])).await.map_err(failed)?;
-                let stored = listing.items.into_iter().map(|found| Stored {
-                    resource: found.resource,
-                    version: found.version,
-                });
-                Answer::Objects(stored.collect())
+                let all = listing.items.into_iter();
+                Answer::Objects(
+                    all.map(|found| Stored::whole(found.resource, found.version))
+                        .collect(),
+                )
             }
             Step::Write(write) => carry_out(store, write).await.map_err(failed)?,
             Step::Done(outcome) => return Ok(outcome),
