@@ -86,15 +86,17 @@ start_etcd() {
 }
 
 # Nothing in this server writes by itself once it is up, so that a test sees only its own changes: no controllers, no
-# leases of the server's own, no endpoints of its own Service.
+# leases of the server's own, no endpoints of its own Service. From 1.36 on the first gate is closed only together with
+# the second.
 start_apiserver() {
   "$apiserver" --etcd-servers="http://127.0.0.1:$((port + 1))" --service-cluster-ip-range=10.96.0.0/16 \
     --bind-address=127.0.0.1 --secure-port="$port" --advertise-address=192.0.2.1 --endpoint-reconciler-type=none \
     --client-ca-file="$dir/ca.crt" --tls-cert-file="$dir/server.crt" --tls-private-key-file="$dir/server.key" \
     --token-auth-file="$dir/tokens.csv" --authorization-mode=RBAC --disable-admission-plugins=ServiceAccount \
     --service-account-key-file="$dir/accounts.pub" --service-account-signing-key-file="$dir/accounts.key" \
-    --service-account-issuer=https://kubernetes.default.svc --profiling=false --feature-gates=APIServerIdentity=false \
-    "$@" </dev/null >>"$dir/apiserver.log" 2>&1 9>&- &
+    --service-account-issuer=https://kubernetes.default.svc --profiling=false \
+    --feature-gates=APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false "$@" \
+    </dev/null >>"$dir/apiserver.log" 2>&1 9>&- &
   disown $! 2>/dev/null || true
   echo $! >"$dir/apiserver.pid"
 }

@@ -198,6 +198,30 @@ fn who_comes_at_once_waits_for_a_walk_and_inherits_nothing() {
     });
 }
 
+/// The walk that was ordered when the addresses became vacant comes when they have a holder again.
+#[test]
+fn who_comes_before_an_ordered_walk_keeps_its_flows() {
+    Rules::each(|rules| {
+        let mut world = world(rules);
+        keep(&world, &KEPT);
+        for _ in 0..4 {
+            let before = walks(&world);
+            world.change(&[], &[first_holder().key()]);
+            world.program(&[first_holder()]);
+            let mut talks = talks(&mut world);
+            wait_for("the walk to end", PATIENCE, || {
+                clean(&world);
+                (walks(&world).ahead > before.ahead).then_some(())
+            });
+            assert_eq!(entries(&world).len(), talks.len());
+            for talk in &mut talks {
+                assert!(talk.goes_on(&mut world), "{talk:?}");
+            }
+            world.forget_flows();
+        }
+    });
+}
+
 /// The agent dies after the departure and before anything was forgotten; its next life knows nothing of it.
 #[test]
 fn a_life_that_ends_before_the_walk_leaves_nothing_to_the_next_holder() {

@@ -79,7 +79,29 @@ pub(super) fn measure(world: &mut World) -> anyhow::Result<Vec<Figure>> {
         how(&gone_together),
     ));
     figures.push(bare(world)?);
+    figures.push(bare_at_once(world)?);
     Ok(figures)
+}
+
+/// What so many processes at once cost here of which each answers at once: the least that anything else could take.
+fn bare_at_once(world: &World) -> anyhow::Result<Figure> {
+    let mut samples = Samples::default();
+    for _ in 0..20 {
+        world
+            .plugin
+            .versions_at_once(AT_ONCE)?
+            .into_iter()
+            .for_each(|took| samples.add(took));
+    }
+    Ok(Figure::beside(
+        format!("CNI VERSION with {AT_ONCE} at once"),
+        duration(samples.median()),
+        format!(
+            "median of {}, 99th percentile {}",
+            20 * AT_ONCE,
+            duration(samples.quantile(0.99))
+        ),
+    ))
 }
 
 /// Connects all pods of the node, and says of each what its kubelet would.

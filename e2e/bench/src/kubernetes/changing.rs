@@ -25,6 +25,13 @@ struct Change {
     request: Duration,
 }
 
+impl Change {
+    /// From the answer to the first packet; nothing where that came first.
+    fn after(&self) -> Duration {
+        self.whole.saturating_sub(self.request)
+    }
+}
+
 /// Measures on the measured node, whose pods are connected.
 pub(super) fn measure(world: &mut World) -> anyhow::Result<Vec<Figure>> {
     let rounds = from_environment("MANX_BENCH_KUBERNETES_CHANGES", 200);
@@ -51,8 +58,11 @@ pub(super) fn measure(world: &mut World) -> anyhow::Result<Vec<Figure>> {
     }
     let (mut created, mut deleted) = (Vec::new(), Vec::new());
     for round in 0..rounds {
-        if round % 50 == 0 {
-            eprintln!("  change {round} of {rounds}");
+        if round % 20 == 0 {
+            let (made, gone) = (lately(&created), lately(&deleted));
+            eprintln!(
+                "  change {round} of {rounds}; the last ones after their answers: created {made}, deleted {gone}"
+            );
         }
         for door in [Door::Shut, Door::Open] {
             // Changes fall anywhere in what everybody does by itself now and then.
@@ -82,13 +92,19 @@ pub(super) fn measure(world: &mut World) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// How long the last changes took after the answers to their requests: whether it grows shows while it runs.
+fn lately(changes: &[Change]) -> String {
+    let after: Samples = changes.iter().rev().take(20).map(Change::after).collect();
+    match changes.is_empty() {
+        true => "-".to_owned(),
+        false => duration(after.median()),
+    }
+}
+
 fn lines(what: &str, world: &World, changes: &[Change]) -> [Figure; 3] {
     let whole: Samples = changes.iter().map(|change| change.whole).collect();
     let requests: Samples = changes.iter().map(|change| change.request).collect();
-    let after: Samples = changes
-        .iter()
-        .map(|change| change.whole.saturating_sub(change.request))
-        .collect();
+    let after: Samples = changes.iter().map(Change::after).collect();
     let is_large = world.size == super::LARGE;
     let (median, tail) = if is_large { (5_500, 10) } else { (5_000, 8) };
     let reference = if is_large {

@@ -93,27 +93,7 @@ impl Plugin {
     ) -> anyhow::Result<Vec<Call>> {
         let mut calls = Vec::new();
         for some in sandboxes.chunks(at_once) {
-            let together = Barrier::new(some.len());
-            let answers: Vec<anyhow::Result<Call>> = std::thread::scope(|scope| {
-                let threads: Vec<_> = some
-                    .iter()
-                    .map(|sandbox| {
-                        scope.spawn(|| {
-                            together.wait();
-                            self.call(deed, sandbox)
-                        })
-                    })
-                    .collect();
-                let end = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-                    thread
-                        .join()
-                        .unwrap_or_else(|_| Err(anyhow::anyhow!("a thread ended")))
-                };
-                threads.into_iter().map(end).collect()
-            });
-            for answer in answers {
-                calls.push(answer?);
-            }
+            calls.extend(side_by_side(some, |sandbox| self.call(deed, sandbox))?);
         }
         Ok(calls)
     }
@@ -125,6 +105,11 @@ impl Plugin {
         let (took, output) = run(command, r#"{"cniVersion":"1.0.0"}"#)?;
         anyhow::ensure!(output.status.success(), "the plugin does not tell its versions");
         Ok(took)
+    }
+
+    /// The same with so many processes at once.
+    pub(super) fn versions_at_once(&self, at_once: usize) -> anyhow::Result<Vec<Duration>> {
+        side_by_side(&vec![(); at_once], |()| self.version())
     }
 
     /// Starts the plugin for a pod and waits until it has ended.
@@ -153,6 +138,32 @@ impl Plugin {
         );
         Ok(Call { ended, took, answer })
     }
+}
+
+/// Does something with each of these at once, each on a thread of its own, and returns what came of it in their order.
+fn side_by_side<I: Sync, T: Send>(
+    inputs: &[I],
+    work: impl Fn(&I) -> anyhow::Result<T> + Sync,
+) -> anyhow::Result<Vec<T>> {
+    let together = Barrier::new(inputs.len());
+    let outcomes: Vec<anyhow::Result<T>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = inputs
+            .iter()
+            .map(|input| {
+                scope.spawn(|| {
+                    together.wait();
+                    work(input)
+                })
+            })
+            .collect();
+        let end = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(anyhow::anyhow!("a thread ended")))
+        };
+        threads.into_iter().map(end).collect()
+    });
+    outcomes.into_iter().collect()
 }
 
 /// Runs a process with an input, and returns how long it took from start to end.
