@@ -1,7 +1,7 @@
 //! Namespaces to test in, and the distribution's tools as neighbours and as the second opinion.
 
 use dataplane_netlink::NetworkNamespace;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -125,4 +125,19 @@ pub fn wait_for<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Opt
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Binds a socket in a namespace as soon as nobody has its address.
+///
+/// What a test has closed is in use for a moment longer while another test starts a program: that begins as a copy of this
+/// process, with everything that is open here, until it is the program.
+pub fn bound<S: Send>(namespace: &NetworkNamespace, bind: impl Fn() -> io::Result<S> + Sync) -> S {
+    wait_for(
+        "an address to bind to",
+        Duration::from_secs(60),
+        || match within(namespace, &bind) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => None,
+            done => Some(done.expect("an address to bind to")),
+        },
+    )
 }

@@ -1,6 +1,6 @@
 //! A program with a socket, on the node or in a pod: what it sends takes the ways of the kernel's own traffic.
 
-use crate::bed::within;
+use crate::bed::bound;
 use crate::packet::{number_of, tail};
 use dataplane_netlink::NetworkNamespace;
 use nix::sys::socket::{
@@ -19,8 +19,7 @@ pub struct Program {
 impl Program {
     /// Starts a program in a namespace, at an address and port.
     pub fn at(namespace: &NetworkNamespace, address: SocketAddr) -> Self {
-        let socket = within(namespace, || bind_alone(address))
-            .unwrap_or_else(|e| panic!("bind a socket to {address}: {e}"));
+        let socket = bound(namespace, || Ok(bind_alone(address)?));
         Program { socket }
     }
 

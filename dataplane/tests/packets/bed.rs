@@ -1,5 +1,6 @@
 //! A node with two workloads and a neighbour outside, and what each of them reaches.
 
+use crate::sockets::bound;
 use crate::support::Backend;
 use dataplane::{Dataplane, DataplaneSettings, IptablesSettings, PassReport, RulesBackend};
 use dataplane_api::{
@@ -302,7 +303,7 @@ pub(crate) fn lead(dataplane: &mut Dataplane, protocol: Protocol, from: (&str, u
 /// Listens in a namespace, on a port of every address.
 pub(crate) fn listen(namespace: &NetworkNamespace, port: u16) -> TcpListener {
     let listener = namespace
-        .run(|| TcpListener::bind(at("::", port)).unwrap())
+        .run(|| bound(|| TcpListener::bind(at("::", port))))
         .unwrap();
     listener.set_nonblocking(true).unwrap();
     listener
@@ -364,7 +365,7 @@ fn connect_from(source: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
 /// A UDP socket in a namespace.
 pub(crate) fn udp(namespace: &NetworkNamespace, address: &str, port: u16) -> UdpSocket {
     let socket = namespace
-        .run(|| UdpSocket::bind(at(address, port)).unwrap())
+        .run(|| bound(|| UdpSocket::bind(at(address, port))))
         .unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket

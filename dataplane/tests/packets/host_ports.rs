@@ -5,6 +5,7 @@ use crate::bed::{
     on_a_node, open_the_server, run_ip, seen, udp,
 };
 use crate::sctp;
+use crate::sockets::bound;
 use crate::support::Backend;
 use dataplane_api::Update;
 use policy_model::Protocol;
@@ -116,7 +117,7 @@ fn datagrams_follow_a_port_to_where_it_leads_now() {
             let any = ["0.0.0.0", "::"][family];
             let (server, other) = (udp(&bed.server, any, 53), udp(&bed.other, any, 53));
             let client = udp(&bed.outside, FRIEND[family], 0);
-            let node = UdpSocket::bind(at(any, 5353)).unwrap();
+            let node = bound(|| UdpSocket::bind(at(any, 5353)));
             let address = at(NODE[family], 5353);
             // One that does not stop, since before there was a port.
             client.send_to(b"early", address).unwrap();

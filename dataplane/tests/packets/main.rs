@@ -12,6 +12,7 @@ mod confined;
 mod host_ports;
 mod rules;
 mod sctp;
+mod sockets;
 #[path = "../support/mod.rs"]
 mod support;
 mod switching;

@@ -1,6 +1,6 @@
 //! A conversation that goes on while things change: a question, its answer, the next question.
 
-use crate::bed::{wait_for, within};
+use crate::bed::{bound, wait_for};
 use crate::packet::{number_of, tail};
 use crate::wire::PATIENCE;
 use dataplane_netlink::NetworkNamespace;
@@ -42,7 +42,7 @@ impl Outcome {
 }
 
 fn socket(namespace: &NetworkNamespace, address: SocketAddr) -> UdpSocket {
-    let socket = within(namespace, || UdpSocket::bind(address)).expect("bind a socket");
+    let socket = bound(namespace, || UdpSocket::bind(address));
     socket.set_read_timeout(Some(ANSWER)).expect("a time to wait");
     socket
 }

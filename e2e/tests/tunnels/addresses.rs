@@ -1,7 +1,7 @@
 //! Where pods have their addresses from: another node's block, or the node's own range. And that much fits through.
 
 use crate::{cases, nothing_in_clear, sent_of_pods, talk};
-use e2e::bed::within;
+use e2e::bed::{bound, within};
 use e2e::fabric::addresses::{in_block, is_pods};
 use e2e::fabric::{AddressesFrom, Fabric, Family, WayOut, objects, shown};
 use std::io::{Read, Write};
@@ -77,7 +77,7 @@ fn a_connection_carries_much_in_every_mode() {
             fabric.forget_captures();
             let (one, other) = (fabric.pod(0, 0), fabric.pod(1, 0));
             let target = SocketAddr::new(other.address(family), 7_400);
-            let listener = within(&other.side.namespace, || TcpListener::bind(target)).unwrap();
+            let listener = bound(&other.side.namespace, || TcpListener::bind(target));
             let hears = std::thread::spawn(move || {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut heard = Vec::new();

@@ -7,7 +7,7 @@ use crate::talk;
 use dataplane_netlink::Rtnetlink;
 use dataplane_netlink::links;
 use dataplane_netlink::tunnels::offload::{ChecksumOffload, DeviceSettings};
-use e2e::bed::{ip, within};
+use e2e::bed::{bound, ip, within};
 use e2e::fabric::shown::{IPIP_DEVICE, kernel_has_ipip, vxlan_device};
 use e2e::fabric::{Cables, Fabric, Family, Mode, Node, Pod, WayOut, objects};
 use std::io::{Read, Write};
@@ -83,7 +83,7 @@ fn fabric_in(mode: Mode, cables: Cables, told: Option<ChecksumOffload>) -> (Fabr
 /// Whether a connection from one pod to another carries something.
 fn connects(from: &Pod, to: &Pod, family: Family, patience: Duration) -> bool {
     let target = SocketAddr::new(to.address(family), PORT);
-    let listener = within(&to.side.namespace, || TcpListener::bind(target)).unwrap();
+    let listener = bound(&to.side.namespace, || TcpListener::bind(target));
     let stream = within(&from.side.namespace, || {
         TcpStream::connect_timeout(&target, patience)
     });

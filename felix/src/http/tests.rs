@@ -4,7 +4,7 @@ use super::*;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// More than the kernel keeps for a client that does not read.
 const LARGE: usize = 64 << 20;
@@ -236,7 +236,18 @@ fn a_dropped_server_gives_its_port_back() {
     let idle = connect(address);
     assert_eq!(status(&get(address, "/ok")), Some(200));
     drop(server);
-    let again = bind(Purpose::Health, "127.0.0.1", address.port()).unwrap();
+    // A program that another test is starting has this process's sockets until it runs.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let again = loop {
+        match bind(Purpose::Health, "127.0.0.1", address.port()) {
+            Err(BindError::Listen { cause, .. })
+                if cause.kind() == ErrorKind::AddrInUse && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            bound => break bound.unwrap(),
+        }
+    };
     assert_eq!(again.address(), address);
     drop(idle);
 }

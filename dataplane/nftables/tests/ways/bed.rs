@@ -1,5 +1,6 @@
 //! A node with two workloads of two pools, and a neighbour outside that knows no way to pods.
 
+use crate::sockets::bound;
 use dataplane_api::{AtomId, ClusterNode, EndpointId, Policy, PolicyId, PoolRange, Update, WorkloadEndpoint};
 use dataplane_netlink::{NetworkNamespace, sysctl};
 use dataplane_nftables::contents::{contents, difference};
@@ -269,7 +270,7 @@ pub(crate) fn counted(chain: &str) -> Vec<u64> {
 
 /// A UDP socket in a namespace, which waits for what has to come.
 pub(crate) fn udp(namespace: Option<&NetworkNamespace>, address: &str, port: u16) -> UdpSocket {
-    let bind = || UdpSocket::bind(at(address, port)).unwrap();
+    let bind = || bound(|| UdpSocket::bind(at(address, port)));
     let socket = namespace.map_or_else(bind, |namespace| namespace.run(bind).unwrap());
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket

@@ -13,6 +13,8 @@ mod guards;
 mod outgoing;
 #[path = "../../../tests/packets/sctp.rs"]
 mod sctp;
+#[path = "../../../tests/packets/sockets.rs"]
+mod sockets;
 #[path = "../support/mod.rs"]
 mod support;
 mod table;

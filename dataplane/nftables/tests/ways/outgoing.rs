@@ -5,6 +5,7 @@ use crate::bed::{
     raw, run_ip, sender, settings, udp,
 };
 use crate::sctp;
+use crate::sockets::bound;
 use dataplane_api::Update;
 use dataplane_netlink::NetworkNamespace;
 use dataplane_nftables::layout::{Exclusions, LayoutSettings, Outgoing};
@@ -58,7 +59,7 @@ fn what_leaves_all_pools_takes_an_address_of_the_node() {
         // TCP comes back too.
         let listener = bed
             .outside
-            .run(|| TcpListener::bind(at(STRANGER[0], 80)).unwrap())
+            .run(|| bound(|| TcpListener::bind(at(STRANGER[0], 80))))
             .unwrap();
         let mut client = bed
             .first
@@ -157,7 +158,7 @@ fn ports_and_the_address_may_be_chosen() {
                 let seen = answered(&server, &client);
                 assert!(seen.ip() == expected(n) && fits(seen.port()), "{seen}");
                 let to = at(STRANGER[n], 80);
-                let listener = bed.outside.run(|| TcpListener::bind(to).unwrap()).unwrap();
+                let listener = bed.outside.run(|| bound(|| TcpListener::bind(to))).unwrap();
                 let client = bed.first.run(|| TcpStream::connect(to).unwrap()).unwrap();
                 let (_server, seen) = listener.accept().unwrap();
                 assert!(seen.ip() == expected(n) && fits(seen.port()), "{seen}");
