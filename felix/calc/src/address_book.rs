@@ -3,6 +3,7 @@
 //! An endpoint whose resource says no address has those that the blocks give to its pod. Block and endpoint come in
 //! either order, so a pod is known as soon as one of them names it.
 
+use crate::few::Few;
 use crate::table::Table;
 use crate::tunnel_ends::{TunnelEnd, TunnelEnds, TunnelKind};
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -21,8 +22,8 @@ pub(crate) struct Block {
     pub(crate) cidr: IpNet,
     /// The node that owns it.
     pub(crate) node: Option<Symbol>,
-    /// Addresses with their pods, by number; sorted.
-    allocations: Box<[(IpAddr, u32)]>,
+    /// Ordinals of addresses with the numbers of their pods, ascending.
+    allocations: Box<[(u32, u32)]>,
     /// Addresses of nodes' tunnel devices; sorted.
     ends: Box<[TunnelEnd]>,
 }
@@ -31,9 +32,9 @@ struct Pod {
     namespace: Symbol,
     name: Box<str>,
     /// An address stands here once for each block that gives it.
-    addresses: SmallVec<[IpAddr; 1]>,
+    addresses: Few<IpAddr>,
     /// The endpoints that wait for the addresses.
-    items: SmallVec<[ItemId; 2]>,
+    items: Few<ItemId>,
 }
 
 /// What a change of a block touches.
@@ -84,6 +85,9 @@ impl AddressBook {
                 continue;
             };
             let secondary = |key: &str| attribute.secondary.get(key).filter(|value| !value.is_empty());
+            let Ok(ordinal) = u32::try_from(ordinal) else {
+                continue;
+            };
             let Some(address) = nth(cidr, ordinal) else {
                 continue;
             };
@@ -98,9 +102,8 @@ impl AddressBook {
                 continue;
             };
             let namespace = interner.intern(namespace);
-            allocations.push((address, self.pod(namespace, pod)));
+            allocations.push((ordinal, self.pod(namespace, pod)));
         }
-        allocations.sort_unstable();
         ends.sort_unstable();
         let block = Block {
             name: name.into(),
@@ -114,7 +117,7 @@ impl AddressBook {
         let same_range = before.is_some_and(|before| before.cidr == block.cidr && before.node == block.node);
         // The new allocations first, so that a pod of both does not vanish in between.
         let mut change = BlockChange::default();
-        self.allocate(&block.allocations, true, &mut change);
+        self.allocate(&block, true, &mut change);
         self.end(&block.ends, true, &mut change);
         let old = self.take_out(name, &mut change);
         if same_range {
@@ -123,7 +126,7 @@ impl AddressBook {
             change.ranges.push(block.cidr);
         }
         if let Some(old) = old {
-            if *old.allocations == *block.allocations {
+            if old.cidr == block.cidr && *old.allocations == *block.allocations {
                 change.items.clear();
             }
             if *old.ends == *block.ends {
@@ -163,23 +166,23 @@ impl AddressBook {
                 self.lengths.remove(&length_of(block.cidr));
             }
         }
-        self.allocate(&block.allocations, false, change);
+        self.allocate(&block, false, change);
         self.end(&block.ends, false, change);
         change.ranges.push(block.cidr);
         Some(block)
     }
 
-    fn allocate(&mut self, allocations: &[(IpAddr, u32)], given: bool, change: &mut BlockChange) {
-        for (address, number) in allocations {
-            let Some(pod) = self.pods.get_mut(*number) else {
+    fn allocate(&mut self, block: &Block, given: bool, change: &mut BlockChange) {
+        for (ordinal, number) in &block.allocations {
+            let (Some(pod), Some(address)) = (self.pods.get_mut(*number), nth(block.cidr, *ordinal)) else {
                 continue;
             };
             if given {
-                pod.addresses.push(*address);
-            } else if let Some(place) = pod.addresses.iter().position(|other| other == address) {
-                pod.addresses.swap_remove(place);
+                pod.addresses.push(address);
+            } else {
+                pod.addresses.take_out(address);
             }
-            change.items.extend_from_slice(&pod.items);
+            change.items.extend_from_slice(pod.items.as_slice());
             self.forget_if_unused(*number);
         }
     }
@@ -244,8 +247,8 @@ impl AddressBook {
         let number = self.pods.insert(Pod {
             namespace,
             name: name.into(),
-            addresses: SmallVec::new(),
-            items: SmallVec::new(),
+            addresses: Few::None,
+            items: Few::None,
         });
         let (pods, hasher) = (&self.pods, &self.hasher);
         self.by_pod.insert_unique(hash, number, |other| {
@@ -259,7 +262,7 @@ impl AddressBook {
     pub(crate) fn bind(&mut self, namespace: Symbol, pod: &str, item: ItemId) -> u32 {
         let number = self.pod(namespace, pod);
         if let Some(pod) = self.pods.get_mut(number)
-            && !pod.items.contains(&item)
+            && !pod.items.as_slice().contains(&item)
         {
             pod.items.push(item);
         }
@@ -269,7 +272,7 @@ impl AddressBook {
     /// Undoes [`AddressBook::bind`].
     pub(crate) fn unbind(&mut self, number: u32, item: ItemId) {
         if let Some(pod) = self.pods.get_mut(number) {
-            pod.items.retain(|other| *other != item);
+            pod.items.take_out(item);
         }
         self.forget_if_unused(number);
     }
@@ -321,14 +324,10 @@ fn length_of(cidr: IpNet) -> (bool, u8) {
 }
 
 /// The address of a block at an ordinal.
-pub(crate) fn nth(block: IpNet, ordinal: usize) -> Option<IpAddr> {
+pub(crate) fn nth(block: IpNet, ordinal: u32) -> Option<IpAddr> {
     let address = match block.network() {
-        IpAddr::V4(first) => {
-            Ipv4Addr::from_bits(first.to_bits().checked_add(u32::try_from(ordinal).ok()?)?).into()
-        }
-        IpAddr::V6(first) => {
-            Ipv6Addr::from_bits(first.to_bits().checked_add(u128::try_from(ordinal).ok()?)?).into()
-        }
+        IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits().checked_add(ordinal)?).into(),
+        IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits().checked_add(ordinal.into())?).into(),
     };
     block.contains(&address).then_some(address)
 }

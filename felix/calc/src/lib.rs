@@ -18,6 +18,7 @@ mod atoms;
 mod config;
 mod expansion;
 mod fault;
+mod few;
 mod graph;
 mod ingest;
 mod items;

@@ -3,6 +3,7 @@
 //! Policies are matched against local endpoints only, in an index of their own: what a remote endpoint is labelled
 //! decides nothing about the policies of this node, and must cost nothing here.
 
+use crate::few::Few;
 use crate::locals::Locals;
 use crate::policies::Policies;
 use crate::table::Table;
@@ -13,10 +14,11 @@ use policy_model_selector::index::{
 use std::collections::HashMap;
 
 /// One selector of policies.
+#[derive(Default)]
 struct Selecting {
-    policies: Vec<u32>,
+    policies: Few<u32>,
     /// The local endpoints that it matches.
-    locals: Vec<u32>,
+    locals: Few<u32>,
 }
 
 /// The selectors of policies, each once, and the local endpoints with their labels.
@@ -38,10 +40,7 @@ impl Selection {
             *selector = known.clone();
             return *id;
         }
-        let number = self.selectors.insert(Selecting {
-            policies: Vec::new(),
-            locals: Vec::new(),
-        });
+        let number = self.selectors.insert(Selecting::default());
         let id = SelectorId(number);
         self.changes.clear();
         self.index.add_selector(interner, id, selector, &mut self.changes);
@@ -51,9 +50,9 @@ impl Selection {
         }
         self.by_selector.insert(selector.clone(), id);
         if let Some(selecting) = self.selectors.get_mut(number) {
-            selecting
-                .locals
-                .extend(self.changes.iter().map(|change| change.item.0));
+            for change in &self.changes {
+                selecting.locals.push(change.item.0);
+            }
         }
         self.changes.clear();
         id
@@ -88,7 +87,7 @@ impl Selection {
             return;
         };
         selecting.policies.push(policy);
-        for local in &selecting.locals {
+        for local in selecting.locals.as_slice() {
             locals.link(*local, &[policy], policies);
             policies.link(policy, true);
         }
@@ -105,10 +104,8 @@ impl Selection {
         let Some(selecting) = self.selectors.get_mut(id.0) else {
             return;
         };
-        if let Some(place) = selecting.policies.iter().position(|other| *other == policy) {
-            selecting.policies.swap_remove(place);
-        }
-        for local in &selecting.locals {
+        selecting.policies.take_out(policy);
+        for local in selecting.locals.as_slice() {
             locals.unlink(*local, &[policy]);
             policies.link(policy, false);
         }
@@ -139,7 +136,7 @@ impl Selection {
         self.index.remove_item(interner, ItemId(local), &mut self.changes);
         for change in self.changes.drain(..) {
             if let Some(selecting) = self.selectors.get_mut(change.selector.0) {
-                take_out(&mut selecting.locals, local);
+                selecting.locals.take_out(local);
             }
         }
         // All at once, where following each selector would look at every list again.
@@ -171,22 +168,16 @@ impl Selection {
             match change.transition {
                 Transition::Started => {
                     selecting.locals.push(local);
-                    locals.link(local, &selecting.policies, policies);
+                    locals.link(local, selecting.policies.as_slice(), policies);
                 }
                 Transition::Stopped => {
-                    take_out(&mut selecting.locals, local);
-                    locals.unlink(local, &selecting.policies);
+                    selecting.locals.take_out(local);
+                    locals.unlink(local, selecting.policies.as_slice());
                 }
             }
-            for policy in &selecting.policies {
+            for policy in selecting.policies.as_slice() {
                 policies.link(*policy, change.transition == Transition::Started);
             }
         }
-    }
-}
-
-fn take_out(list: &mut Vec<u32>, number: u32) {
-    if let Some(place) = list.iter().position(|other| *other == number) {
-        list.swap_remove(place);
     }
 }

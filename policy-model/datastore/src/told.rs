@@ -7,62 +7,134 @@ use crate::Version;
 use policy_model::{Key, Kind};
 use std::collections::BTreeMap;
 
-/// Names and versions of the objects of a kind in a namespace, in the order of the names. A plain list, with little room
-/// beyond what it holds: a tree of the same has half of its places free once a listing has filled it in order.
+/// Names and versions of the objects of a kind in a namespace. The names stand in one text: an allocation for each of them
+/// would take more than most names do.
 #[derive(Debug, Default)]
-struct Names(Vec<(Box<str>, Kept)>);
-
-/// A version. Nearly all of them are numbers.
-#[derive(Debug, PartialEq)]
-enum Kept {
-    Number(u64),
-    Other(Box<Version>),
+struct Names {
+    /// In the order of the names. A plain list, with little room beyond what it holds: a tree of the same has half of its
+    /// places free once a listing has filled it in order.
+    entries: Vec<Entry>,
+    text: String,
+    /// Bytes of the text that are the name of nothing any more.
+    unused: usize,
+    /// Versions that are no numbers, by name.
+    others: BTreeMap<Box<str>, Version>,
 }
 
-impl Kept {
-    fn of(version: &Version) -> Self {
-        let number = version.as_str().parse::<u64>().ok();
-        match number.filter(|number| Version::from(*number) == *version) {
-            Some(number) => Kept::Number(number),
-            None => Kept::Other(Box::new(version.clone())),
-        }
+/// One object: where its name stands in the text, and its version.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    at: u32,
+    length: u32,
+    /// [`OTHER`] where the version is no number.
+    version: u64,
+}
+
+/// Stands for a version that is kept apart. Such a number is kept apart itself.
+const OTHER: u64 = u64::MAX;
+
+impl Entry {
+    fn name(self, text: &str) -> &str {
+        let at = self.at as usize;
+        text.get(at..at + self.length as usize).unwrap_or_default()
     }
 }
 
+/// The number that a version is. Nearly all of them are.
+fn number(version: &Version) -> Option<u64> {
+    let number = version.as_str().parse::<u64>().ok();
+    number.filter(|number| *number != OTHER && Version::from(*number) == *version)
+}
+
+/// Room for one more, and for few beyond it.
+fn little_room(length: usize, needed: usize) -> usize {
+    needed + length / 8
+}
+
 impl Names {
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| entry.name(&self.text))
+    }
+
     fn place(&self, name: &str) -> Result<usize, usize> {
-        match self.0.last() {
+        match self.entries.last() {
             // As a listing comes.
-            Some((last, _)) if **last < *name => Err(self.0.len()),
-            _ => self.0.binary_search_by(|(known, _)| (**known).cmp(name)),
+            Some(last) if last.name(&self.text) < name => Err(self.entries.len()),
+            _ => self
+                .entries
+                .binary_search_by(|entry| entry.name(&self.text).cmp(name)),
         }
     }
 
     /// Notes a version; says whether it is another than before.
     fn insert(&mut self, name: &str, version: &Version) -> bool {
-        let version = Kept::of(version);
-        match self.place(name) {
-            Ok(at) => match self.0.get_mut(at) {
-                Some((_, known)) if *known != version => {
-                    *known = version;
-                    true
+        let place = self.place(name);
+        let kept = number(version).unwrap_or(OTHER);
+        let was_other = self.put_apart(name, version, kept);
+        match place {
+            Ok(at) => match self.entries.get_mut(at) {
+                Some(entry) => {
+                    let before = std::mem::replace(&mut entry.version, kept);
+                    before != kept || was_other
                 }
-                _ => false,
+                None => false,
             },
-            Err(at) => {
-                if self.0.len() == self.0.capacity() {
-                    self.0.reserve_exact(self.0.len() / 8 + 1);
-                }
-                self.0.insert(at, (name.into(), version));
+            Err(place) => {
+                self.add(place, name, kept);
                 true
             }
         }
     }
 
+    /// Keeps a version that is no number, and only such a one, under a name; says whether it was another before.
+    fn put_apart(&mut self, name: &str, version: &Version, kept: u64) -> bool {
+        if kept != OTHER {
+            return self.others.remove(name).is_some();
+        }
+        let before = self.others.insert(name.into(), version.clone());
+        before.as_ref() != Some(version)
+    }
+
+    fn add(&mut self, place: usize, name: &str, version: u64) {
+        if self.unused > self.text.len() / 2 {
+            self.write_anew();
+        }
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact(little_room(self.entries.len(), 1));
+        }
+        if self.text.capacity() - self.text.len() < name.len() {
+            self.text.reserve_exact(little_room(self.text.len(), name.len()));
+        }
+        // A text of more than four gigabytes would need as many objects in one namespace.
+        let entry = Entry {
+            at: self.text.len() as u32,
+            length: name.len() as u32,
+            version,
+        };
+        self.text.push_str(name);
+        self.entries.insert(place, entry);
+    }
+
     /// Forgets a name; says whether it was there.
     fn remove(&mut self, name: &str) -> bool {
-        let place = self.place(name);
-        place.map(|at| self.0.remove(at)).is_ok()
+        let Ok(at) = self.place(name) else {
+            return false;
+        };
+        self.others.remove(name);
+        self.unused += name.len();
+        self.entries.remove(at);
+        true
+    }
+
+    /// Makes the text hold what are names, and nothing else.
+    fn write_anew(&mut self) {
+        let mut text = String::with_capacity(self.text.len() - self.unused);
+        for entry in &mut self.entries {
+            let at = text.len() as u32;
+            text.push_str(entry.name(&self.text));
+            entry.at = at;
+        }
+        (self.text, self.unused) = (text, 0);
     }
 }
 
@@ -96,7 +168,7 @@ impl Told {
             return false;
         };
         let was_there = names.remove(&key.name);
-        if names.0.is_empty() {
+        if names.entries.is_empty() {
             namespaces.remove(key.namespace.as_str());
         }
         if namespaces.is_empty() {
@@ -119,7 +191,7 @@ impl Told {
                 namespace: namespace.to_string(),
                 name: String::new(),
             };
-            for (name, _) in &names.0 {
+            for name in names.names() {
                 key.name.clear();
                 key.name.push_str(name);
                 if !stays(&key) {
@@ -149,7 +221,7 @@ mod tests {
         /// It is a map of keys to versions, whatever happens to it.
         #[test]
         fn it_keeps_what_a_plain_map_keeps(
-            steps in proptest::collection::vec((any::<bool>(), 0u8..3, 0u8..4, 0u8..3), 0..60),
+            steps in proptest::collection::vec((any::<bool>(), 0u8..3, 0u8..4, 0u8..5), 0..90),
         ) {
             let (mut told, mut plain) = (Told::default(), BTreeMap::<Key, Version>::new());
             for (kind, namespace, name, version) in steps {
@@ -158,7 +230,11 @@ mod tests {
                     prop_assert_eq!(told.remove(&key), plain.remove(&key).is_some());
                 } else {
                     // Texts that are no number as we write one, too.
-                    let text = if version == 1 { "01".to_owned() } else { version.to_string() };
+                    let text = match version {
+                        1 => "01".to_owned(),
+                        2 => u64::MAX.to_string(),
+                        _ => version.to_string(),
+                    };
                     let version = Version::new(text);
                     let is_other = plain.get(&key) != Some(&version);
                     prop_assert_eq!(told.insert(&key, &version), is_other);

@@ -287,8 +287,17 @@ fn a_crowd_is_matched_as_brute_force_does() {
         ));
         assert_eq!(world.reported, world.brute_force());
     }
+    // Fewer and fewer, until few mention a key.
     for id in SELECTORS..number {
         world.apply(Operation::RemoveSelector(id));
+        if id % 8 == 0 {
+            world.apply(Operation::SetItem(
+                id / 8 % ITEMS,
+                vec![("a", value(id / 24)), ("b", value(id / 8))],
+                vec![id % PARENTS],
+            ));
+            assert_eq!(world.reported, world.brute_force());
+        }
     }
     assert!(world.reported.is_empty());
 }

@@ -45,12 +45,55 @@ struct KeyAnchors {
     /// Anchored at the key with one value.
     values: FxHashMap<Symbol, Vec<Anchored>>,
     /// Those that mention the key, whatever their anchor.
-    mentions: Vec<Anchored>,
+    mentions: Mentions,
+}
+
+/// The selectors that mention a key.
+enum Mentions {
+    Listed(Vec<Anchored>),
+    /// So many that nobody would go through them: they are found by what they need. In a large cluster every policy names
+    /// its namespace, and a list of all of them would be never read. Until none is left, since who they are is not known.
+    Many(usize),
+}
+
+/// With more mentions than this they are counted and no more.
+const MANY: usize = 256;
+
+impl Default for Mentions {
+    fn default() -> Self {
+        Mentions::Listed(Vec::new())
+    }
+}
+
+impl Mentions {
+    fn len(&self) -> usize {
+        match self {
+            Mentions::Listed(list) => list.len(),
+            Mentions::Many(count) => *count,
+        }
+    }
+
+    fn add(&mut self, anchored: Anchored) {
+        match self {
+            Mentions::Listed(list) if list.len() < MANY => list.push(anchored),
+            Mentions::Listed(list) => *self = Mentions::Many(list.len() + 1),
+            Mentions::Many(count) => *count += 1,
+        }
+    }
+
+    /// Takes out one that was added.
+    fn remove(&mut self, selector: u32) {
+        match self {
+            Mentions::Listed(list) => take_out(list, selector),
+            Mentions::Many(1) => *self = Mentions::default(),
+            Mentions::Many(count) => *count -= 1,
+        }
+    }
 }
 
 impl KeyAnchors {
     fn is_empty(&self) -> bool {
-        self.any_value.is_empty() && self.values.is_empty() && self.mentions.is_empty()
+        self.any_value.is_empty() && self.values.is_empty() && self.mentions.len() == 0
     }
 }
 
@@ -76,7 +119,7 @@ impl Anchors {
             }
         }
         for key in &compiled.keys {
-            self.keys.entry(*key).or_default().mentions.push(anchored);
+            self.keys.entry(*key).or_default().mentions.add(anchored);
         }
     }
 
@@ -108,7 +151,7 @@ impl Anchors {
             let Some(of_key) = self.keys.get_mut(key) else {
                 continue;
             };
-            take_out(&mut of_key.mentions, selector);
+            of_key.mentions.remove(selector);
             if of_key.is_empty() {
                 self.keys.remove(key);
             }
@@ -119,7 +162,7 @@ impl Anchors {
     pub(super) fn mentions(&self, key: Symbol) -> bool {
         self.keys
             .get(&key)
-            .is_some_and(|of_key| !of_key.mentions.is_empty())
+            .is_some_and(|of_key| of_key.mentions.len() > 0)
     }
 
     /// Appends every selector that may match an item with these effective labels, some of them repeatedly.
@@ -139,13 +182,10 @@ impl Anchors {
             anchored.mentioned.meets(keys)
                 && (anchored.required.is_within(before) || anchored.required.is_within(after))
         };
-        let mentioning = |key: &Symbol| self.keys.get(key).map(|of_key| of_key.mentions.as_slice());
-        let mentions: usize = changed.iter().filter_map(mentioning).map(<[Anchored]>::len).sum();
         // Passing over some selectors in vain is cheaper than two look-ups for every label.
-        if mentions <= 8 * (old.len() + new.len()) {
-            changed
+        if let Some(lists) = self.mentioning(changed, 8 * (old.len() + new.len())) {
+            lists
                 .iter()
-                .filter_map(mentioning)
                 .for_each(|selectors| append(selectors, &concerned, found));
             return;
         }
@@ -157,6 +197,20 @@ impl Anchors {
             }
         }
         append(&self.unanchored, &concerned, found);
+    }
+
+    /// Who mentions one of the keys, where it is known of all and there are not more than `most`.
+    fn mentioning(&self, keys: &[Symbol], most: usize) -> Option<Vec<&[Anchored]>> {
+        let mut lists = Vec::with_capacity(keys.len());
+        let mut sum = 0;
+        for of_key in keys.iter().filter_map(|key| self.keys.get(key)) {
+            match &of_key.mentions {
+                Mentions::Listed(list) => lists.push(list.as_slice()),
+                Mentions::Many(_) => return None,
+            }
+            sum += of_key.mentions.len();
+        }
+        (sum <= most).then_some(lists)
     }
 
     /// Appends the concerned among the selectors whose anchor these labels meet.
