@@ -1,8 +1,9 @@
 //! List, then watch, then list again when the watch breaks: one stream of changes that never ends.
 //!
 //! A consumer sees each object's newest state and exact removals whatever happens to the store meanwhile: after a
-//! break, the new listing is compared with what was told before, and only the differences are told. The first listing,
-//! with which nothing has to be compared, is told while it is read.
+//! break, the new listing is compared with what was told before, and only the differences are told. Of what is as it was
+//! nothing is kept while a listing is read, so that one of a large store takes little memory. Until everything was told
+//! once, a listing is told while it is read.
 
 use crate::told::Told;
 use crate::{Datastore, DatastoreError, Part, Parts, Revision, Selection, Versioned, Watch, WatchEvent};
@@ -80,15 +81,21 @@ enum Stage {
     /// Nothing is asked.
     Idle,
     /// A listing is being read.
-    Listing(Parts, Gathered),
+    Listing(Parts, Option<Relisted>),
     /// A listing was read; the watch that continues it is not there yet.
-    Listed(Revision, Gathered),
+    Listed(Revision, Option<Relisted>),
     /// Changes are followed.
     Watching(Watch),
 }
 
-/// The objects of a listing that are not told yet, by key: none where each is told as it comes.
-type Gathered = Option<BTreeMap<Key, Versioned>>;
+/// A listing that has to be compared with what was told before.
+#[derive(Default)]
+struct Relisted {
+    /// What it has.
+    listed: Told,
+    /// Those of its objects that are not as they were told, where they are not told as they come.
+    changed: BTreeMap<Key, Versioned>,
+}
 
 /// Follows a selection of a store for good.
 pub struct Syncer {
@@ -201,33 +208,38 @@ impl Syncer {
                 match self.store.list_in_parts(self.selection.clone()).await {
                     // Where nothing was told there is nothing to compare with, and nothing can have gone.
                     Ok(parts) => {
-                        let gathered = (!self.told.is_empty()).then(BTreeMap::new);
-                        self.stage = Stage::Listing(parts, gathered);
+                        let relisted = (!self.told.is_empty()).then(Relisted::default);
+                        self.stage = Stage::Listing(parts, relisted);
                     }
                     Err(error) => self.listing_broke(error),
                 }
             }
-            Stage::Listing(parts, gathered) => match parts.next().await {
-                Ok(Part::Objects(events)) => match gathered {
-                    Some(gathered) => gather(gathered, events),
-                    None => {
-                        self.set_status(SyncStatus::ResyncInProgress);
-                        events.into_iter().for_each(|event| self.tell(event));
+            Stage::Listing(parts, relisted) => match parts.next().await {
+                Ok(Part::Objects(events)) => {
+                    if let Some(relisted) = relisted {
+                        events.iter().for_each(|event| relisted.note(event));
+                        if self.was_in_sync {
+                            let told = &self.told;
+                            events.into_iter().for_each(|event| relisted.keep(event, told));
+                            return;
+                        }
                     }
-                },
+                    self.set_status(SyncStatus::ResyncInProgress);
+                    events.into_iter().for_each(|event| self.tell(event));
+                }
                 Ok(Part::End(revision)) => {
-                    let gathered = gathered.take();
-                    self.stage = Stage::Listed(revision, gathered);
+                    let relisted = relisted.take();
+                    self.stage = Stage::Listed(revision, relisted);
                 }
                 Err(error) => self.listing_broke(error),
             },
-            Stage::Listed(revision, gathered) => {
+            Stage::Listed(revision, relisted) => {
                 match self.store.watch(self.selection.clone(), *revision).await {
                     Ok(watch) => {
-                        let gathered = gathered.take();
+                        let relisted = relisted.take();
                         self.stage = Stage::Watching(watch);
                         self.watching_since = Some(Instant::now());
-                        self.resync(gathered);
+                        self.resync(relisted);
                     }
                     Err(error) => self.listing_broke(error),
                 }
@@ -266,18 +278,18 @@ impl Syncer {
         self.set_status(SyncStatus::WaitForDatastore);
     }
 
-    /// Ends a listing: tells the differences between it and what was told before, where it was not told on its way.
-    fn resync(&mut self, gathered: Gathered) {
+    /// Ends a listing: tells the differences between it and what was told before, where they were not told on its way.
+    fn resync(&mut self, relisted: Option<Relisted>) {
         self.set_status(SyncStatus::ResyncInProgress);
-        if let Some(listed) = gathered {
-            // Removals come first: what takes the place of something must not meet it.
-            for key in self.told.without(|key| listed.contains_key(key)) {
-                self.told.remove(&key);
+        if let Some(Relisted { listed, changed }) = relisted {
+            // Removals come first: what takes the place of something must not meet it. Before everything was told once,
+            // nobody concludes anything from what they meet.
+            for key in self.told.without(|key| listed.contains(key)) {
                 self.queue.push_back(SyncEvent::Delete(key));
             }
-            for (key, versioned) in listed {
-                self.upsert(&key, versioned);
-            }
+            let upserts = changed.into_values().map(SyncEvent::Upsert);
+            self.queue.extend(upserts);
+            self.told = listed;
         }
         self.set_status(SyncStatus::InSync);
         if !self.was_in_sync {
@@ -317,11 +329,33 @@ impl Syncer {
     }
 }
 
-fn gather(gathered: &mut BTreeMap<Key, Versioned>, events: Vec<WatchEvent>) {
-    for event in events {
+impl Relisted {
+    fn note(&mut self, event: &WatchEvent) {
         match event {
-            WatchEvent::Upsert(versioned) => drop(gathered.insert(versioned.key(), versioned)),
-            WatchEvent::Delete { key, .. } => drop(gathered.remove(&key)),
+            WatchEvent::Upsert(versioned) => {
+                self.listed.insert(&versioned.key(), &versioned.version);
+            }
+            WatchEvent::Delete { key, .. } => {
+                self.listed.remove(key);
+            }
+        }
+    }
+
+    /// Keeps an object that is not as it was told.
+    fn keep(&mut self, event: WatchEvent, told: &Told) {
+        match event {
+            WatchEvent::Upsert(versioned) => {
+                let key = versioned.key();
+                if told.has(&key, &versioned.version) {
+                    // It may have been another a moment ago.
+                    self.changed.remove(&key);
+                } else {
+                    self.changed.insert(key, versioned);
+                }
+            }
+            WatchEvent::Delete { key, .. } => {
+                self.changed.remove(&key);
+            }
         }
     }
 }

@@ -66,6 +66,14 @@ impl Names {
         }
     }
 
+    fn has(&self, name: &str, version: &Version) -> bool {
+        let entry = self.place(name).ok().and_then(|at| self.entries.get(at));
+        entry.is_some_and(|entry| match number(version) {
+            Some(number) => entry.version == number,
+            None => self.others.get(name) == Some(version),
+        })
+    }
+
     /// Notes a version; says whether it is another than before.
     fn insert(&mut self, name: &str, version: &Version) -> bool {
         let place = self.place(name);
@@ -177,6 +185,21 @@ impl Told {
         was_there
     }
 
+    /// Whether an object is there, with whatever version.
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        self.names(key)
+            .is_some_and(|names| names.place(&key.name).is_ok())
+    }
+
+    /// Whether an object is there with this version.
+    pub(crate) fn has(&self, key: &Key, version: &Version) -> bool {
+        self.names(key).is_some_and(|names| names.has(&key.name, version))
+    }
+
+    fn names(&self, key: &Key) -> Option<&Names> {
+        self.kinds.get(&key.kind)?.get(key.namespace.as_str())
+    }
+
     /// The objects of which `stays` says no, in the order of their keys.
     pub(crate) fn without(&self, mut stays: impl FnMut(&Key) -> bool) -> Vec<Key> {
         let mut gone = Vec::new();
@@ -228,6 +251,7 @@ mod tests {
                 let key = key(kind, namespace, name);
                 if version == 0 {
                     prop_assert_eq!(told.remove(&key), plain.remove(&key).is_some());
+                    prop_assert!(!told.contains(&key));
                 } else {
                     // Texts that are no number as we write one, too.
                     let text = match version {
@@ -242,6 +266,10 @@ mod tests {
                 }
                 let all: Vec<Key> = plain.keys().cloned().collect();
                 prop_assert_eq!(told.without(|_| false), all);
+                for (key, version) in &plain {
+                    prop_assert!(told.contains(key) && told.has(key, version));
+                    prop_assert!(!told.has(key, &Version::new("another")));
+                }
                 prop_assert_eq!(told.is_empty(), plain.is_empty());
             }
         }

@@ -287,7 +287,7 @@ impl Datastore for Told {
 }
 
 #[tokio::test]
-async fn a_first_listing_is_told_as_it_comes_and_one_that_breaks_leaves_nothing_behind() {
+async fn listings_are_told_as_they_come_until_one_was_whole_and_then_by_what_differs() {
     let store = MemoryStore::new();
     let a = store.create(tier("a", 1.0)).await.unwrap();
     let b = store.create(tier("b", 1.0)).await.unwrap();
@@ -312,31 +312,71 @@ async fn a_first_listing_is_told_as_it_comes_and_one_that_breaks_leaves_nothing_
     let waiting = tokio::time::timeout(Duration::from_millis(20), syncer.next()).await;
     assert!(waiting.is_err(), "{waiting:?}");
 
-    // It breaks; what it told is gone when the next one comes, which is told by its differences, removals first.
+    // It breaks; what it told is gone when the next one comes, which is told as it comes too. What went is told in the end.
     test.send(Err(DatastoreError::unavailable("list", "it was made to break")))
         .unwrap();
     assert_eq!(syncer.next().await, status(SyncStatus::WaitForDatastore));
     store.delete(&key("a"), None).await.unwrap();
     test.send(Ok(Part::Objects(vec![WatchEvent::Upsert(b.clone())])))
         .unwrap();
+    assert_eq!(syncer.next().await, status(SyncStatus::ResyncInProgress));
+    assert_eq!(syncer.next().await, SyncEvent::Upsert(b.clone()));
     let waiting = tokio::time::timeout(Duration::from_millis(20), syncer.next()).await;
     assert!(waiting.is_err(), "{waiting:?}");
-    let revision = store.list(Selection::all()).await.unwrap().revision;
-    test.send(Ok(Part::End(revision))).unwrap();
-    let mut events = Vec::new();
-    while events.last() != Some(&SyncEvent::InSync) {
-        events.push(syncer.next().await);
-    }
-    let expected = [
-        status(SyncStatus::ResyncInProgress),
-        SyncEvent::Delete(key("a")),
-        SyncEvent::Upsert(b),
-        status(SyncStatus::InSync),
-        SyncEvent::InSync,
-    ];
-    assert_eq!(events, expected);
+    let end = async || {
+        let revision = store.list(Selection::all()).await.unwrap().revision;
+        test.send(Ok(Part::End(revision))).unwrap();
+    };
+    end().await;
+    let in_sync = status(SyncStatus::InSync);
+    let expected = [SyncEvent::Delete(key("a")), in_sync.clone(), SyncEvent::InSync];
+    assert_eq!(several(&mut syncer, 3).await, expected);
 
     // The watch goes on where the listing ended.
     let c = store.create(tier("c", 1.0)).await.unwrap();
-    assert_eq!(syncer.next().await, SyncEvent::Upsert(c));
+    assert_eq!(syncer.next().await, SyncEvent::Upsert(c.clone()));
+
+    // It breaks. Of the next listing nothing is told before its end: then what went, and then what is new or another.
+    store.break_watches();
+    assert_eq!(syncer.next().await, status(SyncStatus::ResyncInProgress));
+    store.delete(&key("b"), None).await.unwrap();
+    let d = store.create(tier("d", 1.0)).await.unwrap();
+    let e = store.create(tier("e", 1.0)).await.unwrap();
+    let changed = store.update(tier("c", 2.0), &c.version).await.unwrap();
+    let upsert = |versioned: &Versioned| WatchEvent::Upsert(versioned.clone());
+    let gone = WatchEvent::Delete {
+        key: key("d"),
+        revision: store.list(Selection::all()).await.unwrap().revision,
+    };
+    let first = vec![upsert(&d), upsert(&c), upsert(&e)];
+    test.send(Ok(Part::Objects(first))).unwrap();
+    // Parts may tell of changes, too.
+    store.delete(&key("d"), None).await.unwrap();
+    test.send(Ok(Part::Objects(vec![gone, upsert(&changed)])))
+        .unwrap();
+    let waiting = tokio::time::timeout(Duration::from_millis(20), syncer.next()).await;
+    assert!(waiting.is_err(), "{waiting:?}");
+    end().await;
+    let (changed, e) = (SyncEvent::Upsert(changed), SyncEvent::Upsert(e));
+    let expected = [SyncEvent::Delete(key("b")), changed, e, in_sync];
+    assert_eq!(several(&mut syncer, 4).await, expected);
+
+    // And what is as it was is not told at all.
+    store.break_watches();
+    assert_eq!(syncer.next().await, status(SyncStatus::ResyncInProgress));
+    let all = store.list(Selection::all()).await.unwrap().items;
+    test.send(Ok(Part::Objects(all.iter().map(upsert).collect())))
+        .unwrap();
+    end().await;
+    assert_eq!(syncer.next().await, status(SyncStatus::InSync));
+    store.delete(&key("e"), None).await.unwrap();
+    assert_eq!(syncer.next().await, SyncEvent::Delete(key("e")));
+}
+
+async fn several(syncer: &mut Syncer, count: usize) -> Vec<SyncEvent> {
+    let mut events = Vec::new();
+    for _ in 0..count {
+        events.push(syncer.next().await);
+    }
+    events
 }
