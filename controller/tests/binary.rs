@@ -7,7 +7,7 @@ mod world;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -58,12 +58,13 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// A port for a program that starts in a moment, and for the next one after it. It is none of those that the kernel gives
-/// to clients: one of them may be a client's again before the program has it.
+/// to clients: one of them may be a client's again before the program has it. It is asked for and not bound: a program that
+/// another test starts begins with what is open here, and would have it for a moment longer.
 fn free_port() -> u16 {
     let own = u16::try_from(std::process::id() % 1_000).unwrap();
     (10_000 + own..11_000)
         .chain(9_100..10_000)
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .find(|port| TcpStream::connect(("127.0.0.1", *port)).is_err())
         .unwrap()
 }
 

@@ -12,7 +12,7 @@ use policy_model::Resource;
 use policy_model_datastore_kube::schema::{self, CUSTOM_KINDS};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -411,14 +411,15 @@ impl Drop for Running {
 }
 
 /// A port for a program that starts in a moment. It is none of those that the kernel gives to clients: one of them may
-/// be a client's again before the program has it.
+/// be a client's again before the program has it. It is asked for and not bound: a program that another test starts begins
+/// with what is open here, and would have it for a moment longer.
 fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let own = std::process::id() % 9_000;
     loop {
         let offset = (own + NEXT.fetch_add(1, Ordering::Relaxed)) % 9_000;
         let port = 11_000 + u16::try_from(offset).unwrap();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if TcpStream::connect(("127.0.0.1", port)).is_err() {
             return port;
         }
     }
