@@ -72,7 +72,11 @@ fn ask(address: SocketAddr, page: &str) -> io::Result<String> {
             return Err(io::ErrorKind::TimedOut.into());
         }
         stream.set_read_timeout(Some(left))?;
-        let read = stream.read(&mut piece)?;
+        let read = match stream.read(&mut piece) {
+            // A time limit makes the kernel say so where the process was stopped for a moment.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         if read == 0 || answer.len() + read > LARGEST {
             break;
         }

@@ -9,6 +9,8 @@
 
 #[path = "support/mod.rs"]
 mod support;
+#[path = "packets/undisturbed.rs"]
+mod undisturbed;
 
 use dataplane::{Dataplane, DataplaneSettings};
 use dataplane_api::{EndpointId, Policy, PolicyId, Update, WorkloadEndpoint};
@@ -25,6 +27,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use support::Backend;
+use undisturbed::undisturbed;
 
 /// How long a packet that has to arrive is waited for; only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -108,9 +111,7 @@ fn heard(pod: &NetworkNamespace, senders: &[&str]) -> Vec<String> {
     let mut heard = Vec::new();
     // One interface keeps the order, so that what has not come before the last does not come.
     while heard.last().map(String::as_str) != Some(*last) {
-        let (_, sender) = receiver
-            .recv_from(&mut [0; 16])
-            .expect("the last sender is heard");
+        let (_, sender) = undisturbed(|| receiver.recv_from(&mut [0; 16])).expect("the last sender is heard");
         heard.push(sender.ip().to_string());
     }
     heard

@@ -2,6 +2,7 @@
 
 use crate::sockets::bound;
 use crate::support::Backend;
+use crate::undisturbed::undisturbed;
 use dataplane::{Dataplane, DataplaneSettings, IptablesSettings, PassReport, RulesBackend};
 use dataplane_api::{
     AtomId, AtomScope, EndpointId, HostPort, Member, Policy, PolicyId, TierPolicies, Update, WorkloadEndpoint,
@@ -374,6 +375,6 @@ pub(crate) fn udp(namespace: &NetworkNamespace, address: &str, port: u16) -> Udp
 /// The next datagram and its sender, which has to come.
 pub(crate) fn next(socket: &UdpSocket) -> (String, SocketAddr) {
     let mut buffer = [0; 64];
-    let (length, sender) = socket.recv_from(&mut buffer).expect("a datagram comes");
+    let (length, sender) = undisturbed(|| socket.recv_from(&mut buffer)).expect("a datagram comes");
     (String::from_utf8_lossy(&buffer[..length]).into_owned(), sender)
 }

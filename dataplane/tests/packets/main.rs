@@ -16,3 +16,4 @@ mod sockets;
 #[path = "../support/mod.rs"]
 mod support;
 mod switching;
+mod undisturbed;

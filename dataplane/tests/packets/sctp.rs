@@ -1,5 +1,6 @@
 //! SCTP by hand: kernels without its sockets still track and translate it.
 
+use crate::undisturbed::undisturbed;
 use dataplane_netlink::NetworkNamespace;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::Read;
@@ -37,7 +38,7 @@ pub(crate) fn begin(socket: &Socket, from: u16, to: SocketAddr) {
 /// Sender and ports of the next packet, which has to come. Its checksum has to be right.
 pub(crate) fn next(mut socket: &Socket) -> (IpAddr, u16, u16) {
     let mut buffer = [0; 256];
-    let length = socket.read(&mut buffer).expect("a packet comes");
+    let length = undisturbed(|| socket.read(&mut buffer)).expect("a packet comes");
     let header = usize::from(buffer[0] & 0x0f) * 4;
     let sender = Ipv4Addr::new(buffer[12], buffer[13], buffer[14], buffer[15]);
     let mut packet = buffer[header..length].to_vec();

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::undisturbed::undisturbed;
 use dataplane_netlink::links::{self, LinkSpec};
 use dataplane_netlink::workload::{ConnectRequest, WorkloadSettings, Workloads};
 use dataplane_netlink::{InterfaceName, NetworkNamespace, Rtnetlink, addresses, routes, sysctl};
@@ -101,13 +102,11 @@ pub(crate) fn exchange(from: &UdpSocket, to: &UdpSocket) {
     let (there, back) = (to.local_addr().unwrap(), from.local_addr().unwrap());
     let mut buffer = [0; 16];
     from.send_to(b"ping", there).expect("send");
-    let (length, sender) = to
-        .recv_from(&mut buffer)
+    let (length, sender) = undisturbed(|| to.recv_from(&mut buffer))
         .unwrap_or_else(|error| panic!("{back} -> {there}: {error}"));
     assert_eq!((&buffer[..length], sender), (&b"ping"[..], back));
     to.send_to(b"pong", sender).expect("answer");
-    let (length, sender) = from
-        .recv_from(&mut buffer)
+    let (length, sender) = undisturbed(|| from.recv_from(&mut buffer))
         .unwrap_or_else(|error| panic!("{there} -> {back}: {error}"));
     assert_eq!((&buffer[..length], sender), (&b"pong"[..], there));
 }

@@ -6,6 +6,7 @@ use dataplane_netlink::NetworkNamespace;
 use dataplane_netlink::conntrack::{Conntrack, Family, FlowFilter, Layer4, Outcome};
 
 use crate::bed::{exchange, ip, nft, on_a_node, pod, request, socket_in, workloads};
+use crate::undisturbed::undisturbed;
 
 /// Switches connection tracking on, and translates a service's address to the second pod's.
 const RULES: &str = "
@@ -124,9 +125,7 @@ fn a_flow_that_was_translated_to_a_pod_is_forgotten_too() {
         let port = pods.v4[1].local_addr().unwrap().port();
         pods.v4[0].send_to(b"ping", (ip("10.96.0.1"), port)).unwrap();
         let mut buffer = [0; 16];
-        pods.v4[1]
-            .recv_from(&mut buffer)
-            .expect("the service's packet arrives");
+        undisturbed(|| pods.v4[1].recv_from(&mut buffer)).expect("the service's packet arrives");
         let mut conntrack = Conntrack::open().unwrap();
         let flows = conntrack.list(&FlowFilter::address(ip("10.65.0.6"))).unwrap();
         let flow = flows

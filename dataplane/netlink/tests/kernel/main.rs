@@ -13,4 +13,6 @@ mod conntrack;
 mod events;
 mod routes;
 mod tunnels;
+#[path = "../../../tests/packets/undisturbed.rs"]
+mod undisturbed;
 mod workload;

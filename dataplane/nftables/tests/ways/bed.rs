@@ -1,6 +1,7 @@
 //! A node with two workloads of two pools, and a neighbour outside that knows no way to pods.
 
 use crate::sockets::bound;
+use crate::undisturbed::undisturbed;
 use dataplane_api::{AtomId, ClusterNode, EndpointId, Policy, PolicyId, PoolRange, Update, WorkloadEndpoint};
 use dataplane_netlink::{NetworkNamespace, sysctl};
 use dataplane_nftables::contents::{contents, difference};
@@ -279,9 +280,9 @@ pub(crate) fn udp(namespace: Option<&NetworkNamespace>, address: &str, port: u16
 /// Who sent the next datagram, which has to come; it is answered, and the answer has to come back.
 pub(crate) fn answered(server: &UdpSocket, client: &UdpSocket) -> SocketAddr {
     let mut buffer = [0; 64];
-    let (_, sender) = server.recv_from(&mut buffer).expect("a datagram comes");
+    let (_, sender) = undisturbed(|| server.recv_from(&mut buffer)).expect("a datagram comes");
     server.send_to(b"answer", sender).unwrap();
-    client.recv(&mut buffer).expect("the answer comes back");
+    undisturbed(|| client.recv(&mut buffer)).expect("the answer comes back");
     sender
 }
 
@@ -296,7 +297,7 @@ pub(crate) fn raw(namespace: Option<&NetworkNamespace>, protocol: u8) -> Socket 
 /// The sender of the next packet, which has to come.
 pub(crate) fn sender(mut socket: &Socket) -> IpAddr {
     let mut buffer = [0; 256];
-    let length = socket.read(&mut buffer).expect("a packet comes");
+    let length = undisturbed(|| socket.read(&mut buffer)).expect("a packet comes");
     assert!(length > 20);
     IpAddr::from([buffer[12], buffer[13], buffer[14], buffer[15]])
 }

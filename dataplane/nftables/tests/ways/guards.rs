@@ -4,6 +4,7 @@ use crate::bed::{
     Agent, Bed, FIRST, NODE, PEER, STRANGER, at, counted, ip, is_silent, node, on_a_node, raw, sender,
     settings, udp, wait_for,
 };
+use crate::undisturbed::undisturbed;
 use dataplane_api::Update;
 use dataplane_netlink::NetworkNamespace;
 use dataplane_nftables::layout::{LayoutSettings, TunnelsFromWorkloads, TunnelsInUse};
@@ -47,7 +48,8 @@ fn wait_until_counted(chain: &str, expected: &[u64]) {
 
 /// The next datagram's sender, which has to come.
 fn next(socket: &UdpSocket) -> std::net::IpAddr {
-    socket.recv_from(&mut [0; 64]).expect("a datagram comes").1.ip()
+    let (_, sender) = undisturbed(|| socket.recv_from(&mut [0; 64])).expect("a datagram comes");
+    sender.ip()
 }
 
 fn nothing_came(socket: &UdpSocket) {

@@ -18,3 +18,5 @@ mod sockets;
 #[path = "../support/mod.rs"]
 mod support;
 mod table;
+#[path = "../../../tests/packets/undisturbed.rs"]
+mod undisturbed;
