@@ -1,7 +1,9 @@
 //! Namespaces to test in, and the distribution's tools as neighbours and as the second opinion.
 
-use dataplane_netlink::NetworkNamespace;
+use dataplane_netlink::links::{self, OperState};
+use dataplane_netlink::{InterfaceName, NetworkNamespace, Rtnetlink, routes};
 use std::io::{self, ErrorKind, Write};
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -140,4 +142,20 @@ pub fn bound<S: Send>(namespace: &NetworkNamespace, bind: impl Fn() -> io::Resul
             done => Some(done.expect("an address to bind to")),
         },
     )
+}
+
+/// Waits until an interface of a namespace, both of whose ends were set up, carries packets, and packets to these addresses
+/// are taken in. Until the kernel has noticed, it drops what is sent.
+pub fn until_it_carries(namespace: &NetworkNamespace, interface: &str, addresses: &[IpAddr]) {
+    let name = InterfaceName::new(interface).expect("an interface's name");
+    wait_for("an interface that carries", Duration::from_secs(60), || {
+        within(namespace, || {
+            let mut netlink = Rtnetlink::open().expect("open rtnetlink");
+            let link = links::find(&mut netlink, &name).expect("ask for the interface");
+            let is_local =
+                |address: &IpAddr| routes::is_local(&mut netlink, *address).expect("ask for the way");
+            let carries = link.is_some_and(|link| link.oper_state == OperState::Up);
+            (carries && addresses.iter().all(is_local)).then_some(())
+        })
+    });
 }

@@ -3,7 +3,7 @@
 //! Pods are connected by the code that the CNI plugin uses. Outside is one namespace behind a virtual cable that has
 //! every address that no pod has: other nodes' pods, and the world.
 
-use crate::bed::{ip, namespace, nft, within};
+use crate::bed::{ip, namespace, nft, until_it_carries, within};
 use crate::engine::Engine;
 use crate::packet::{Probe, number_of, tail};
 use crate::rules::{Lock, Others, Rules};
@@ -449,7 +449,10 @@ fn wire_outside(node: &NetworkNamespace) -> (Pod, [u8; 6]) {
         side("eth0", OUTSIDE_ADDRESSES, NODE_ADDRESSES, node_mac)
     });
     within(node, || side("up0", NODE_ADDRESSES, OUTSIDE_ADDRESSES, wire.mac));
-    let addresses = OUTSIDE_ADDRESSES.map(|a| a.parse().expect("an address")).to_vec();
+    let parsed = |addresses: [&str; 2]| addresses.map(|a| a.parse().expect("an address"));
+    until_it_carries(&outside, "eth0", &parsed(OUTSIDE_ADDRESSES));
+    until_it_carries(node, "up0", &parsed(NODE_ADDRESSES));
+    let addresses = parsed(OUTSIDE_ADDRESSES).to_vec();
     let spec = PodSpec {
         interface: "up0".to_string(),
         addresses,

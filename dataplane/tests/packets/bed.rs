@@ -1,5 +1,6 @@
 //! A node with two workloads and a neighbour outside, and what each of them reaches.
 
+use crate::carrying::until_it_carries;
 use crate::sockets::bound;
 use crate::support::Backend;
 use crate::undisturbed::undisturbed;
@@ -121,8 +122,10 @@ impl Bed {
             for gateway in NODE {
                 run_ip(&format!("route add default via {gateway}"));
             }
+            until_it_carries("eth0", &[FRIEND, STRANGER].concat());
         };
         self.outside.run(beyond).unwrap();
+        until_it_carries("up0", &NODE);
         let mut workloads = Workloads::open(WorkloadSettings::default()).unwrap();
         for (namespace, interface, addresses) in
             [(&self.server, "cali1", SERVER), (&self.other, "cali2", OTHER)]

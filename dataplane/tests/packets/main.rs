@@ -8,6 +8,7 @@
 )]
 
 mod bed;
+mod carrying;
 mod confined;
 mod host_ports;
 mod rules;

@@ -1,5 +1,6 @@
 //! A node with two workloads of two pools, and a neighbour outside that knows no way to pods.
 
+use crate::carrying::until_it_carries;
 use crate::sockets::bound;
 use crate::undisturbed::undisturbed;
 use dataplane_api::{AtomId, ClusterNode, EndpointId, Policy, PolicyId, PoolRange, Update, WorkloadEndpoint};
@@ -113,8 +114,10 @@ pub(crate) fn connect(namespace: &NetworkNamespace, interface: &str, here: [&str
     let inside = || {
         run_ip("link set lo up");
         there.iter().for_each(|addresses| give("eth0", *addresses));
+        until_it_carries("eth0", &there.concat());
     };
     namespace.run(inside).unwrap();
+    until_it_carries(interface, &here);
 }
 
 /// Gives an interface addresses of a network with neighbours, in use at once.

@@ -9,6 +9,8 @@
 )]
 
 mod bed;
+#[path = "../../../tests/packets/carrying.rs"]
+mod carrying;
 mod guards;
 mod outgoing;
 #[path = "../../../tests/packets/sctp.rs"]
