@@ -1,6 +1,6 @@
 //! A node with two workloads and a neighbour outside, and what each of them reaches.
 
-use crate::carrying::until_it_carries;
+use crate::carrying::{introduce, until_it_carries};
 use crate::sockets::bound;
 use crate::support::Backend;
 use crate::undisturbed::undisturbed;
@@ -126,6 +126,8 @@ impl Bed {
         };
         self.outside.run(beyond).unwrap();
         until_it_carries("up0", &NODE);
+        let there = [FRIEND, STRANGER].concat();
+        introduce(("up0", &NODE), (&self.outside, "eth0", &there));
         let mut workloads = Workloads::open(WorkloadSettings::default()).unwrap();
         for (namespace, interface, addresses) in
             [(&self.server, "cali1", SERVER), (&self.other, "cali2", OTHER)]

@@ -1,6 +1,6 @@
 //! A node with two workloads of two pools, and a neighbour outside that knows no way to pods.
 
-use crate::carrying::until_it_carries;
+use crate::carrying::{introduce, until_it_carries};
 use crate::sockets::bound;
 use crate::undisturbed::undisturbed;
 use dataplane_api::{AtomId, ClusterNode, EndpointId, Policy, PolicyId, PoolRange, Update, WorkloadEndpoint};
@@ -118,6 +118,7 @@ pub(crate) fn connect(namespace: &NetworkNamespace, interface: &str, here: [&str
     };
     namespace.run(inside).unwrap();
     until_it_carries(interface, &here);
+    introduce((interface, &here), (namespace, "eth0", &there.concat()));
 }
 
 /// Gives an interface addresses of a network with neighbours, in use at once.
