@@ -114,6 +114,7 @@ impl Bed {
             run_ip(&format!("addr add {address}/{length} dev lo"));
         }
         run_ip("link set up0 up");
+        let there = [FRIEND, STRANGER].concat();
         let beyond = || {
             run_ip("link set lo up");
             give("eth0", FRIEND);
@@ -122,11 +123,10 @@ impl Bed {
             for gateway in NODE {
                 run_ip(&format!("route add default via {gateway}"));
             }
-            until_it_carries("eth0", &[FRIEND, STRANGER].concat());
+            until_it_carries("eth0", &there);
         };
         self.outside.run(beyond).unwrap();
         until_it_carries("up0", &NODE);
-        let there = [FRIEND, STRANGER].concat();
         introduce(("up0", &NODE), (&self.outside, "eth0", &there));
         let mut workloads = Workloads::open(WorkloadSettings::default()).unwrap();
         for (namespace, interface, addresses) in

@@ -1,16 +1,14 @@
 //! What the kernel does in the background before packets pass between two namespaces.
 
+use crate::bed::{ip, run_ip};
 use dataplane_netlink::links::{self, OperState};
 use dataplane_netlink::{InterfaceName, MacAddress, NetworkNamespace, Rtnetlink, routes};
-use std::net::IpAddr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Waits until an interface of the calling thread's namespace, both of whose ends were set up, carries packets, and packets
 /// to these addresses are taken in. Until the kernel has noticed, it drops what is sent.
 pub(crate) fn until_it_carries(interface: &str, addresses: &[&str]) {
     let name = InterfaceName::new(interface).unwrap();
-    let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
     let mut netlink = Rtnetlink::open().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut carries = || {
@@ -18,7 +16,7 @@ pub(crate) fn until_it_carries(interface: &str, addresses: &[&str]) {
         link.is_some_and(|link| link.oper_state == OperState::Up)
             && addresses
                 .iter()
-                .all(|address| routes::is_local(&mut netlink, *address).unwrap())
+                .all(|address| routes::is_local(&mut netlink, ip(address)).unwrap())
     };
     while !carries() {
         assert!(Instant::now() < deadline, "{interface} carries nothing");
@@ -46,8 +44,8 @@ fn mac_of(interface: &str) -> MacAddress {
 
 fn know(interface: &str, neighbours: &[&str], mac: MacAddress) {
     for neighbour in neighbours {
-        let arguments = format!("neigh replace {neighbour} lladdr {mac} dev {interface} nud permanent");
-        let status = Command::new("ip").args(arguments.split(' ')).status();
-        assert!(status.expect("ip (iproute2)").success(), "ip {arguments}");
+        run_ip(&format!(
+            "neigh replace {neighbour} lladdr {mac} dev {interface} nud permanent"
+        ));
     }
 }

@@ -111,14 +111,15 @@ pub(crate) fn connect(namespace: &NetworkNamespace, interface: &str, here: [&str
         "link add {interface} type veth peer name eth0 netns {place}"
     ));
     give(interface, here);
+    let all_there = there.concat();
     let inside = || {
         run_ip("link set lo up");
         there.iter().for_each(|addresses| give("eth0", *addresses));
-        until_it_carries("eth0", &there.concat());
+        until_it_carries("eth0", &all_there);
     };
     namespace.run(inside).unwrap();
     until_it_carries(interface, &here);
-    introduce((interface, &here), (namespace, "eth0", &there.concat()));
+    introduce((interface, &here), (namespace, "eth0", &all_there));
 }
 
 /// Gives an interface addresses of a network with neighbours, in use at once.
